@@ -1,0 +1,1 @@
+"""Canonical bytes, identifiers, keys, signatures, sealing and joins. Imports nothing of ours."""

@@ -1,0 +1,54 @@
+"""Every error of this package is a CryptoError; each leaf is something a caller does differently.
+
+CryptoError
+├── Malformed          fix the bytes: the message names the field
+├── BadSignature       stop: somebody altered or forged this
+├── UnknownKey         ask for the party document that carries this key
+├── CannotOpen         the ciphertext was not sealed to this key, or was altered
+├── KeyFileRefused     make or protect the key file as the message says
+├── KeyRefused         a join key this side cannot canonicalise
+└── EngineFailed       the engine ended without a result; the job fails, nothing is released
+"""
+
+from __future__ import annotations
+
+
+class CryptoError(Exception):
+    """Base of all errors raised by `crypto`."""
+
+
+class Malformed(CryptoError):
+    """Bytes or a value that do not follow their format. `where` is the field's path."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where or 'document'}: {problem}")
+        self.where = where
+        self.problem = problem
+
+
+class BadSignature(CryptoError):
+    """A signature that does not verify under the key it names."""
+
+
+class UnknownKey(CryptoError):
+    """No trusted key has this identifier."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"no trusted key has the identifier {key_id}")
+        self.key_id = key_id
+
+
+class CannotOpen(CryptoError):
+    """A sealed message that this key does not open."""
+
+
+class KeyFileRefused(CryptoError):
+    """A key file that is missing, malformed or readable by others."""
+
+
+class KeyRefused(CryptoError):
+    """A join key column that cannot be brought to canonical bytes."""
+
+
+class EngineFailed(CryptoError):
+    """A native engine ended without a result."""

@@ -1,0 +1,236 @@
+"""One strict codec between frozen dataclasses and canonical JSON.
+
+Every document that leaves a process (statement, agreement, plan, party document) is a frozen
+dataclass; its fields are its format. Unknown, missing and ill-typed members are refused by name.
+
+| annotation | JSON |
+|---|---|
+| str, bool, int | the same |
+| Amount | decimal string: integer minor units of money, any size |
+| Fraction | `"1/4"`, in lowest terms, denominator always written |
+| bytes | base64url without padding |
+| Digest, PublicKey, identifiers, enums | their text form |
+| datetime | RFC 3339 in UTC with milliseconds: `2026-11-23T05:48:21.123Z` |
+| tuple[X, ...] | array |
+| Mapping[str, X] | object |
+| X or None | the member is absent when None |
+| A or B, dataclasses | the object with its `kind`, which each class states as a ClassVar |
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from fractions import Fraction
+from functools import cache
+from typing import Any, Final, TypeVar, cast
+
+from crypto import canonical
+from crypto.digest import Digest
+from crypto.errors import CryptoError, Malformed
+from crypto.identifiers import Identifier
+from crypto.keys import PublicKey
+
+T = TypeVar("T")
+
+_JSON_NAMES: Final[Mapping[type, str]] = {
+    str: "text",
+    int: "an integer",
+    bool: "true or false",
+    list: "an array",
+    dict: "an object",
+}
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_INTEGER: Final = re.compile(r"0|-?[1-9]\d{0,37}")
+_FRACTION: Final = re.compile(r"(0|[1-9]\d{0,37})/([1-9]\d{0,37})")
+
+
+class Amount(int):
+    """Integer minor units of money. Travels as a string: JSON numbers end at 2**53."""
+
+    __slots__ = ()
+
+
+def to_bytes(record: object) -> bytes:
+    """The canonical bytes of a record."""
+    return canonical.encode(to_value(record))
+
+
+def from_bytes(kind: type[T], data: bytes) -> T:
+    """Read back what `to_bytes` wrote. Raises Malformed, naming the field."""
+    return from_value(kind, canonical.decode(data))
+
+
+def to_value(record: object) -> canonical.Value:
+    if isinstance(record, Amount):
+        return str(int(record))
+    if isinstance(record, Enum):
+        return cast(str, record.value)
+    if isinstance(record, Identifier):
+        return str(record)
+    if isinstance(record, str | bool | int):
+        return record
+    if isinstance(record, Fraction):
+        return f"{record.numerator}/{record.denominator}"
+    if isinstance(record, bytes):
+        return encode_base64(record)
+    if isinstance(record, Digest | PublicKey):
+        return str(record)
+    if isinstance(record, datetime):
+        return encode_time(record)
+    if isinstance(record, Mapping):
+        return {str(name): to_value(member) for name, member in record.items()}
+    if isinstance(record, tuple | list):
+        return [to_value(item) for item in record]
+    if is_dataclass(record) and not isinstance(record, type):
+        members = {
+            field.name: to_value(value)
+            for field in fields(record)
+            if (value := getattr(record, field.name)) is not None
+        }
+        tag = getattr(record, "kind", None)
+        return {"kind": tag, **members} if isinstance(tag, str) else members
+    raise Malformed("", f"{type(record).__name__} has no canonical form")
+
+
+def from_value(kind: type[T], value: canonical.Value, *, where: str = "") -> T:
+    """Read a record of `kind` from decoded JSON. Raises Malformed, naming the field."""
+    return cast(T, _read(kind, value, where))
+
+
+def encode_time(moment: datetime) -> str:
+    if moment.tzinfo is None:
+        raise Malformed("time", "has no time zone")
+    utc = moment.astimezone(UTC)
+    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+
+
+def decode_time(text: str, *, where: str = "time") -> datetime:
+    if not _TIME.fullmatch(text):
+        raise Malformed(where, "is not a UTC time such as 2026-11-23T05:48:21.123Z")
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise Malformed(where, "is not a date of the calendar") from None
+
+
+def encode_base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def decode_base64(text: str, *, where: str = "bytes") -> bytes:
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        raise Malformed(where, "is not base64url") from None
+    if encode_base64(data) != text:
+        raise Malformed(where, "is not base64url in its one canonical spelling")
+    return data
+
+
+def _read(kind: Any, value: Any, where: str) -> object:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(kind, value, where)
+    if origin is tuple:
+        (item, _) = typing.get_args(kind)
+        return tuple(_read(item, v, f"{where}[{i}]") for i, v in enumerate(_a(list, value, where)))
+    if origin is not None and issubclass(origin, Mapping):
+        (_, member) = typing.get_args(kind)
+        items = _a(dict, value, where).items()
+        return {name: _read(member, v, f"{where}.{name}") for name, v in items}
+    if is_dataclass(kind):
+        return _read_dataclass(cast(type, kind), value, where)
+    if kind is bool:
+        return _a(bool, value, where)
+    if kind is int:
+        return _a(int, value, where)
+    text = _a(str, value, where)
+    if kind is str:
+        return text
+    if kind is Amount:
+        if not _INTEGER.fullmatch(text):
+            raise Malformed(where, "is not a string of integer minor units")
+        return Amount(text)
+    if kind is Fraction:
+        return _read_fraction(text, where)
+    if kind is bytes:
+        return decode_base64(text, where=where)
+    if kind is datetime:
+        return decode_time(text, where=where)
+    if kind is Digest or kind is PublicKey or issubclass(kind, Identifier):
+        return kind.parse(text, where=where)
+    if issubclass(kind, Enum):
+        try:
+            return kind(text)
+        except ValueError:
+            allowed = ", ".join(str(member.value) for member in kind)
+            raise Malformed(where, f"is not one of {allowed}") from None
+    raise TypeError(f"{kind!r} has no canonical form")
+
+
+def _read_dataclass(kind: type, value: Any, where: str) -> object:
+    members = dict(_a(dict, value, where))
+    tag = getattr(kind, "kind", None)
+    if isinstance(tag, str) and members.pop("kind", None) != tag:
+        raise Malformed(_at(where, "kind"), f"is not {tag}")
+    found: dict[str, object] = {}
+    for name, annotation in _annotations(kind).items():
+        if name in members:
+            found[name] = _read(annotation, members.pop(name), _at(where, name))
+        elif type(None) in typing.get_args(annotation):
+            found[name] = None
+        else:
+            raise Malformed(_at(where, name), "is missing")
+    if members:
+        raise Malformed(_at(where, min(members)), "is not a field of this document")
+    try:
+        return kind(**found)
+    except CryptoError as error:
+        if isinstance(error, Malformed):
+            raise Malformed(_at(where, error.where), error.problem) from None
+        raise
+
+
+def _read_union(kind: Any, value: Any, where: str) -> object:
+    options = [option for option in typing.get_args(kind) if option is not type(None)]
+    if len(options) == 1:
+        return _read(options[0], value, where)
+    tags = {option.kind: option for option in options}
+    tag = _a(dict, value, where).get("kind")
+    if tag not in tags:
+        raise Malformed(_at(where, "kind"), f"is not one of {', '.join(sorted(tags))}")
+    return _read(tags[tag], value, where)
+
+
+def _read_fraction(text: str, where: str) -> Fraction:
+    match = _FRACTION.fullmatch(text)
+    if not match:
+        raise Malformed(where, 'is not an exact fraction such as "1/4"')
+    fraction = Fraction(int(match[1]), int(match[2]))
+    if f"{fraction.numerator}/{fraction.denominator}" != text:
+        raise Malformed(where, "is not in lowest terms")
+    return fraction
+
+
+@cache
+def _annotations(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _a(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise Malformed(where, f"is not {_JSON_NAMES[kind]}")
+    return value
+
+
+def _at(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
