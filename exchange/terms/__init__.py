@@ -1,0 +1,1 @@
+"""Negotiation, terms and agreements. No input or output here."""

@@ -1,0 +1,93 @@
+"""Every error of this package is an ExchangeError.
+
+ExchangeError
+├── TermsRefused        propose other terms: the message names the clause
+├── PlanRefused         fix the plan, or ask for other terms: names the constraint that failed
+├── IllegalTransition   the negotiation or job is not where this act needs it to be
+├── ChainBroken         the actor's statements do not follow each other; stop and look
+├── NotYours            this party has no part in what it asks for
+├── UnknownSubject      no such negotiation, agreement, deal or job
+├── QuestionRefused     the question does not fit the products: names the field
+├── EvidenceMissing     the ledger does not hold what it must; raise the alarm
+├── RestoredBackup      this node's records are older than the ledger; it must not work
+└── HubUnreachable      try later; nothing was lost
+"""
+
+from __future__ import annotations
+
+
+class ExchangeError(Exception):
+    """Base of all errors raised by `exchange`."""
+
+
+class TermsRefused(ExchangeError):
+    """Terms that a product or an earlier step does not allow. `clause` names which."""
+
+    def __init__(self, clause: str, problem: str) -> None:
+        super().__init__(f"{clause}: {problem}")
+        self.clause = clause
+        self.problem = problem
+
+
+class PlanRefused(ExchangeError):
+    """A plan that this party does not compute. `constraint` names what failed, never data."""
+
+    def __init__(self, constraint: str, problem: str) -> None:
+        super().__init__(f"{constraint}: {problem}")
+        self.constraint = constraint
+        self.problem = problem
+
+
+class IllegalTransition(ExchangeError):
+    """An event that the present state does not allow. Nothing changed."""
+
+    def __init__(self, subject: str, state: str, event: str) -> None:
+        super().__init__(f"{subject} is {state}; {event} is not possible there")
+        self.subject = subject
+        self.state = state
+        self.event = event
+
+
+class ChainBroken(ExchangeError):
+    """A statement that does not follow the actor's last one."""
+
+    def __init__(self, actor: str, expected_seq: int, found_seq: int, problem: str) -> None:
+        super().__init__(
+            f"statement {found_seq} of {actor} {problem}; the next one must be {expected_seq}"
+        )
+        self.actor = actor
+        self.expected_seq = expected_seq
+        self.found_seq = found_seq
+
+
+class NotYours(ExchangeError):
+    """The caller has no part in this."""
+
+
+class UnknownSubject(ExchangeError):
+    """Nothing is known under this identifier."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not known here")
+        self.what = what
+
+
+class QuestionRefused(ExchangeError):
+    """A question that no plan can answer. `where` names the field."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.where = where
+        self.problem = problem
+
+
+class EvidenceMissing(ExchangeError):
+    """The ledger does not show what it must."""
+
+
+class RestoredBackup(ExchangeError):
+    """The ledger holds statements of this party that its own records do not."""
+
+
+class HubUnreachable(ExchangeError):
+    """The hub cannot be reached now."""
