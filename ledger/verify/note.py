@@ -1,0 +1,191 @@
+"""Signed notes: a text, an empty line, and lines that say who signed it.
+
+Source: C2SP signed-note. A line that names a key we do not know is ignored; one that names a key
+we do know and does not verify condemns the whole note, since somebody tried. A key we know may
+sign a note once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from crypto.errors import BadSignature
+from crypto.keys import PublicKey, Signer
+from ledger.errors import FormatRefused, NotSigned, SignatureRefused
+from ledger.verify.text import decode_base64, decode_utf8, encode_base64
+
+LOG_SIGNATURE: Final = 0x01  # Ed25519 over the text
+COSIGNATURE: Final = 0x04  # Ed25519 with a time, C2SP tlog-cosignature
+KEY_TYPES: Final[Mapping[int, str]] = {
+    LOG_SIGNATURE: "Ed25519 log signature",
+    COSIGNATURE: "Ed25519 cosignature",
+}
+KEY_ID_BYTES: Final = 4
+MAX_NOTE_BYTES: Final = 1 << 20
+MAX_SIGNATURES: Final = 100  # the format asks for at least 16; Go's note package takes 100
+_HEX_ID: Final = re.compile(r"[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class VerifierKey:
+    """A public key with the name it signs under and the kind of signature it makes."""
+
+    name: str
+    key_type: int
+    key: PublicKey
+
+    def __post_init__(self) -> None:
+        check_name(self.name, where="verifier key")
+        if self.key_type not in KEY_TYPES:
+            raise FormatRefused("verifier key", f"is of type 0x{self.key_type:02x}, not read here")
+        if self.key.suite != "ed25519":
+            raise FormatRefused("verifier key", f"is an {self.key.suite} key and cannot sign")
+
+    @property
+    def key_id(self) -> bytes:
+        """4 bytes that, with the name, pick the key for a line. Not a safe identifier alone."""
+        data = self.name.encode() + b"\n" + bytes([self.key_type]) + self.key.raw
+        return hashlib.sha256(data).digest()[:KEY_ID_BYTES]
+
+    def __str__(self) -> str:
+        encoded = encode_base64(bytes([self.key_type]) + self.key.raw)
+        return f"{self.name}+{self.key_id.hex()}+{encoded}"
+
+    @classmethod
+    def parse(cls, text: str) -> VerifierKey:
+        """Read a vkey, `<name>+<hex key id>+<base64>`. Raises FormatRefused."""
+        parts = text.split("+", 2)  # base64 may hold a plus sign itself
+        if len(parts) != 3:
+            raise FormatRefused("verifier key", "is not <name>+<key id>+<base64>")
+        name, key_id, encoded = parts
+        data = decode_base64(encoded, where="verifier key")
+        if not _HEX_ID.fullmatch(key_id) or not data:
+            raise FormatRefused("verifier key", "is not <name>+<key id>+<base64>")
+        if data[0] not in KEY_TYPES:
+            raise FormatRefused("verifier key", f"is of type 0x{data[0]:02x}, not read here")
+        if len(data) != 33:
+            raise FormatRefused("verifier key", f"holds a key of {len(data) - 1} bytes, not 32")
+        key = cls(name, data[0], PublicKey("ed25519", data[1:]))
+        if key.key_id.hex() != key_id:
+            raise FormatRefused("verifier key", f"has the key id {key_id}, not {key.key_id.hex()}")
+        return key
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One signature line. value: what the key made, without the key id."""
+
+    name: str
+    key_id: bytes
+    value: bytes
+
+    @property
+    def line(self) -> str:
+        """The line with its newline."""
+        return f"— {self.name} {encode_base64(self.key_id + self.value)}\n"
+
+    @classmethod
+    def parse(cls, line: str) -> Signature:
+        """Read a line without its newline."""
+        head, _, rest = line.partition(" ")
+        name, space, encoded = rest.partition(" ")
+        if head != "—" or not space:
+            raise FormatRefused("signature line", "is not an em dash, a name and base64")
+        check_name(name, where="signature line")
+        data = decode_base64(encoded, where="signature line")
+        if len(data) <= KEY_ID_BYTES:
+            raise FormatRefused("signature line", "holds no signature after the key id")
+        return cls(name, data[:KEY_ID_BYTES], data[KEY_ID_BYTES:])
+
+
+@dataclass(frozen=True)
+class Note:
+    """text: ends with a newline. Holds at least one signature once it is written."""
+
+    text: str
+    signatures: tuple[Signature, ...]
+
+    def __post_init__(self) -> None:
+        if not self.text.endswith("\n"):
+            raise FormatRefused("note", "has a text that does not end with a newline")
+        decode_utf8(self.text.encode("utf-8", "surrogatepass"), where="note")
+        if not 1 <= len(self.signatures) <= MAX_SIGNATURES:
+            raise FormatRefused("note", f"must have 1 to {MAX_SIGNATURES} signature lines")
+
+    def to_bytes(self) -> bytes:
+        return (self.text + "\n" + "".join(s.line for s in self.signatures)).encode("utf-8")
+
+    @classmethod
+    def parse(cls, data: bytes) -> Note:
+        """Read a note; the last empty line ends its text. Raises FormatRefused."""
+        if len(data) > MAX_NOTE_BYTES:
+            raise FormatRefused("note", f"is larger than {MAX_NOTE_BYTES} bytes")
+        whole = decode_utf8(data, where="note")
+        body, separator, lines = whole.rpartition("\n\n")
+        if not separator:
+            raise FormatRefused("note", "has no empty line before its signatures")
+        return cls(body + "\n", parse_lines(lines))
+
+    def with_signatures(self, more: Iterable[Signature]) -> Note:
+        return replace(self, signatures=(*self.signatures, *more))
+
+
+def parse_lines(text: str) -> tuple[Signature, ...]:
+    """Signature lines, each ended by a newline. Raises FormatRefused."""
+    lines = text.split("\n")
+    if lines.pop() != "":
+        raise FormatRefused("signature line", "does not end with a newline")
+    if len(lines) > MAX_SIGNATURES:
+        raise FormatRefused("note", f"must have 1 to {MAX_SIGNATURES} signature lines")
+    return tuple(Signature.parse(line) for line in lines)
+
+
+def sign(text: str, name: str, signer: Signer) -> Note:
+    """A note signed as a log signs, type 0x01. name: for a checkpoint, the log's origin."""
+    key = VerifierKey(name, LOG_SIGNATURE, signer.public)
+    return Note(text, (Signature(name, key.key_id, signer.sign(text.encode("utf-8"))),))
+
+
+def verify(note: Note, keys: Iterable[VerifierKey]) -> tuple[VerifierKey, ...]:
+    """Which of `keys`, all log keys, have signed the note.
+
+    Raises SignatureRefused if one of them is named and does not verify, NotSigned if none signed.
+    """
+    wanted = [key for key in keys if key.key_type == LOG_SIGNATURE]
+    found = signatures_by(note, wanted)
+    for key, signature in found.items():
+        check_signature(key, signature.value, note.text.encode("utf-8"))
+    if not found:
+        raise NotSigned(" or ".join(key.name for key in wanted) or "any log key")
+    return tuple(found)
+
+
+def signatures_by(note: Note, keys: Iterable[VerifierKey]) -> dict[VerifierKey, Signature]:
+    """The line of each of `keys` that is named in the note, not yet verified."""
+    known = {(key.name, key.key_id): key for key in keys}
+    found: dict[VerifierKey, Signature] = {}
+    for signature in note.signatures:
+        key = known.get((signature.name, signature.key_id))
+        if key is None:
+            continue
+        if key in found:
+            raise FormatRefused("note", f"carries two signature lines of {key.name}")
+        found[key] = signature
+    return found
+
+
+def check_signature(key: VerifierKey, value: bytes, message: bytes) -> None:
+    """Raises SignatureRefused unless `value` is the key's raw signature over `message`."""
+    try:
+        key.key.verify(value, message)
+    except BadSignature:
+        raise SignatureRefused(key.name) from None
+
+
+def check_name(name: str, *, where: str) -> None:
+    if not name or "+" in name or any(c.isspace() or ord(c) < 0x20 for c in name):
+        raise FormatRefused(where, "has a name that is empty or holds a space or a plus sign")
