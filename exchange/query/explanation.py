@@ -44,8 +44,8 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = MappingProxyType(
         },
         Language.CHINESE: {
             CONSUMER: (
-                "对 {cells} 个分组：若组内不少于 {min_group} 人，得到人数及所求的 {measures}；否则只知道"
-                "该组被隐去。不加噪声，因此不具差分隐私。看不到任何一行、任何主键和更小分组的内容。"
+                "对 {cells} 个分组：若组内不少于 {min_group} 人，得到人数及所求的 {measures}；"
+                "否则只知道该组被隐去。不加噪声，因此不具差分隐私。看不到任何一行、任何主键和更小分组的内容。"
             ),
             HOLDER: (
                 "自己的主键经本方筛选后，哪些也在对方筛选后的数据中，以及双方各有多少条。看不到对方任何"

@@ -20,6 +20,7 @@ from typing import Final
 
 from exchange.query.plan import GroupBy, Plan, SidePlan
 from exchange.terms.agreement import Agreement
+from crypto.identifiers import ProductId
 from registry.product import ColumnType, DataProduct
 from registry.rule import Function, Use
 
@@ -66,16 +67,8 @@ def _parties(plan: Plan, side: SidePlan, ground: Ground, where: str) -> list[Vio
         found.append(
             Violation("agreement.consumer", "consumer", "the agreement is with another consumer")
         )
-    if agreement.consumer_document != plan.consumer_document:
-        found.append(
-            Violation("agreement.consumer_document", "consumer_document", "differs from it")
-        )
     if agreement.holder != side.holder or ground.product.holder != side.holder:
         found.append(Violation("agreement.holder", f"{where}.holder", "is not the product's"))
-    if agreement.holder_document != side.holder_document:
-        found.append(
-            Violation("agreement.holder_document", f"{where}.holder_document", "differs from it")
-        )
     if agreement.deal != plan.deal:
         found.append(Violation("agreement.deal", "deal", "the agreement belongs to another deal"))
     if agreement.terms.product != side.product or agreement.terms.product_id != ground.product.id:
@@ -89,7 +82,7 @@ def _parties(plan: Plan, side: SidePlan, ground: Ground, where: str) -> list[Vio
 
 
 def _terms(
-    plan: Plan, side: SidePlan, ground: Ground, where: str, *, others: set[str]
+    plan: Plan, side: SidePlan, ground: Ground, where: str, *, others: set[ProductId]
 ) -> list[Violation]:
     terms, rule = ground.agreement.terms, ground.product.rule
     found = []

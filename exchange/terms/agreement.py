@@ -143,19 +143,24 @@ def read_agreement(envelope: Envelope) -> Agreement:
     return record.from_bytes(Agreement, envelope.payload)
 
 
+def require_signed_by(envelope: Envelope, signer: SignedParty, party: PartyId) -> None:
+    """Raises unless `party` signed with the key of this document of its own."""
+    if signer.document.party != party:
+        raise PlanRefused("agreement", f"is not with {signer.document.party}")
+    dsse.verify(envelope, PAYLOAD_TYPE, signer.document.signing)
+
+
 def require_signed(
     envelope: Envelope, agreement: Agreement, *, consumer: SignedParty, holder: SignedParty
 ) -> None:
     """Raises unless both parties signed with the keys of the documents that the agreement names."""
-    for party, name, pinned in (
-        (consumer, "consumer", agreement.consumer_document),
-        (holder, "holder", agreement.holder_document),
+    for signer, party, pinned in (
+        (consumer, agreement.consumer, agreement.consumer_document),
+        (holder, agreement.holder, agreement.holder_document),
     ):
-        if party.document.party != getattr(agreement, name):
-            raise PlanRefused("agreement", f"is not with {party.document.party}")
-        if party.digest != pinned:
-            raise PlanRefused("agreement", f"names another party document of the {name}")
-        dsse.verify(envelope, PAYLOAD_TYPE, party.document.signing)
+        if signer.digest != pinned:
+            raise PlanRefused("agreement", f"names another party document of {party}")
+        require_signed_by(envelope, signer, party)
 
 
 def require_in_force(agreement: Agreement, now: datetime) -> None:

@@ -1,0 +1,45 @@
+"""Actors' chains at the hub, and the operator's own acts on its own chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from crypto.digest import Digest
+from crypto.identifiers import PartyId
+from crypto.statement import Act, SignedStatement, sign_statement
+from ledger import log
+
+from exchange.hub.model import Operator, Outcome
+from exchange.hub.ports import HubTransaction
+
+
+def append(signed: SignedStatement, tx: HubTransaction) -> None:
+    """Queue a checked statement for the ledger and move its actor's chain on."""
+    log.append(tx.log, signed.entry)
+    tx.save_chain(signed.statement.actor, signed.head)
+
+
+def act(
+    what: Act,
+    *,
+    tx: HubTransaction,
+    operator: Operator,
+    to: Sequence[PartyId] = (),
+    documents: Mapping[Digest, bytes] | None = None,
+) -> Digest:
+    """An act of the operator: signed, logged and delivered in the caller's transaction."""
+    signed = sign_statement(
+        what,
+        actor=operator.party,
+        head=tx.lock_chain(operator.party),
+        signer=operator.signer,
+        now=operator.clock.now(),
+        randomness=operator.randomness,
+    )
+    append(signed, tx)
+    for name, data in (documents or {}).items():
+        tx.add_document(name, data)
+    for party in dict.fromkeys(to):
+        tx.deliver(party, signed.entry, tuple((documents or {}).values()))
+    tx.save_outcome(Outcome(signed.digest, True, ""), of=signed.statement)
+    return signed.digest

@@ -1,0 +1,291 @@
+"""Jobs at the hub: reserve, carry the plan to the holders, collect answers, receipts and failures.
+
+The hub decides nothing that a node would not decide again by itself; its early answer only saves
+time. What it alone does is reserve runs, epsilon and money together, in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from crypto import envelope as dsse
+from crypto.digest import Digest
+from crypto.envelope import Envelope
+from crypto.errors import CryptoError, Malformed
+from crypto.identifiers import JobId, PartyId
+from crypto.keys import PublicKey
+from crypto.statement import Statement
+from pricing.errors import PricingError
+from registry.errors import RegistryError
+
+from exchange import evidence, jobs
+from exchange.errors import ExchangeError, NotYours, PlanRefused
+from exchange.hub import chains, settlement
+from exchange.hub.model import HubAgreement, HubJob, Operator
+from exchange.hub.ports import HubTransaction
+from exchange.jobs import JobEvent, JobState
+from exchange.query import plan as plans
+from exchange.query.plan import Plan
+from exchange.query.rules import Ground, violations
+from exchange.submission import Submission
+from exchange.terms import agreement as agreements
+
+# How long after a plan's own limit the hub waits for receipts before it calls a run lost.
+GRACE: Final = timedelta(seconds=30)
+
+
+def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """A new job. What cannot be reserved is rejected by a statement of the operator's own."""
+    statement = submission.signed.statement
+    number = JobId.parse(statement.subject, where="subject")
+    digest = _output(statement)
+    plan = _read_plan(submission.document(digest), statement, number, tx)
+    job = HubJob(
+        id=number,
+        deal=plan.deal,
+        consumer=plan.consumer,
+        holders=plan.engine_parties,
+        plan=digest,
+        state=JobState.REQUESTED,
+        submitted=submission.signed.digest,
+        held=None,
+        admitted={},
+        started={},
+        sealed={},
+        results={},
+        released=None,
+        settled=True,
+        run_by=plan.run_by,
+        finish_by=plan.run_by + timedelta(seconds=plan.run_seconds) + GRACE,
+        reason="",
+        updated_at=operator.clock.now(),
+    )
+    tx.add_job(job)
+    tx.add_document(digest, submission.document(digest))
+    try:
+        with tx.savepoint():
+            held = _reserve(plan, job, tx, operator)
+    except (ExchangeError, PricingError, RegistryError, CryptoError) as error:
+        constraint = getattr(error, "constraint", type(error).__name__)
+        rejected = evidence.rejected(
+            number,
+            plan=digest,
+            after=submission.signed.digest,
+            constraint=constraint,
+            problem=str(error),
+        )
+        chains.act(rejected, tx=tx, operator=operator, to=[plan.consumer])
+        declined = _step(job, JobEvent.REFUSE, tx, operator, reason=str(error))
+        _note(declined, "rejected", operator.party, str(error), tx, operator)
+        return
+    saved = replace(job, held=held, settled=False)
+    tx.save_job(saved, was=JobState.REQUESTED)
+    for holder in plan.engine_parties:
+        tx.deliver(holder, submission.signed.entry, tuple(submission.documents.values()))
+    _note(saved, "reserved", operator.party, f"{plan.price_minor} {plan.currency}", tx, operator)
+
+
+def admit(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    job = _job_of_holder(submission, tx)
+    ephemeral = submission.signed.statement.body.get("ephemeral", "")
+    if PublicKey.parse(ephemeral, where="body.ephemeral").suite != "x25519":
+        raise Malformed("body.ephemeral", "is not an x25519 key")
+    actor = submission.signed.statement.actor
+    admitted = {**job.admitted, actor: submission.signed.digest}
+    if job.state is not JobState.REQUESTED or actor in job.admitted:
+        jobs.advance(job.id, job.state, JobEvent.ADMIT)
+        raise NotYours(f"{actor} has answered {job.id} already")
+    waiting = replace(job, admitted=admitted)
+    if set(admitted) == set(job.holders):
+        _step(waiting, JobEvent.ADMIT, tx, operator)
+    else:
+        _save(waiting, tx, operator, was=job.state)
+    _pass_on(submission, job, tx)
+    _note(job, "admitted", actor, "", tx, operator)
+
+
+def refuse(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """One holder declines: the job ends, and what was reserved returns."""
+    job = _job_of_holder(submission, tx)
+    reason = submission.signed.statement.body.get("problem", "")
+    after = _step(job, JobEvent.REFUSE, tx, operator, reason=reason)
+    settlement.give_back(after, submission.signed.digest, tx, operator, runs=True)
+    _pass_on(submission, job, tx)
+    _note(job, "refused", submission.signed.statement.actor, reason, tx, operator)
+
+
+def start(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    job = _job_of_holder(submission, tx)
+    actor = submission.signed.statement.actor
+    started = replace(job, started={**job.started, actor: submission.signed.digest})
+    if job.state is JobState.RUNNING:
+        _save(started, tx, operator, was=job.state)
+    else:
+        _step(started, JobEvent.START, tx, operator)
+    _pass_on(submission, job, tx)
+    _note(job, "started", actor, "", tx, operator)
+
+
+def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """One holder's receipt and sealed part. The parts wait here, closed, for their release."""
+    job = _job_of_holder(submission, tx)
+    statement = submission.signed.statement
+    if job.state is not JobState.RUNNING or statement.actor not in job.started:
+        jobs.advance(job.id, job.state, JobEvent.SEAL)
+        raise PlanRefused("order", f"{statement.actor} has not started {job.id}")
+    if not statement.outputs:
+        raise Malformed("outputs", "must name the sealed part")
+    for output in statement.outputs:
+        submission.document(output)
+    sealed = replace(
+        job,
+        sealed={**job.sealed, statement.actor: submission.signed.digest},
+        results={**job.results, statement.actor: statement.outputs[0]},
+    )
+    if set(sealed.sealed) == set(job.holders):
+        _step(sealed, JobEvent.SEAL, tx, operator)
+    else:
+        _save(sealed, tx, operator, was=job.state)
+    for party in (*job.holders, job.consumer):
+        if party != statement.actor:
+            tx.deliver(party, submission.signed.entry, ())
+    _note(job, "sealed", statement.actor, "", tx, operator)
+
+
+def fail(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """A node's run broke. Money returns; a run that had started stays spent."""
+    job = _job_of_holder(submission, tx)
+    reason = submission.signed.statement.body.get("problem", "")
+    after = _step(job, JobEvent.FAIL, tx, operator, reason=reason)
+    settlement.give_back(
+        after, submission.signed.digest, tx, operator, runs=not job.started
+    )
+    _pass_on(submission, job, tx)
+    _note(job, "failed", submission.signed.statement.actor, reason, tx, operator)
+
+
+def cancel(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """The consumer withdraws, as long as nothing has started."""
+    job = tx.lock_job(JobId.parse(submission.signed.statement.subject, where="subject"))
+    if submission.signed.statement.actor != job.consumer:
+        raise NotYours(f"only the consumer cancels {job.id}")
+    after = _step(job, JobEvent.CANCEL, tx, operator, reason="cancelled by the consumer")
+    settlement.give_back(after, submission.signed.digest, tx, operator, runs=True)
+    _pass_on(submission, job, tx)
+    _note(job, "cancelled", job.consumer, "", tx, operator)
+
+
+def opened(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    job = tx.lock_job(JobId.parse(submission.signed.statement.subject, where="subject"))
+    if submission.signed.statement.actor != job.consumer or job.state is not JobState.RELEASED:
+        raise NotYours(f"{job.id} has nothing for this party to open")
+    _note(job, "opened", job.consumer, "", tx, operator)
+
+
+def expire(job: HubJob, reason: str, tx: HubTransaction, operator: Operator) -> None:
+    """The background step found that a deadline has passed. The operator says so."""
+    event = JobEvent.FAIL if job.state is JobState.RUNNING else JobEvent.EXPIRE
+    said = evidence.expired(job.id, plan=job.plan, after=[job.submitted], reason=reason)
+    digest = chains.act(said, tx=tx, operator=operator, to=[job.consumer, *job.holders])
+    after = _step(job, event, tx, operator, reason=reason)
+    settlement.give_back(after, digest, tx, operator, runs=not job.started)
+    _note(after, "expired", operator.party, reason, tx, operator)
+
+
+def _read_plan(data: bytes, statement: Statement, number: JobId, tx: HubTransaction) -> Plan:
+    envelope = Envelope.from_bytes(data)
+    plan = plans.read_plan(envelope)
+    consumer = tx.parties.current(statement.actor)
+    dsse.verify(envelope, plans.PAYLOAD_TYPE, consumer.document.signing)
+    if plan.consumer != statement.actor or plan.job != number:
+        raise PlanRefused("consumer", "the plan is not this party's, or for another job")
+    if statement.inputs != tuple(side.agreement for side in plan.sides):
+        raise PlanRefused("agreements", "the statement names others than the plan")
+    return plan
+
+
+def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) -> Digest:
+    """Runs, epsilon and money, or none of them. Returns the statement that holds the money."""
+    now = operator.clock.now()
+    if now >= plan.run_by:
+        raise PlanRefused("run_by", "has passed")
+    if plan.operator != operator.party:
+        raise PlanRefused("operator", "is not this hub's operator")
+    # In digest order, so that two submissions never wait for each other in a circle.
+    in_order = sorted({side.agreement for side in plan.sides})
+    held = {digest: tx.lock_agreement(digest) for digest in in_order}
+    grounds = []
+    for side in plan.sides:
+        agreement = held[side.agreement].agreement
+        agreements.require_in_force(agreement, now)
+        grounds.append(Ground(agreement, tx.products.by_digest(side.product)))
+    found = violations(plan, grounds)
+    if found:
+        raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
+    for digest in in_order:
+        tx.save_agreement(_reserve_run(held[digest], plan))
+    return settlement.hold(plan, job, tx, operator)
+
+
+def _reserve_run(held: HubAgreement, plan: Plan) -> HubAgreement:
+    """One run and the plan's epsilon set aside under one agreement. Raises PlanRefused."""
+    terms = held.agreement.terms
+    if held.runs_used >= terms.runs:
+        raise PlanRefused("runs", f"all {terms.runs} runs of {held.agreement.id} are used")
+    if held.epsilon_used + plan.epsilon > terms.epsilon:
+        left = terms.epsilon - held.epsilon_used
+        raise PlanRefused("epsilon", f"{left} is left; the job asks for {plan.epsilon}")
+    return replace(
+        held, runs_used=held.runs_used + 1, epsilon_used=held.epsilon_used + plan.epsilon
+    )
+
+
+def _job_of_holder(submission: Submission, tx: HubTransaction) -> HubJob:
+    statement = submission.signed.statement
+    job = tx.lock_job(JobId.parse(statement.subject, where="subject"))
+    if statement.actor not in job.holders:
+        raise NotYours(f"{statement.actor} has no part in {job.id}")
+    if job.plan not in statement.inputs:
+        raise PlanRefused("plan", "the statement is about another plan")
+    return job
+
+
+def _step(
+    job: HubJob, event: JobEvent, tx: HubTransaction, operator: Operator, *, reason: str = ""
+) -> HubJob:
+    state = jobs.advance(job.id, job.state, event)
+    after = replace(job, state=state, reason=reason, updated_at=operator.clock.now())
+    tx.save_job(after, was=job.state)
+    return after
+
+
+def _save(job: HubJob, tx: HubTransaction, operator: Operator, *, was: JobState) -> None:
+    tx.save_job(replace(job, updated_at=operator.clock.now()), was=was)
+
+
+def _pass_on(submission: Submission, job: HubJob, tx: HubTransaction) -> None:
+    documents: Sequence[bytes] = tuple(submission.documents.values())
+    parties: list[PartyId] = [*job.holders, job.consumer]
+    for party in parties:
+        if party != submission.signed.statement.actor:
+            tx.deliver(party, submission.signed.entry, documents)
+
+
+def _note(
+    job: HubJob,
+    stage: str,
+    party: PartyId,
+    detail: str,
+    tx: HubTransaction,
+    operator: Operator,
+) -> None:
+    tx.note(job.id, stage, party, detail, operator.clock.now())
+
+
+def _output(statement: Statement) -> Digest:
+    if len(statement.outputs) != 1:
+        raise Malformed("outputs", "must name exactly the plan")
+    return statement.outputs[0]

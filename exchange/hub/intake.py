@@ -1,0 +1,121 @@
+"""Taking in signed acts: who said it, does it follow, what does it change, who must hear of it.
+
+One submission is one transaction. A crash before the commit leaves nothing, and the sender, who
+keeps the act in its outbox, sends it again; a crash after it leaves everything, and the sender's
+repetition finds the stored outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Final
+
+from crypto.errors import BadSignature, CryptoError, Malformed, UnknownKey
+from crypto.identifiers import PartyId
+from crypto.keys import PublicKey
+from crypto.statement import ChainHead, SignedStatement, verify_statement
+from pricing.errors import PricingError
+from registry.errors import RegistryError
+from registry.party import read_party
+
+from exchange.errors import ChainBroken, ExchangeError, NotYours
+from exchange.hub import chains, coordination, negotiations, registration
+from exchange.hub.model import Operator, Outcome
+from exchange.hub.ports import HubStore, HubTransaction
+from exchange.submission import Submission
+
+# A statement's time must be near its arrival, or the ledger could not show when it was made.
+CLOCK_TOLERANCE: Final = timedelta(minutes=10)
+
+Handler = Callable[[Submission, HubTransaction, Operator], None]
+
+HANDLERS: Final[Mapping[str, Handler]] = {
+    "party.registered": registration.party,
+    "party.updated": registration.party,
+    "product.listed": registration.product,
+    **{f"negotiation.{event.value}": negotiations.step for event in negotiations.Event},
+    "job.submitted": coordination.submit,
+    "job.admitted": coordination.admit,
+    "job.refused": coordination.refuse,
+    "job.started": coordination.start,
+    "job.sealed": coordination.seal,
+    "job.failed": coordination.fail,
+    "job.cancelled": coordination.cancel,
+    "job.opened": coordination.opened,
+    "alarm.raised": registration.alarm,
+}
+
+
+def receive(
+    submission: Submission, *, caller: PartyId, store: HubStore, operator: Operator
+) -> Outcome:
+    """Apply one act. Safe to repeat. Raises when the statement itself cannot be accepted:
+    NotYours, UnknownKey, BadSignature, ChainBroken, Malformed. An act that is well said but has
+    no effect any more (a job already cancelled) is logged and answered with the reason."""
+    signed = submission.signed
+    if signed.statement.actor != caller:
+        raise NotYours(f"{caller} sent a statement of {signed.statement.actor}")
+    handler = HANDLERS.get(signed.statement.type)
+    if handler is None:
+        raise Malformed("type", f"{signed.statement.type} is not an act that a participant reports")
+    with store.transaction() as tx:
+        head = tx.lock_chain(caller)
+        if (known := tx.outcome(signed.digest)) is not None:
+            return known
+        verify_statement(signed, _signing_key(submission, tx))
+        _require_follows(signed, head)
+        skew = abs(operator.clock.now() - signed.statement.time)
+        if skew > CLOCK_TOLERANCE:
+            raise Malformed("time", f"is {skew} from the hub's clock; set this machine's clock")
+        chains.append(signed, tx)  # first, so that what the hub does about it comes after it
+        for name, data in submission.documents.items():
+            tx.add_document(name, data)
+        outcome = _apply(handler, submission, tx, operator)
+        tx.save_outcome(outcome, of=signed.statement)
+        return outcome
+
+
+def _apply(
+    handler: Handler, submission: Submission, tx: HubTransaction, operator: Operator
+) -> Outcome:
+    name = submission.signed.digest
+    try:
+        with tx.savepoint():
+            handler(submission, tx, operator)
+    except (ExchangeError, RegistryError, PricingError, CryptoError) as error:
+        return Outcome(name, False, str(error))
+    return Outcome(name, True, "")
+
+
+def _require_follows(signed: SignedStatement, head: ChainHead) -> None:
+    statement = signed.statement
+    if statement.actor_seq != head.next_seq:
+        problem = "comes again with other bytes" if statement.actor_seq < head.next_seq else (
+            "comes before the ones it follows"
+        )
+        raise ChainBroken(statement.actor, head.next_seq, statement.actor_seq, problem)
+    if statement.actor_prev != head.last:
+        raise ChainBroken(
+            statement.actor, head.next_seq, statement.actor_seq, "names another predecessor"
+        )
+
+
+def _signing_key(submission: Submission, tx: HubTransaction) -> PublicKey:
+    """The actor's current signing key; for a party document, the key that the document brings.
+
+    A new document is vouched for by the identity key alone, so that a lost or stolen signing key
+    can be replaced without using it.
+    """
+    statement = submission.signed.statement
+    if statement.type in ("party.registered", "party.updated"):
+        if len(statement.outputs) != 1:
+            raise Malformed("outputs", "must name exactly the party document")
+        document = read_party(submission.document(statement.outputs[0])).document
+        if document.party != statement.actor:
+            raise BadSignature("the party document is another party's")
+        return document.signing
+    try:
+        return tx.parties.current(statement.actor).document.signing
+    except RegistryError:
+        raise UnknownKey(f"of {statement.actor}, which is not registered") from None

@@ -1,0 +1,69 @@
+"""Participants and data products, as their own signed acts bring them."""
+
+from __future__ import annotations
+
+from crypto import envelope as dsse
+from crypto import record
+from crypto.envelope import Envelope
+from crypto.errors import Malformed
+from registry.errors import DocumentRefused, NotFound
+from registry.party import SignedParty, read_party, require_successor
+from registry.product import PAYLOAD_TYPE, DataProduct
+
+from exchange.errors import NotYours
+from exchange.hub.model import Operator
+from exchange.hub.ports import HubTransaction
+from exchange.submission import Submission
+
+
+def party(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """A first party document, or the next one of a party already known."""
+    statement = submission.signed.statement
+    new = read_party(submission.document(statement.outputs[0]))
+    known = _current(tx, new)
+    if statement.type == "party.registered":
+        if known is not None:
+            raise DocumentRefused("party", "is registered already; send party.updated")
+        if new.document.seq != 0:
+            raise DocumentRefused("seq", "of a first document must be 0")
+    else:
+        if known is None:
+            raise NotFound(new.document.party)
+        require_successor(new, known)
+    tx.parties.add(new)
+
+
+def product(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """A data product version, signed by its holder."""
+    statement = submission.signed.statement
+    if len(statement.outputs) != 1:
+        raise Malformed("outputs", "must name exactly the product")
+    data = submission.document(statement.outputs[0])
+    envelope = Envelope.from_bytes(data)
+    listed = record.from_bytes(DataProduct, envelope.payload)
+    holder = tx.parties.current(statement.actor)
+    dsse.verify(envelope, PAYLOAD_TYPE, holder.document.signing)
+    if listed.holder != statement.actor:
+        raise NotYours(f"the product names {listed.holder} as its holder")
+    if listed.holder_document != holder.digest:
+        raise DocumentRefused("holder_document", "is not the holder's current party document")
+    try:
+        before = tx.products.current(listed.id)
+    except NotFound:
+        before = None
+    if listed.version != (1 if before is None else before.version + 1):
+        raise DocumentRefused("version", "must be 1, then one more each time")
+    if before is not None and before.holder != listed.holder:
+        raise NotYours(f"{listed.id} belongs to another holder")
+    tx.products.add(listed, data, envelope.payload_digest)
+
+
+def alarm(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """An alarm changes nothing here; that it is in the ledger is the point."""
+
+
+def _current(tx: HubTransaction, new: SignedParty) -> SignedParty | None:
+    try:
+        return tx.parties.current(new.document.party)
+    except NotFound:
+        return None
