@@ -18,6 +18,7 @@ from sqlmodel import SQLModel
 from api.database import open_engine
 
 CreateTables = Callable[..., None]
+NewDatabase = Callable[[str], str]
 
 
 @pytest.fixture(scope="session")
@@ -45,17 +46,30 @@ def postgresql() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewDatabase]:
+    """`new_database("sqlite")` or `("postgresql")`: URL of an empty database, gone afterwards."""
+    made: list[tuple[str, str]] = []
+
+    def new(kind: str) -> str:
+        name = f"test_{secrets.token_hex(8)}"
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path / name}.db"
+        server: str = request.getfixturevalue("postgresql")
+        _administer(server, f"CREATE DATABASE {name}")
+        made.append((server, name))
+        return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+    yield new
+    for server, name in made:
+        _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """URL of an empty database of this test's own."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'unseen.db'}"
-        return
-    server: str = request.getfixturevalue("postgresql")
-    name = f"test_{secrets.token_hex(8)}"
-    _administer(server, f"CREATE DATABASE {name}")
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+def database_url(request: pytest.FixtureRequest, new_database: NewDatabase) -> str:
+    """URL of an empty database of this test's own; the test runs once per kind."""
+    kind: str = request.param
+    return new_database(kind)
 
 
 @pytest.fixture
