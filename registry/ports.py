@@ -13,6 +13,7 @@ from crypto.digest import Digest
 from crypto.identifiers import PartyId, ProductId
 from registry.party import SignedParty
 from registry.product import DataProduct
+from registry.source import SourceReport
 
 
 class PartyStore(Protocol):
@@ -63,7 +64,10 @@ class ProductStore(Protocol):
 class SourceFilter:
     """One comparison on one column: `column op value`; op is one of = != < <= > >=.
 
-    value: for numbers an integer in units of 10**-decimals, for text the text."""
+    value: for numbers an integer in units of 10**-decimals, for text the text. It is compared
+    with the encoded value, after clamping and rounding, so that a filter can't tell apart what
+    the product's public range does not. Text is compared by its UTF-8 bytes. A missing value
+    matches nothing, `!=` included."""
 
     column: str
     op: str
@@ -72,13 +76,15 @@ class SourceFilter:
 
 @dataclass(frozen=True)
 class Extract:
-    """What a local query yields, encoded as the product says.
+    """What a local query yields, encoded as the product says, in order of key.
 
-    keys:    canonical join keys as text, unique, none missing. shape (n,)
-    numbers: per numeric column asked for, int64 in units of 10**-decimals, clamped. shape (n,)
-    texts:   per text column asked for. shape (n,)
-    missing: per column, how many rows lacked a value (they are dropped when aggregated)
-    valid:   per column, bool, False where the value was missing. shape (n,)
+    keys:     canonical join keys as text, unique, none missing. shape (n,)
+    numbers:  per numeric column asked for, int64 in units of 10**-decimals, clamped. shape (n,)
+    texts:    per text column asked for, Unicode NFC. shape (n,)
+    valid:    per column, False where the value was missing or outside the public categories;
+              the number there is 0, the text empty. shape (n,)
+    snapshot: digest of exactly these rows, see `registry.snapshot`; commit to it with a salt
+              before it leaves the node, for a few rows can be guessed
     """
 
     keys: tuple[str, ...]
@@ -94,10 +100,22 @@ class DataSource(Protocol):
     def extract(
         self, product: DataProduct, columns: Sequence[str], filters: Sequence[SourceFilter]
     ) -> Extract:
-        """Filter, project, clamp and encode; `snapshot` digests exactly the rows read.
+        """Filter, project, clamp and encode the rows that have a key.
 
-        Raises SourceRefused, naming the column: unknown, wrong type, duplicate or missing key,
-        no rows at all, more rows than the product's cap, text that is not UTF-8.
+        Every column of the product is checked over every row, whatever was asked: whether a job
+        fails here must tell nothing about the rows that its filters select.
+
+        Raises SourceRefused, naming the column: unknown, wrong type, a value that does not
+        parse, duplicate key, no rows at all, more rows than the product's cap, text that is not
+        UTF-8. The message is for the owner: it may hold counts and row numbers, never a value.
         Raises SourceUnreachable when the file or database cannot be read now.
+        """
+        ...
+
+    def describe(self, product: DataProduct) -> SourceReport:
+        """How the rows fit the product, for the owner: see SourceReport.
+
+        Raises SourceRefused when the source is not a table at all, or can be written with the
+        rights it is read with; SourceUnreachable as above.
         """
         ...
