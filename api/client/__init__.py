@@ -1,0 +1,1 @@
+"""What every client of a hub shares; used by nodes, the command line and the tests."""

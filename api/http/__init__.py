@@ -1,0 +1,1 @@
+"""What every HTTP server of the exchange shares: signatures, problems, limits, events."""
