@@ -1,0 +1,74 @@
+"""A witness over HTTP, as C2SP tlog-witness says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import httpx2
+
+from ledger.errors import (
+    FormatRefused,
+    WitnessAt,
+    WitnessDisagrees,
+    WitnessUnreachable,
+)
+from ledger.verify.note import Note, Signature, VerifierKey, parse_lines
+from ledger.verify.text import decode_decimal, decode_utf8
+from ledger.witness import SIZE, AddCheckpoint
+
+TIMEOUT_S: Final = 10.0
+MAX_ANSWER_BYTES: Final = 1 << 16
+
+
+class HttpWitness:
+    """WitnessPort. url: the submission prefix. key: the witness's, of the policy.
+
+    client: whoever makes it decides about proxies and certificates, and closes it.
+    """
+
+    def __init__(self, url: str, key: VerifierKey, client: httpx2.Client) -> None:
+        self._url = url.rstrip("/") + "/add-checkpoint"
+        self._key = key
+        self._client = client
+
+    @property
+    def key(self) -> VerifierKey:
+        return self._key
+
+    def add_checkpoint(
+        self, old_size: int, proof: Sequence[bytes], note: Note
+    ) -> Sequence[Signature]:
+        body = AddCheckpoint(old_size, tuple(proof), note.to_bytes()).to_bytes()
+        status, content_type, answer = self._post(body)
+        try:
+            if status == 200:
+                return parse_lines(decode_utf8(answer, where="answer"))
+            if status == 409 and content_type == SIZE:
+                text = decode_utf8(answer, where="answer")
+                raise WitnessAt(decode_decimal(text.removesuffix("\n"), where="stated size"))
+        except FormatRefused as error:
+            raise WitnessUnreachable(f"{self._key.name} answered {error}") from error
+        self._refused(status, answer)
+
+    def _post(self, body: bytes) -> tuple[int, str, bytes]:
+        """Status, content type and body, of which no more than is expected is read."""
+        try:
+            with self._client.stream(
+                "POST", self._url, content=body, timeout=TIMEOUT_S
+            ) as response:
+                answer = b""
+                for chunk in response.iter_bytes():
+                    answer += chunk
+                    if len(answer) > MAX_ANSWER_BYTES:
+                        raise WitnessUnreachable(f"{self._key.name} answered without end")
+                return response.status_code, response.headers.get("content-type", ""), answer
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise WitnessUnreachable(f"{self._key.name} did not answer: {error}") from error
+
+    def _refused(self, status: int, answer: bytes) -> NoReturn:
+        why = answer[:200].decode("utf-8", "replace").strip()
+        text = f"{self._key.name} answered {status}: {why}"
+        if status in (403, 409, 422):  # it knows this log, and what we sent is not of that log
+            raise WitnessDisagrees(text)
+        raise WitnessUnreachable(text)

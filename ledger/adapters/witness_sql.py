@@ -1,0 +1,87 @@
+"""What a witness remembers, in a SQL database of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import BigInteger, CursorResult, Engine, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from ledger.ports import WitnessHead
+from ledger.verify.checkpoint import Checkpoint
+from ledger.verify.note import Note
+
+
+class WitnessHeadRow(SQLModel, table=True):
+    """The last checkpoint of each log that was cosigned."""
+
+    __tablename__ = "witness_head"
+
+    origin: str = Field(primary_key=True)
+    size: int = Field(sa_type=BigInteger)
+    note: bytes
+    cosigned_at: datetime
+
+
+def create_witness_tables(engine: Engine) -> None:
+    """For the first start only. A witness that lost its database must be retired, not restarted:
+    with an empty memory it would cosign any history."""
+    SQLModel.metadata.create_all(engine, [SQLModel.metadata.tables["witness_head"]])
+
+
+class SqlWitnessStore:
+    """WitnessStore on a session whose transaction the caller owns."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def head(self, origin: str) -> WitnessHead | None:
+        row = self._session.exec(
+            select(WitnessHeadRow)
+            .where(WitnessHeadRow.origin == origin)
+            .execution_options(populate_existing=True)
+        ).first()
+        return None if row is None else _read(row)
+
+    def heads(self) -> Sequence[WitnessHead]:
+        return [
+            _read(row)
+            for row in self._session.exec(select(WitnessHeadRow).order_by(WitnessHeadRow.origin))
+        ]
+
+    def advance(self, old: WitnessHead | None, new: WitnessHead) -> bool:
+        values = {
+            "size": new.checkpoint.size,
+            "note": new.note,
+            "cosigned_at": new.cosigned_at,
+        }
+        origin = new.checkpoint.origin
+        statement: Any
+        if old is None:
+            postgres = self._session.get_bind().dialect.name == "postgresql"
+            insert = postgresql.insert if postgres else sqlite.insert
+            statement = (
+                insert(WitnessHeadRow)
+                .values(origin=origin, **values)
+                .on_conflict_do_nothing(index_elements=["origin"])
+            )
+        else:
+            # The note, not the size alone: an equal size must not hide another root.
+            statement = (
+                update(WitnessHeadRow)
+                .where(
+                    col(WitnessHeadRow.origin) == origin,
+                    col(WitnessHeadRow.size) == old.checkpoint.size,
+                    col(WitnessHeadRow.note) == old.note,
+                )
+                .values(**values)
+            )
+        result = cast("CursorResult[Any]", self._session.execute(statement))
+        return result.rowcount == 1
+
+
+def _read(row: WitnessHeadRow) -> WitnessHead:
+    return WitnessHead(Checkpoint.parse(Note.parse(row.note).text), row.note, row.cosigned_at)

@@ -1,0 +1,284 @@
+"""The log: entries are queued with what they are evidence of, then ordered, hashed and signed.
+
+An entry is queued in the caller's transaction, so that there is no act without evidence of it.
+`integrate` gives indices, and signs a checkpoint only after it has shown to itself that the new
+tree extends the one it signed last: another log was shut down for signing without looking.
+`publish` sends the newest checkpoint to the witnesses and keeps their cosignatures.
+
+Every function takes the store of one open transaction, except `publish`, which opens its own:
+it waits for other organisations, and nothing of ours may wait with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from crypto.digest import Digest, digest
+from crypto.keys import Signer
+from crypto.ports import Clock
+from ledger.errors import (
+    ConsistencyRefused,
+    EntryRefused,
+    LedgerError,
+    LogDiverged,
+    NotCovered,
+    OtherLog,
+    WitnessAt,
+    WitnessDisagrees,
+    WitnessUnreachable,
+)
+from ledger.ports import LogDatabase, LoggedEntry, LogStore, StoredCheckpoint, WitnessPort
+from ledger.tree import Range, consistency_path, cover, grow, inclusion_path, range_hash
+from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
+from ledger.verify.cosignature import verify_cosignatures
+from ledger.verify.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
+from ledger.verify.note import Note, signatures_by
+from ledger.verify.policy import Policy
+from ledger.verify.proof import Proof
+
+MAX_ENTRY_BYTES: Final = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
+MAX_BATCH: Final = 4096  # entries per checkpoint: bounds the memory and the length of the lock
+MAX_TRIES: Final = 3  # requests to one witness per publication
+
+
+class EntryStatus(StrEnum):
+    PENDING = "pending"  # queued; no signed head covers it yet
+    ACKNOWLEDGED = "acknowledged"  # under a head that the operator signed
+    WITNESSED = "witnessed"  # under a head that a quorum of witnesses cosigned
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What came of sending a checkpoint to witnesses.
+
+    failures: by witness key name; the kind of error says what to do about it.
+    """
+
+    checkpoint: Checkpoint
+    cosigned: tuple[str, ...]
+    failures: Mapping[str, LedgerError]
+    witnessed: bool
+
+
+def append(store: LogStore, entry: bytes) -> Digest:
+    """Queue an entry; the same entry again changes nothing. Raises EntryRefused."""
+    if not 1 <= len(entry) <= MAX_ENTRY_BYTES:
+        raise EntryRefused(
+            f"an entry has 1 to {MAX_ENTRY_BYTES} bytes, this one {len(entry)}; "
+            "log bulky evidence by its digest"
+        )
+    name = digest(entry)
+    store.queue(name, entry)
+    return name
+
+
+def integrate(store: LogStore, *, origin: str, signer: Signer, now: datetime) -> Checkpoint | None:
+    """Order what is pending, and sign the grown tree; None if nothing is pending.
+
+    Takes at most MAX_BATCH entries: call again until None. The caller commits before it shows
+    the checkpoint to anybody; a crash before that leaves everything pending and nothing signed.
+    Raises LogDiverged if what is stored does not reproduce the last checkpoint, OtherLog if that
+    checkpoint is another log's.
+    """
+    store.lock()
+    last = _last_head(store, origin)
+    pending = store.pending(MAX_BATCH)
+    if not pending:
+        return None
+    old_size, new_size = last.size, last.size + len(pending)
+    edge = store.nodes(cover((0, old_size)))
+    store.place([item.arrival for item in pending], old_size)
+    store.add_nodes(grow(old_size, edge, [leaf_hash(item.entry) for item in pending]))
+    checkpoint = Checkpoint(origin, new_size, _root(store, new_size))
+    _require_extension(store, last, checkpoint)
+    note = sign_checkpoint(checkpoint, signer)
+    store.add_checkpoint(StoredCheckpoint(checkpoint, note, signed_at=now))
+    return checkpoint
+
+
+def entries(store: LogStore, start: int, end: int) -> Sequence[LoggedEntry]:
+    """Entries [start, end). Raises NotCovered unless a signed head covers them all."""
+    if not 0 <= start <= end <= _signed_size(store):
+        raise NotCovered(f"entries {start} to {end} are not all in the signed log")
+    return store.entries(start, end)
+
+
+def inclusion(store: LogStore, entry: Digest | int, size: int) -> tuple[bytes, ...]:
+    """The proof that an entry, named by digest or index, is in the tree of `size`.
+
+    Raises NotLogged, and NotCovered if the entry or the size is not signed yet.
+    """
+    index = store.index_of(entry) if isinstance(entry, Digest) else entry
+    _require_signed(store, size)
+    if index is None or not 0 <= index < size:
+        raise NotCovered(f"the tree of size {size} does not hold the entry; a later one will")
+    return _hashes(store, inclusion_path(index, size))
+
+
+def consistency(store: LogStore, old_size: int, new_size: int) -> tuple[bytes, ...]:
+    """The proof that the tree of `new_size` extends that of `old_size`; empty from size 0."""
+    _require_signed(store, new_size)
+    if not 0 <= old_size <= new_size:
+        raise NotCovered(f"a tree of size {new_size} cannot extend one of size {old_size}")
+    return _hashes(store, consistency_path(old_size, new_size))
+
+
+def receipt(store: LogStore, entry: Digest) -> str:
+    """A `.tlog-proof` for an entry: all that an auditor needs beside it and a policy.
+
+    Under the newest head with a quorum that covers the entry, else the newest with any
+    cosignature, else the newest. Raises NotLogged, and NotCovered while the entry is pending.
+    """
+    index = store.index_of(entry)
+    for head in (store.latest_witnessed(), store.latest_cosigned(), store.latest()):
+        if index is not None and head is not None and index < head.size:
+            hashes = inclusion(store, index, head.size)
+            return Proof(index, hashes, head.note.to_bytes()).text
+    raise NotCovered(f"the entry {entry} is queued and not under a signed head yet")
+
+
+def status(store: LogStore, entry: Digest) -> EntryStatus:
+    """How well an entry is proved. Raises NotLogged."""
+    index = store.index_of(entry)
+    latest, witnessed = store.latest(), store.latest_witnessed()
+    if index is not None and witnessed is not None and index < witnessed.size:
+        return EntryStatus.WITNESSED
+    if index is not None and latest is not None and index < latest.size:
+        return EntryStatus.ACKNOWLEDGED
+    return EntryStatus.PENDING
+
+
+def publish(
+    database: LogDatabase, witnesses: Sequence[WitnessPort], policy: Policy, *, clock: Clock
+) -> Publication | None:
+    """Have the newest checkpoint cosigned, if the tree grew since the last publication.
+
+    Until that publication has its quorum, the same checkpoint goes again to those witnesses
+    that have not cosigned it. None if there is nothing to ask anybody.
+    Witnesses whose keys the policy does not name are asked too, and never counted.
+    """
+    with database.transaction() as store:
+        head = _head_to_publish(store)
+        if head is None:
+            return None
+        store.mark_published(head.size, clock.now())
+        done = signatures_by(head.note, [witness.key for witness in witnesses])
+        waiting = [witness for witness in witnesses if witness.key not in done]
+    failures: dict[str, LedgerError] = {}
+    for witness in waiting:
+        try:
+            _ask(database, witness, head)
+        except LedgerError as error:
+            failures[witness.key.name] = error  # the others are asked all the same
+    with database.transaction() as store:
+        cosigned = store.at(head.size)
+        met = policy.met_by(policy.cosigned_by(cosigned.note))
+        if met:
+            store.mark_witnessed(head.size, clock.now())
+    names = [witness.key for witness in witnesses]
+    have = tuple(key.name for key in signatures_by(cosigned.note, names))
+    return Publication(head.checkpoint, have, failures, met)
+
+
+def _head_to_publish(store: LogStore) -> StoredCheckpoint | None:
+    published, latest = store.latest_published(), store.latest()
+    if latest is None:
+        return None
+    if published is None or latest.size > published.size:
+        return latest
+    return published if published.witnessed_at is None else None
+
+
+def _ask(database: LogDatabase, witness: WitnessPort, head: StoredCheckpoint) -> None:
+    """Get one cosignature and store it, starting from the size the witness is thought to have."""
+    with database.transaction() as store:
+        old_size = min(store.cosigned_size(witness.key), head.size)
+    for _ in range(MAX_TRIES):
+        with database.transaction() as store:
+            proof = consistency(store, old_size, head.size)
+        try:
+            lines = witness.add_checkpoint(old_size, proof, head.note)
+        except WitnessAt as error:
+            if error.size == old_size:
+                raise WitnessDisagrees(
+                    f"{witness.key.name} holds another root of size {old_size}: the log has forked"
+                ) from error
+            old_size = error.size
+            if old_size > head.size:
+                _explain_ahead(database, witness, old_size)
+            continue
+        note = Note(head.note.text, tuple(lines))
+        times = verify_cosignatures(note, [witness.key])
+        if witness.key not in times:
+            raise WitnessUnreachable(f"{witness.key.name} answered without its cosignature")
+        signature = signatures_by(note, [witness.key])[witness.key]
+        with database.transaction() as store:
+            store.add_cosignature(head.size, signature, times[witness.key])
+        return
+    raise WitnessUnreachable(f"{witness.key.name} stated another size each time it was asked")
+
+
+def _explain_ahead(database: LogDatabase, witness: WitnessPort, size: int) -> None:
+    """A witness has a larger head than the one being published. Always raises."""
+    with database.transaction() as store:
+        signed = _signed_size(store)
+    if size > signed:
+        raise WitnessDisagrees(
+            f"{witness.key.name} cosigned size {size} of this log, which has {signed} entries: "
+            "this database is an old copy; stop, and recover the missing entries"
+        )
+    raise WitnessUnreachable(f"{witness.key.name} has a later head of this log already")
+
+
+def _last_head(store: LogStore, origin: str) -> Checkpoint:
+    """The last checkpoint, once the stored entries and nodes are known to reproduce it."""
+    last = store.latest()
+    checkpoint = Checkpoint(origin, 0, EMPTY_ROOT) if last is None else last.checkpoint
+    if checkpoint.origin != origin:
+        raise OtherLog(checkpoint.origin)
+    placed = store.placed()
+    if placed != checkpoint.size:
+        raise LogDiverged(
+            f"the last signed checkpoint has size {checkpoint.size}, and {placed} entries are "
+            "stored: stop, and restore the log from a full copy"
+        )
+    if _root(store, checkpoint.size) != checkpoint.root:
+        raise LogDiverged(
+            f"the stored tree of size {checkpoint.size} does not have the root that was signed: "
+            "stop, and restore the log from a full copy"
+        )
+    return checkpoint
+
+
+def _require_extension(store: LogStore, last: Checkpoint, new: Checkpoint) -> None:
+    if last.size == 0:
+        return
+    proof = _hashes(store, consistency_path(last.size, new.size))
+    try:
+        verify_consistency(last.size, last.root, new.size, new.root, proof)
+    except ConsistencyRefused as error:
+        raise LogDiverged(f"the grown tree does not extend the last checkpoint: {error}") from error
+
+
+def _root(store: LogStore, size: int) -> bytes:
+    return range_hash((0, size), store.nodes(cover((0, size))))
+
+
+def _hashes(store: LogStore, path: Sequence[Range]) -> tuple[bytes, ...]:
+    nodes = store.nodes([node for part in path for node in cover(part)])
+    return tuple(range_hash(part, nodes) for part in path)
+
+
+def _require_signed(store: LogStore, size: int) -> None:
+    signed = _signed_size(store)
+    if not 0 <= size <= signed:
+        raise NotCovered(f"the log has signed size {signed}, not {size}")
+
+
+def _signed_size(store: LogStore) -> int:
+    latest = store.latest()
+    return 0 if latest is None else latest.size
