@@ -27,6 +27,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from crypto.joinkeys import MAX_KEY_BYTES
 from registry.errors import SourceRefused, SourceUnreachable
 from registry.ports import Extract, SourceFilter
 from registry.product import Column, ColumnType, DataProduct
@@ -37,8 +38,8 @@ NUMBER_TYPES: Final = frozenset({ColumnType.INTEGER, ColumnType.DECIMAL})
 OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
 
 _NUMBER: Final = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
-_CONTROL: Final = r"[\x00-\x1f\x7f]"
-_SPACE: Final = " \t\r\n\u00a0\u3000"  # around a key: padding of exports and of Chinese typing
+# What crypto.joinkeys refuses in a key: two people could not tell such keys apart.
+_ODD_KEY: Final = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]|^\p{Zs}|\p{Zs}$"
 _MAX_DIGITS: Final = 18  # 10**18 - 1 fits int64 and leaves room for rounding up
 _MAX_KEY_DIGITS: Final = 38
 
@@ -144,7 +145,7 @@ class StagedRows:
     def _encode(self) -> None:
         """Make `encoded` from `raw`: row, key, and w<i> (unclamped), s<i> (state) per column."""
         texts: list[object] = []
-        layers: list[list[str]] = [[], [], [], [], [self._key_expression(texts)]]
+        layers: list[list[str]] = [[], [], [], [], [self._key_expression()]]
         for index, column in enumerate(self._product.columns):
             if column.type in NUMBER_TYPES:
                 is_key = column.name == self._product.key
@@ -166,21 +167,22 @@ class StagedRows:
         value = f"nfc_normalize(NULLIF(c{index}, ''))"
         states = f"WHEN {value} IS NULL THEN {_MISSING} "
         if column.name == self._product.key:
-            # Join engines take keys as lines of a file: a key with a line break would be two.
-            states += f"WHEN regexp_matches(key, '{_CONTROL}') THEN {_UNCASTABLE} "
+            states += (
+                f"WHEN regexp_matches({value}, '{_ODD_KEY}') "
+                f"OR strlen({value}) > {MAX_KEY_BYTES} THEN {_UNCASTABLE} "
+            )
         elif column.categories is not None:
             texts.append(list(column.categories))
             states += (
-                f"WHEN NOT list_contains(list_transform(?::VARCHAR[], x -> nfc_normalize(x)), "
+                f"WHEN NOT list_contains(list_transform(?::VARCHAR[], lambda x: nfc_normalize(x)), "
                 f"{value}) THEN {_OUTSIDE} "
             )
         return [f"{value} AS w{index}", f"(CASE {states} ELSE {_FITS} END)::UTINYINT AS s{index}"]
 
-    def _key_expression(self, texts: list[object]) -> str:
+    def _key_expression(self) -> str:
         index, column = self._key
         if column.type is ColumnType.TEXT:
-            texts.append(_SPACE)
-            return f"NULLIF(trim(nfc_normalize(c{index}), ?), '') AS key"
+            return f"nfc_normalize(NULLIF(c{index}, '')) AS key"
         return (
             f"CASE WHEN NOT fine{index} THEN NULL WHEN g{index} = '' THEN '0' "
             f"ELSE (CASE WHEN n{index} THEN '-' ELSE '' END) || kept{index} END AS key"
@@ -386,7 +388,8 @@ def _uncastable_words(report: ColumnReport, column: Column) -> str:
     wanted = {
         ColumnType.INTEGER: "a whole number",
         ColumnType.DECIMAL: "a number",
-        ColumnType.TEXT: "one line of text",
+        ColumnType.TEXT: "a key free of blanks at its ends and of control or invisible characters, "
+        f"of at most {MAX_KEY_BYTES} bytes",
     }[column.type]
     if column.type in NUMBER_TYPES and column.low is None:
         wanted += f" of at most {_MAX_DIGITS} digits"
