@@ -14,7 +14,6 @@ from crypto.digest import Digest
 from crypto.identifiers import DealId, JobId, NegotiationId
 from crypto.keys import PublicKey
 from crypto.statement import Act
-
 from exchange.terms.negotiation import Event
 
 MAX_REASON: Final = 300
@@ -140,9 +139,7 @@ def released(job: JobId, *, plan: Digest, receipts: Sequence[Digest]) -> Act:
 
 def opened(job: JobId, *, plan: Digest, after: Sequence[Digest], results: Sequence[Digest]) -> Act:
     """The receiver's: it opened every sealed part."""
-    return Act(
-        type="job.opened", subject=job, after=tuple(after), inputs=(plan, *results)
-    )
+    return Act(type="job.opened", subject=job, after=tuple(after), inputs=(plan, *results))
 
 
 def alarmed(subject: str, *, kind: str, words: str) -> Act:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from crypto.digest import Digest
 from crypto.identifiers import PartyId
 from crypto.statement import Act, SignedStatement, sign_statement
-from ledger import log
-
 from exchange.hub.model import Operator, Outcome
 from exchange.hub.ports import HubTransaction
+from ledger import log
 
 
 def append(signed: SignedStatement, tx: HubTransaction) -> None:

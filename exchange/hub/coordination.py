@@ -18,9 +18,6 @@ from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import JobId, PartyId
 from crypto.keys import PublicKey
 from crypto.statement import Statement
-from pricing.errors import PricingError
-from registry.errors import RegistryError
-
 from exchange import evidence, jobs
 from exchange.errors import ExchangeError, NotYours, PlanRefused
 from exchange.hub import chains, settlement
@@ -32,6 +29,8 @@ from exchange.query.plan import Plan
 from exchange.query.rules import Ground, violations
 from exchange.submission import Submission
 from exchange.terms import agreement as agreements
+from pricing.errors import PricingError
+from registry.errors import RegistryError
 
 # How long after a plan's own limit the hub waits for receipts before it calls a run lost.
 GRACE: Final = timedelta(seconds=30)
@@ -140,6 +139,8 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         raise Malformed("outputs", "must name the sealed part")
     for output in statement.outputs:
         submission.document(output)
+    if len(statement.outputs) == 2:
+        _keep_openings(submission, job, tx)
     sealed = replace(
         job,
         sealed={**job.sealed, statement.actor: submission.signed.digest},
@@ -160,9 +161,7 @@ def fail(submission: Submission, tx: HubTransaction, operator: Operator) -> None
     job = _job_of_holder(submission, tx)
     reason = submission.signed.statement.body.get("problem", "")
     after = _step(job, JobEvent.FAIL, tx, operator, reason=reason)
-    settlement.give_back(
-        after, submission.signed.digest, tx, operator, runs=not job.started
-    )
+    settlement.give_back(after, submission.signed.digest, tx, operator, runs=not job.started)
     _pass_on(submission, job, tx)
     _note(job, "failed", submission.signed.statement.actor, reason, tx, operator)
 
@@ -228,6 +227,19 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
     for digest in in_order:
         tx.save_agreement(_reserve_run(held[digest], plan))
     return settlement.hold(plan, job, tx, operator)
+
+
+def _keep_openings(submission: Submission, job: HubJob, tx: HubTransaction) -> None:
+    """The receipt's openings, sealed to the regulator that this holder's agreement names."""
+    statement = submission.signed.statement
+    plan = plans.read_plan(Envelope.from_bytes(tx.document(job.plan)))
+    side = plan.side_of(statement.actor)
+    if side is None:
+        raise NotYours(f"{statement.actor} has no part in {job.id}")
+    regulator = tx.lock_agreement(side.agreement).agreement.terms.regulator
+    if regulator is not None:
+        sealed = submission.document(statement.outputs[1])
+        tx.add_opening(submission.signed.digest, regulator, sealed)
 
 
 def _reserve_run(held: HubAgreement, plan: Plan) -> HubAgreement:

@@ -15,15 +15,14 @@ from crypto.errors import BadSignature, CryptoError, Malformed, UnknownKey
 from crypto.identifiers import PartyId
 from crypto.keys import PublicKey
 from crypto.statement import ChainHead, SignedStatement, verify_statement
-from pricing.errors import PricingError
-from registry.errors import RegistryError
-from registry.party import read_party
-
 from exchange.errors import ChainBroken, ExchangeError, NotYours
 from exchange.hub import chains, coordination, negotiations, registration
 from exchange.hub.model import Operator, Outcome
 from exchange.hub.ports import HubStore, HubTransaction
 from exchange.submission import Submission
+from pricing.errors import PricingError
+from registry.errors import RegistryError
+from registry.party import read_party
 
 # A statement's time must be near its arrival, or the ledger could not show when it was made.
 CLOCK_TOLERANCE: Final = timedelta(minutes=10)
@@ -91,8 +90,10 @@ def _apply(
 def _require_follows(signed: SignedStatement, head: ChainHead) -> None:
     statement = signed.statement
     if statement.actor_seq != head.next_seq:
-        problem = "comes again with other bytes" if statement.actor_seq < head.next_seq else (
-            "comes before the ones it follows"
+        problem = (
+            "comes again with other bytes"
+            if statement.actor_seq < head.next_seq
+            else ("comes before the ones it follows")
         )
         raise ChainBroken(statement.actor, head.next_seq, statement.actor_seq, problem)
     if statement.actor_prev != head.last:

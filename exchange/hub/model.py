@@ -11,7 +11,6 @@ from crypto.digest import Digest
 from crypto.identifiers import DealId, JobId, PartyId
 from crypto.keys import Signer
 from crypto.ports import Clock, Randomness
-
 from exchange.jobs import JobState
 from exchange.terms.agreement import Agreement
 

@@ -10,14 +10,13 @@ from crypto.envelope import Envelope
 from crypto.errors import Malformed
 from crypto.identifiers import NegotiationId
 from crypto.statement import Statement
-
 from exchange.errors import TermsRefused, UnknownSubject
 from exchange.hub.model import HubAgreement, Operator
 from exchange.hub.ports import HubTransaction
 from exchange.submission import Submission
 from exchange.terms import agreement as agreements
 from exchange.terms import negotiation as table
-from exchange.terms.agreement import Agreement, Proposal
+from exchange.terms.agreement import Proposal
 from exchange.terms.negotiation import Event, Negotiation
 
 __all__ = ["Event", "step"]
@@ -67,9 +66,7 @@ def step(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         envelope = Envelope.from_bytes(submission.document(signed))
         _require_agreement(envelope, event, negotiation, tx)
 
-    after = table.advance(
-        negotiation, event, statement.actor, proposal=proposal, agreement=signed
-    )
+    after = table.advance(negotiation, event, statement.actor, proposal=proposal, agreement=signed)
     if event is Event.VERIFIED and signed != negotiation.agreement:
         raise TermsRefused("agreement", "is not the one that the holder signed")
     tx.save_negotiation(after)
@@ -114,5 +111,3 @@ def _pass_on(submission: Submission, negotiation: Negotiation, tx: HubTransactio
     actor = submission.signed.statement.actor
     other = negotiation.holder if actor == negotiation.consumer else negotiation.consumer
     tx.deliver(other, submission.signed.entry, tuple(submission.documents.values()))
-
-

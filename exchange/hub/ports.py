@@ -10,13 +10,12 @@ from typing import Protocol
 from crypto.digest import Digest
 from crypto.identifiers import JobId, NegotiationId, PartyId
 from crypto.statement import ChainHead, Statement
-from ledger.ports import LogStore
-from pricing.ports import BookStore
-from registry.ports import PartyStore, ProductStore
-
 from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Outcome
 from exchange.jobs import JobState
 from exchange.terms.negotiation import Negotiation
+from ledger.ports import LogStore
+from pricing.ports import BookStore
+from registry.ports import PartyStore, ProductStore
 
 
 class HubTransaction(Protocol):
@@ -51,6 +50,9 @@ class HubTransaction(Protocol):
     def document(self, digest: Digest) -> bytes:
         """Raises UnknownSubject."""
         ...
+
+    def add_opening(self, statement: Digest, reader: PartyId, sealed: bytes) -> None: ...
+    def openings(self, statement: Digest) -> Sequence[tuple[PartyId, bytes]]: ...
 
     def lock_negotiation(self, negotiation: NegotiationId) -> Negotiation | None: ...
     def save_negotiation(self, negotiation: Negotiation) -> None: ...

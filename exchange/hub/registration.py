@@ -6,14 +6,13 @@ from crypto import envelope as dsse
 from crypto import record
 from crypto.envelope import Envelope
 from crypto.errors import Malformed
-from registry.errors import DocumentRefused, NotFound
-from registry.party import SignedParty, read_party, require_successor
-from registry.product import PAYLOAD_TYPE, DataProduct
-
 from exchange.errors import NotYours
 from exchange.hub.model import Operator
 from exchange.hub.ports import HubTransaction
 from exchange.submission import Submission
+from registry.errors import DocumentRefused, NotFound
+from registry.party import SignedParty, read_party, require_successor
+from registry.product import PAYLOAD_TYPE, DataProduct
 
 
 def party(submission: Submission, tx: HubTransaction, operator: Operator) -> None:

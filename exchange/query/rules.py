@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from crypto.identifiers import ProductId
 from exchange.query.plan import GroupBy, Plan, SidePlan
 from exchange.terms.agreement import Agreement
-from crypto.identifiers import ProductId
 from registry.product import ColumnType, DataProduct
 from registry.rule import Function, Use
 
@@ -49,15 +49,29 @@ class Ground:
 
 def violations(plan: Plan, grounds: Sequence[Ground]) -> tuple[Violation, ...]:
     """All of them, in the order of the plan. grounds: one per side, in the plan's order."""
-    found: list[Violation] = []
-    products = {ground.product.id for ground in grounds}
-    for index, (side, ground) in enumerate(zip(plan.sides, grounds, strict=True)):
-        where = f"sides[{index}]"
-        found += _parties(plan, side, ground, where)
-        found += _terms(plan, side, ground, where, others=products - {ground.product.id})
-        found += _columns(side, ground.product, where)
-        found += _sizes(side, grounds, ground.product, where)
-    return tuple(found)
+    products = [ground.product for ground in grounds]
+    return tuple(
+        violation
+        for index, ground in enumerate(grounds)
+        for violation in side_violations(plan, index, ground, products)
+    )
+
+
+def side_violations(
+    plan: Plan, index: int, ground: Ground, products: Sequence[DataProduct]
+) -> tuple[Violation, ...]:
+    """Those of one side: all that this side's holder can and must judge.
+
+    products: of all sides, in the plan's order; the other holders' agreements stay theirs.
+    """
+    side, where = plan.sides[index], f"sides[{index}]"
+    others = {product.id for product in products} - {ground.product.id}
+    return tuple(
+        _parties(plan, side, ground, where)
+        + _terms(plan, side, ground, where, others=others)
+        + _columns(side, ground.product, where)
+        + _sizes(side, ground.product, products, where)
+    )
 
 
 def _parties(plan: Plan, side: SidePlan, ground: Ground, where: str) -> list[Violation]:
@@ -183,13 +197,14 @@ def _domain(group: GroupBy, product: DataProduct, place: str) -> list[Violation]
 
 
 def _sizes(
-    side: SidePlan, grounds: Sequence[Ground], product: DataProduct, where: str
+    side: SidePlan, own: DataProduct, products: Sequence[DataProduct], where: str
 ) -> list[Violation]:
     """No sum may leave the ring of integers modulo 2**64: bits of the value plus of the count."""
-    pairs = min(ground.product.cap for ground in grounds)
+    pairs = min(product.cap for product in products)
+    columns = {column.name: column for column in own.columns}
     found = []
     for index, measure in enumerate(side.measures):
-        column = next((c for c in product.columns if c.name == measure.column), None)
+        column = columns.get(measure.column)
         if column is None or column.low is None or column.high is None:
             continue
         widest = max(abs(column.low), abs(column.high), 1)

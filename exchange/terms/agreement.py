@@ -14,7 +14,7 @@ from typing import Final
 
 from crypto import envelope as dsse
 from crypto import record
-from crypto.digest import SALT_BYTES, Digest
+from crypto.digest import SALT_BYTES, Digest, digest
 from crypto.envelope import Envelope
 from crypto.errors import Malformed
 from crypto.identifiers import AgreementId, DealId, NegotiationId, PartyId, ProductId
@@ -132,6 +132,10 @@ def require_same_but_signed(agreement: Agreement, proposal: Proposal) -> None:
     for name in ("deal", "negotiation", "consumer", "holder", "terms"):
         if getattr(agreement, name) != getattr(proposal, name):
             raise TermsRefused(name, "differs from the proposal that was accepted")
+
+
+def proposal_digest(proposal: Proposal) -> Digest:
+    return digest(record.to_bytes(proposal))
 
 
 def sign_agreement(agreement: Agreement, signer: Signer) -> Envelope:

@@ -1,0 +1,110 @@
+"""What the hub does unasked: order the ledger, ask witnesses, release, settle, let deadlines pass.
+
+Each job is looked at in a transaction of its own and moved with a compare-and-set, so several hub
+processes may run this at once, and a crash between two steps leaves the second for later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from crypto.identifiers import JobId
+from crypto.keys import Signer
+from exchange import evidence, jobs
+from exchange.errors import IllegalTransition
+from exchange.hub import chains, coordination, settlement
+from exchange.hub.model import HubJob, Operator
+from exchange.hub.ports import HubStore, HubTransaction
+from exchange.jobs import JobEvent, JobState
+from ledger import log
+from ledger.log import EntryStatus
+from ledger.ports import LogDatabase, WitnessPort
+from ledger.verify.policy import Policy
+
+
+@dataclass(frozen=True)
+class LogKeeping:
+    """The ledger's own identity, who cosigns it, and the quorum that counts as witnessed."""
+
+    origin: str
+    signer: Signer
+    database: LogDatabase
+    witnesses: Sequence[WitnessPort]
+    policy: Policy
+
+
+def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
+    """Give pending entries their places and sign the grown tree. Whether there were any."""
+    with store.transaction() as tx:
+        grown = log.integrate(
+            tx.log, origin=keeping.origin, signer=keeping.signer, now=operator.clock.now()
+        )
+    return grown is not None
+
+
+def publish(operator: Operator, keeping: LogKeeping) -> log.Publication | None:
+    """Have the newest head cosigned, if the tree grew since the last time."""
+    return log.publish(
+        keeping.database,
+        witnesses=keeping.witnesses,
+        policy=keeping.policy,
+        clock=operator.clock,
+    )
+
+
+def move_jobs(store: HubStore, operator: Operator) -> int:
+    """Release, settle or expire what is due. Returns how many jobs moved."""
+    with store.reading() as tx:
+        waiting = list(tx.unsettled_jobs())
+    return sum(_move(number, store, operator) for number in waiting)
+
+
+def _move(number: JobId, store: HubStore, operator: Operator) -> bool:
+    try:
+        with store.transaction() as tx:
+            return _move_locked(tx.lock_job(number), tx, operator)
+    except IllegalTransition:
+        return False  # another process was faster
+
+
+def _move_locked(job: HubJob, tx: HubTransaction, operator: Operator) -> bool:
+    now = operator.clock.now()
+    waiting = job.state in (JobState.REQUESTED, JobState.ADMITTED)
+    if waiting and now >= job.run_by:
+        late = "not every holder admitted and began the job in time"
+        coordination.expire(job, late, tx, operator)
+        return True
+    if job.state is JobState.RUNNING and now >= job.finish_by:
+        coordination.expire(job, "the run was not finished in time", tx, operator)
+        return True
+    receipts = [job.sealed[holder] for holder in job.holders if holder in job.sealed]
+    if job.state is JobState.SEALED:
+        if any(log.status(tx.log, r) is EntryStatus.PENDING for r in receipts):
+            return False
+        _release(job, tx, operator)
+        return True
+    if job.state is JobState.RELEASED and not job.settled and job.released is not None:
+        relied_on = [*receipts, job.released]
+        if any(log.status(tx.log, r) is not EntryStatus.WITNESSED for r in relied_on):
+            return False
+        settlement.pay_out(job, relied_on, tx, operator)
+        tx.note(job.id, "settled", operator.party, "", now)
+        return True
+    return False
+
+
+def _release(job: HubJob, tx: HubTransaction, operator: Operator) -> None:
+    """Every receipt is under a signed head: the receiver may fetch the sealed parts."""
+    receipts = [job.sealed[holder] for holder in job.holders]
+    said = chains.act(
+        evidence.released(job.id, plan=job.plan, receipts=receipts),
+        tx=tx,
+        operator=operator,
+        to=[job.consumer, *job.holders],
+    )
+    state = jobs.advance(job.id, job.state, JobEvent.RELEASE)
+    now = operator.clock.now()
+    released = replace(job, state=state, released=said, updated_at=now)
+    tx.save_job(released, was=job.state)
+    tx.note(job.id, "released", operator.party, "", now)

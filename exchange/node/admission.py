@@ -1,0 +1,115 @@
+"""Admission: what this node checks, from its own records, before a plan may touch a row.
+
+Nothing here believes the hub. Each refusal names the constraint that failed, never data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from crypto import envelope as dsse
+from crypto.envelope import Envelope
+from crypto.errors import CryptoError
+from crypto.identifiers import PartyId
+from exchange.errors import PlanRefused
+from exchange.node.model import NodeAgreement, NodeJob, StandingApproval
+from exchange.query import plan as plans
+from exchange.query.explanation import learns
+from exchange.query.plan import Plan
+from exchange.query.rules import Ground, side_violations
+from exchange.terms import agreement as agreements
+from registry.party import SignedParty
+from registry.product import DataProduct
+
+LONGEST_RUN: Final = timedelta(hours=6)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the decision rests on: all of it from this node's own store or checked by it.
+
+    agreement:  this side's, as this node signed and counted it; None if it has none like that
+    consumer:   the believed party document that the plan names
+    products:   of all sides, in the plan's order, each with the digest that the plan names
+    """
+
+    me: PartyId
+    operator: PartyId
+    agreement: NodeAgreement | None
+    consumer: SignedParty
+    products: Sequence[DataProduct]
+    now: datetime
+    paused: bool
+
+
+def check(envelope: Envelope, plan: Plan, view: View) -> None:
+    """Raises PlanRefused unless this node's own agreement allows exactly this plan, now."""
+    if view.paused:
+        raise PlanRefused("paused", "this holder admits no jobs at the moment")
+    _require_signed_by_consumer(envelope, plan, view)
+    index = _own_side(plan, view)
+    held = view.agreement
+    if held is None:
+        raise PlanRefused("agreement", "this node has no such agreement in force")
+    terms = held.agreement.terms
+    agreements.require_in_force(held.agreement, view.now)
+    ground = Ground(held.agreement, view.products[index])
+    found = side_violations(plan, index, ground, view.products)
+    if found:
+        raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
+    if held.runs_used >= terms.runs:
+        raise PlanRefused("runs", f"all {terms.runs} runs of {held.agreement.id} are used")
+    if held.epsilon_used + plan.epsilon > terms.epsilon:
+        left = terms.epsilon - held.epsilon_used
+        raise PlanRefused("epsilon", f"{left} is left; the job asks for {plan.epsilon}")
+    if plan.operator != view.operator:
+        raise PlanRefused("operator", "is not the operator this node works with")
+    if view.now >= plan.run_by:
+        raise PlanRefused("run_by", "has passed")
+    if plan.run_seconds > LONGEST_RUN.total_seconds():
+        raise PlanRefused("run_seconds", f"is more than {LONGEST_RUN}")
+    if dict(plan.learns) != learns(plan):
+        raise PlanRefused("learns", "does not say what this plan lets each party learn")
+
+
+def approved_by_standing(
+    plan: Plan,
+    approvals: Sequence[StandingApproval],
+    *,
+    own: DataProduct,
+    earlier: Sequence[NodeJob],
+    now: datetime,
+) -> bool:
+    """Whether a standing approval covers this plan. earlier: this node's admitted jobs."""
+    day_ago = now - timedelta(days=1)
+    today = sum(1 for j in earlier if j.consumer == plan.consumer and j.updated_at > day_ago)
+    return any(
+        approval.product == own.id
+        and plan.consumer in approval.consumers
+        and plan.purpose in approval.purposes
+        and plan.gate.min_group >= approval.min_group
+        and now < approval.valid_until
+        and today < approval.runs_per_day
+        for approval in approvals
+    )
+
+
+def _require_signed_by_consumer(envelope: Envelope, plan: Plan, view: View) -> None:
+    if view.consumer.document.party != plan.consumer:
+        raise PlanRefused("consumer", "the party document is another party's")
+    if view.consumer.digest != plan.consumer_document:
+        raise PlanRefused("consumer_document", "is not the consumer's current party document")
+    try:
+        dsse.verify(envelope, plans.PAYLOAD_TYPE, view.consumer.document.signing)
+    except CryptoError as error:
+        raise PlanRefused("signature", f"the consumer did not sign this plan: {error}") from error
+
+
+def _own_side(plan: Plan, view: View) -> int:
+    for index, side in enumerate(plan.sides):
+        if side.holder == view.me:
+            return index
+    raise PlanRefused("sides", "this party has no part in the plan")

@@ -1,0 +1,490 @@
+"""Jobs at a node: submitting one as consumer; hearing, admitting and running one as holder.
+
+The node keeps its own copy of where a job stands and counts runs and epsilon itself, before any
+message leaves. What it hears of others counts only as their signed statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from crypto.digest import Digest
+from crypto.envelope import Envelope
+from crypto.errors import CryptoError, Malformed
+from crypto.identifiers import DealId, JobId, PartyId, ProductId
+from crypto.keys import ExchangeKey, PublicKey
+from exchange import evidence, jobs
+from exchange.errors import NotYours, PlanRefused, QuestionRefused, UnknownSubject
+from exchange.jobs import JobEvent, JobState
+from exchange.node import admission, outbox, products, trust
+from exchange.node.admission import View
+from exchange.node.model import Decision, Identity, NodeJob
+from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.query import plan as plans
+from exchange.query.plan import Plan
+from exchange.query.question import Footing, Question, compile_question
+from exchange.query.rules import Ground, violations
+from exchange.submission import Submission
+from registry.errors import RegistryError
+from registry.product import DataProduct
+
+WAIT_FOR_HOLDERS: Final = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What people do with jobs at this node: the consumer's side and the holder's side."""
+
+    store: NodeStore
+    hub: Hub
+    identity: Identity
+    ephemeral: Callable[[], ExchangeKey]
+
+    def compile(
+        self, deal: DealId, question: Question, *, wait: timedelta = WAIT_FOR_HOLDERS
+    ) -> Plan:
+        """The plan that answers a question under this deal's agreements. Changes nothing.
+
+        Raises QuestionRefused, or PlanRefused with every clause that forbids it.
+        """
+        with self.store.transaction() as tx:
+            footings: dict[ProductId, Footing] = {}
+            for held in tx.agreements():
+                terms = held.agreement.terms
+                if held.agreement.deal == deal and terms.product_id in question.products:
+                    product = products.by_digest(terms.product, tx=tx, hub=self.hub)
+                    footings[product.id] = Footing(
+                        Ground(held.agreement, product), held.digest, terms.product
+                    )
+            plan = compile_question(
+                question,
+                footings,
+                operator=self.identity.operator,
+                now=self.identity.clock.now(),
+                wait=wait,
+                randomness=self.identity.randomness,
+            )
+            current = {
+                party: trust.current(party, tx=tx, hub=self.hub, identity=self.identity).digest
+                for party in plan.engine_parties
+            }
+        own = self.identity.document
+        plan = replace(
+            plan,
+            consumer_document=own,
+            receivers=tuple(replace(r, document=own) for r in plan.receivers),
+            sides=tuple(replace(s, holder_document=current[s.holder]) for s in plan.sides),
+        )
+        found = violations(plan, [footings[p].ground for p in question.products])
+        if found:
+            raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
+        return plan
+
+    def submit(self, plan: Plan) -> JobId:
+        """Sign a compiled plan and send it. From here on it runs unless somebody refuses."""
+        if plan.consumer != self.identity.party:
+            raise QuestionRefused("consumer", "is not this node's party")
+        envelope = plans.sign_plan(plan, self.identity.signing)
+        digest = envelope.payload_digest
+        with self.store.transaction() as tx:
+            act = evidence.submitted(
+                plan.job, plan.deal, plan=digest, agreements=[s.agreement for s in plan.sides]
+            )
+            said = outbox.say(act, [envelope.to_bytes()], tx=tx, identity=self.identity)
+            tx.save_job(_new(plan, digest, said, self.identity))
+        return plan.job
+
+    def cancel(self, number: JobId) -> None:
+        """As consumer, withdraw a job that has not started."""
+        with self.store.transaction() as tx:
+            job = _load(number, tx)
+            if job.consumer != self.identity.party:
+                raise NotYours(f"{number} is not this party's job")
+            state = jobs.advance(number, job.state, JobEvent.CANCEL)
+            act = evidence.cancelled(number, plan=job.plan, after=[job.submitted])
+            outbox.say(act, [], tx=tx, identity=self.identity)
+            tx.save_job(_at(job, state, self.identity, reason="cancelled"))
+
+    def approve(self, number: JobId) -> None:
+        """As holder, admit a waiting job. Checks everything again; raises PlanRefused."""
+        with self.store.transaction() as tx:
+            job = _load(number, tx)
+            _require_waiting(job)
+            _admit(job, tx, self.hub, self.identity, self.ephemeral)
+
+    def refuse(self, number: JobId, reason: str) -> None:
+        with self.store.transaction() as tx:
+            job = _load(number, tx)
+            _require_waiting(job)
+            _refuse(job, "holder", reason, tx, self.identity)
+
+    def pause(self, paused: bool) -> None:
+        """While paused, every job is refused with that reason."""
+        with self.store.transaction() as tx:
+            tx.set_note("paused", "yes" if paused else "")
+
+    def plan(self, number: JobId) -> Plan:
+        with self.store.reading() as tx:
+            return plan_of(_load(number, tx), tx)
+
+
+def decide(
+    store: NodeStore, hub: Hub, identity: Identity, ephemeral: Callable[[], ExchangeKey]
+) -> int:
+    """Answer what can be answered without a person: refuse what the agreement forbids, admit what
+    a standing approval covers. The rest waits for the desk. Returns how many were answered."""
+    with store.reading() as tx:
+        waiting = [
+            job.id
+            for job in tx.jobs()
+            if job.decision is Decision.PENDING
+            and job.state is JobState.REQUESTED
+            and job.held is not None
+            and job.consumer != identity.party
+        ]
+    answered = 0
+    for number in waiting:
+        with store.transaction() as tx:
+            job = _load(number, tx)
+            if job.decision is not Decision.PENDING or job.state is not JobState.REQUESTED:
+                continue  # the desk was faster
+            try:
+                plan, view = _examine(job, tx, hub, identity)
+            except (PlanRefused, CryptoError, RegistryError) as error:
+                constraint = getattr(error, "constraint", type(error).__name__)
+                _refuse(job, constraint, str(error), tx, identity)
+                answered += 1
+                continue
+            own = next(
+                p
+                for p, s in zip(view.products, plan.sides, strict=True)
+                if s.holder == identity.party
+            )
+            earlier = [j for j in tx.jobs() if j.decision is Decision.ADMITTED]
+            if admission.approved_by_standing(
+                plan, tx.standing(), own=own, earlier=earlier, now=view.now
+            ):
+                _admit(job, tx, hub, identity, ephemeral)
+                answered += 1
+    return answered
+
+
+def ready_to_start(store: NodeStore, identity: Identity) -> Sequence[JobId]:
+    """Jobs that this holder and every other one have admitted, and that have not begun here."""
+    with store.reading() as tx:
+        return [
+            job.id
+            for job in tx.jobs()
+            if job.state is JobState.ADMITTED
+            and job.decision is Decision.ADMITTED
+            and identity.party in job.admissions
+        ]
+
+
+def begin(number: JobId, *, store: NodeStore, identity: Identity) -> tuple[Plan, NodeJob]:
+    """Say that messages may leave from here on. A crash after this leaves the run spent."""
+    with store.transaction() as tx:
+        job = _load(number, tx)
+        plan = plan_of(job, tx)
+        state = jobs.advance(number, job.state, JobEvent.START)
+        admissions = [job.admissions[party] for party in plan.engine_parties]
+        act = evidence.started(number, plan=job.plan, admissions=admissions)
+        outbox.say(act, [], tx=tx, identity=identity)
+        running = _at(job, state, identity)
+        tx.save_job(running)
+        return plan, running
+
+
+def give_up(number: JobId, reason: str, *, store: NodeStore, identity: Identity) -> None:
+    """Say that this holder's run broke. Nothing happens if the job has ended meanwhile."""
+    with store.transaction() as tx:
+        job = _load(number, tx)
+        if job.state in jobs.FINAL or job.state is JobState.SEALED:
+            return
+        state = jobs.advance(number, job.state, JobEvent.FAIL)
+        act = evidence.failed(
+            number, plan=job.plan, after=sorted(job.admissions.values()), reason=reason
+        )
+        outbox.say(act, [], tx=tx, identity=identity)
+        tx.forget_secret(number)
+        tx.save_job(_at(job, state, identity, reason=reason))
+
+
+def recover(store: NodeStore, identity: Identity) -> int:
+    """At start: a run that was under way when this node died is lost; say so."""
+    with store.reading() as tx:
+        lost = [
+            job.id
+            for job in tx.jobs()
+            if job.state is JobState.RUNNING and job.decision is Decision.ADMITTED
+        ]
+    for number in lost:
+        give_up(number, "the node stopped during the run", store=store, identity=identity)
+    return len(lost)
+
+
+def plan_of(job: NodeJob, tx: NodeTransaction) -> Plan:
+    return plans.read_plan(Envelope.from_bytes(tx.document(job.plan)))
+
+
+# What is heard
+
+
+def hear_submitted(
+    submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity
+) -> None:
+    """A consumer's plan. Kept as it is; whether to admit it is decided once money is held."""
+    statement = submission.signed.statement
+    if len(statement.outputs) != 1:
+        raise Malformed("outputs", "must name exactly the plan")
+    digest = statement.outputs[0]
+    plan = plans.read_plan(Envelope.from_bytes(submission.document(digest)))
+    if plan.consumer != statement.actor or str(plan.job) != statement.subject:
+        raise PlanRefused("consumer", "the plan is not the sender's, or for another job")
+    if plan.side_of(identity.party) is None:
+        raise PlanRefused("sides", "this party has no part in the plan")
+    if tx.job(plan.job) is not None:
+        raise PlanRefused("job", f"{plan.job} was submitted before")
+    tx.save_job(_new(plan, digest, submission.signed.digest, identity))
+
+
+def hear_held(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+    """The operator holds the price in escrow."""
+    statement = submission.signed.statement
+    _require_operator(submission, identity)
+    job = _load(JobId.parse(statement.subject, where="subject"), tx)
+    if job.submitted not in statement.after:
+        raise PlanRefused("held", "the statement is not about this submission")
+    if job.held is None:
+        tx.save_job(replace(job, held=submission.signed.digest))
+
+
+def hear_admitted(
+    submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity
+) -> None:
+    job, _ = _from_holder(submission, tx)
+    statement = submission.signed.statement
+    ephemeral = PublicKey.parse(statement.body.get("ephemeral", ""), where="body.ephemeral")
+    if ephemeral.suite != "x25519":
+        raise Malformed("body.ephemeral", "is not an x25519 key")
+    if statement.actor in job.admissions:
+        raise PlanRefused("admission", f"{statement.actor} has answered before")
+    heard = replace(
+        job,
+        admissions={**job.admissions, statement.actor: submission.signed.digest},
+        ephemerals={**job.ephemerals, statement.actor: ephemeral},
+    )
+    _save_with_admissions(heard, tx, identity)
+
+
+def hear_started(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+    """A holder has begun. For the consumer that is when its job runs."""
+    job, _ = _from_holder(submission, tx)
+    if identity.party == job.consumer and job.state is JobState.ADMITTED:
+        tx.save_job(_at(job, JobState.RUNNING, identity))
+
+
+def hear_sealed(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+    """A holder's receipt. The consumer needs it to know which sealed part is whose."""
+    job, plan = _from_holder(submission, tx)
+    statement = submission.signed.statement
+    if not statement.outputs:
+        raise Malformed("outputs", "must name the sealed part")
+    if statement.actor in job.receipts:
+        raise PlanRefused("receipt", f"{statement.actor} has sealed its part before")
+    heard = replace(
+        job,
+        receipts={**job.receipts, statement.actor: submission.signed.digest},
+        parts={**job.parts, statement.actor: statement.outputs[0]},
+    )
+    complete = set(heard.receipts) == set(plan.engine_parties)
+    if identity.party == job.consumer and complete and job.state is JobState.RUNNING:
+        heard = _at(heard, JobState.SEALED, identity)
+    tx.save_job(heard)
+
+
+def hear_ended(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+    """Somebody refused, failed, cancelled or let a deadline pass: the job ends here too."""
+    statement = submission.signed.statement
+    job = _load(JobId.parse(statement.subject, where="subject"), tx)
+    plan = plan_of(job, tx)
+    ends, who = _ENDINGS[statement.type]
+    allowed: dict[str, tuple[PartyId, ...]] = {
+        "holder": plan.engine_parties,
+        "consumer": (plan.consumer,),
+        "operator": (plan.operator,),
+    }
+    if statement.actor not in allowed[who] or job.plan not in statement.inputs:
+        raise NotYours(f"{statement.actor} cannot end {job.id} so")
+    if job.state in jobs.FINAL or job.state is JobState.SEALED:
+        return
+    tx.forget_secret(job.id)
+    reason = statement.body.get("problem", statement.type)
+    tx.save_job(_at(job, ends, identity, reason=reason))
+
+
+_ENDINGS: Final = {
+    "job.rejected": (JobState.REFUSED, "operator"),
+    "job.refused": (JobState.REFUSED, "holder"),
+    "job.failed": (JobState.FAILED, "holder"),
+    "job.cancelled": (JobState.CANCELLED, "consumer"),
+    "job.expired": (JobState.EXPIRED, "operator"),
+}
+
+
+def hear_released(
+    submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity
+) -> None:
+    """The operator says that every receipt is under a signed head: fetch and open the result."""
+    _require_operator(submission, identity)
+    job = _load(JobId.parse(submission.signed.statement.subject, where="subject"), tx)
+    if job.state is JobState.SEALED:
+        tx.save_job(_at(job, JobState.RELEASED, identity))
+
+
+# Deciding
+
+
+def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> tuple[Plan, View]:
+    """Gather what the decision rests on, and check. Raises PlanRefused and trust errors."""
+    envelope = Envelope.from_bytes(tx.document(job.plan))
+    plan = plans.read_plan(envelope)
+    for side in plan.sides:
+        trust.by_digest(side.holder_document, side.holder, tx=tx, hub=hub, identity=identity)
+    own = plan.side_of(identity.party)
+    if own is None:
+        raise PlanRefused("sides", "this party has no part in the plan")
+    found: list[DataProduct] = []
+    for side in plan.sides:
+        product = products.by_digest(side.product, tx=tx, hub=hub)
+        lister = trust.by_digest(
+            product.holder_document, side.holder, tx=tx, hub=hub, identity=identity
+        )
+        products.require_listed_by(side.product, lister, tx=tx)
+        found.append(product)
+    view = View(
+        me=identity.party,
+        operator=identity.operator,
+        agreement=tx.agreement(own.agreement),
+        consumer=trust.by_digest(
+            plan.consumer_document, plan.consumer, tx=tx, hub=hub, identity=identity
+        ),
+        products=found,
+        now=identity.clock.now(),
+        paused=bool(tx.note("paused")),
+    )
+    admission.check(envelope, plan, view)
+    return plan, view
+
+
+def _admit(
+    job: NodeJob,
+    tx: NodeTransaction,
+    hub: Hub,
+    identity: Identity,
+    ephemeral: Callable[[], ExchangeKey],
+) -> None:
+    """Count the run and the epsilon before anything can leave, and say yes."""
+    if job.held is None:
+        raise PlanRefused("held", "the operator has not yet said that the price is in escrow")
+    plan, view = _examine(job, tx, hub, identity)
+    held = view.agreement
+    if held is None:
+        raise PlanRefused("agreement", "this node has no such agreement in force")
+    tx.save_agreement(
+        replace(held, runs_used=held.runs_used + 1, epsilon_used=held.epsilon_used + plan.epsilon)
+    )
+    key = ephemeral()
+    tx.save_secret(job.id, key.private.private_bytes_raw())
+    act = evidence.admitted(
+        job.id,
+        plan=job.plan,
+        agreement=held.digest,
+        after=[job.submitted, job.held],
+        ephemeral=key.public,
+    )
+    said = outbox.say(act, [], tx=tx, identity=identity)
+    admitted = replace(
+        job,
+        decision=Decision.ADMITTED,
+        admissions={**job.admissions, identity.party: said},
+        ephemerals={**job.ephemerals, identity.party: key.public},
+        updated_at=identity.clock.now(),
+    )
+    _save_with_admissions(admitted, tx, identity)
+
+
+def _refuse(
+    job: NodeJob, constraint: str, problem: str, tx: NodeTransaction, identity: Identity
+) -> None:
+    after = [job.submitted] if job.held is None else [job.submitted, job.held]
+    act = evidence.refused(
+        job.id, plan=job.plan, after=after, constraint=constraint, problem=problem
+    )
+    outbox.say(act, [], tx=tx, identity=identity)
+    state = jobs.advance(job.id, job.state, JobEvent.REFUSE)
+    refused = replace(job, decision=Decision.REFUSED)
+    tx.save_job(_at(refused, state, identity, reason=problem))
+
+
+def _save_with_admissions(job: NodeJob, tx: NodeTransaction, identity: Identity) -> None:
+    plan = plan_of(job, tx)
+    everyone = set(job.admissions) == set(plan.engine_parties)
+    if everyone and job.state is JobState.REQUESTED:
+        job = _at(job, jobs.advance(job.id, job.state, JobEvent.ADMIT), identity)
+    tx.save_job(job)
+
+
+def _from_holder(submission: Submission, tx: NodeTransaction) -> tuple[NodeJob, Plan]:
+    statement = submission.signed.statement
+    job = _load(JobId.parse(statement.subject, where="subject"), tx)
+    plan = plan_of(job, tx)
+    if statement.actor not in plan.engine_parties:
+        raise NotYours(f"{statement.actor} has no part in {job.id}")
+    if job.plan not in statement.inputs:
+        raise PlanRefused("plan", f"{statement.actor} speaks of another plan for {job.id}")
+    return job, plan
+
+
+def _require_operator(submission: Submission, identity: Identity) -> None:
+    if submission.signed.statement.actor != identity.operator:
+        raise NotYours(f"{submission.signed.statement.actor} is not the operator")
+
+
+def _require_waiting(job: NodeJob) -> None:
+    if job.decision is not Decision.PENDING or job.state is not JobState.REQUESTED:
+        raise PlanRefused("order", f"{job.id} is {job.state}, {job.decision} by this holder")
+
+
+def _new(plan: Plan, digest: Digest, submitted: Digest, identity: Identity) -> NodeJob:
+    return NodeJob(
+        id=plan.job,
+        deal=plan.deal,
+        consumer=plan.consumer,
+        plan=digest,
+        submitted=submitted,
+        state=JobState.REQUESTED,
+        decision=Decision.PENDING,
+        held=None,
+        admissions={},
+        ephemerals={},
+        receipts={},
+        parts={},
+        reason="",
+        run_by=plan.run_by,
+        updated_at=identity.clock.now(),
+    )
+
+
+def _load(number: JobId, tx: NodeTransaction) -> NodeJob:
+    job = tx.job(number)
+    if job is None:
+        raise UnknownSubject(number)
+    return job
+
+
+def _at(job: NodeJob, state: JobState, identity: Identity, *, reason: str = "") -> NodeJob:
+    return replace(job, state=state, reason=reason or job.reason, updated_at=identity.clock.now())

@@ -1,0 +1,279 @@
+"""This party's side of a negotiation: what a person says at the desk, and what follows by itself.
+
+People request, offer, accept, agree and terminate. Verifying an agreement that is exactly what was
+accepted, and finalising one that both have signed, follow by themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from crypto import record
+from crypto.digest import SALT_BYTES, Digest
+from crypto.envelope import Envelope
+from crypto.errors import Malformed
+from crypto.identifiers import AgreementId, DealId, NegotiationId, PartyId
+from exchange import evidence
+from exchange.errors import TermsRefused, UnknownSubject
+from exchange.node import outbox, products, trust
+from exchange.node.model import Identity, NodeAgreement
+from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.submission import Submission
+from exchange.terms import agreement as agreements
+from exchange.terms import negotiation as table
+from exchange.terms.agreement import Agreement, Proposal, Terms
+from exchange.terms.negotiation import Event, Negotiation
+
+__all__ = ["Event", "Party", "hear"]
+
+
+@dataclass(frozen=True)
+class Party:
+    """The desk's access to this node's negotiations."""
+
+    store: NodeStore
+    hub: Hub
+    identity: Identity
+
+    def request(self, deal: DealId, holder: PartyId, terms: Terms) -> Negotiation:
+        """Begin a negotiation as consumer."""
+        now, randomness = self.identity.clock.now(), self.identity.randomness
+        number = NegotiationId.new(now, randomness)
+        proposal = Proposal(
+            1, deal, number, self.identity.party, holder, terms, randomness.draw(SALT_BYTES)
+        )
+        data = record.to_bytes(proposal)
+        digest = agreements.proposal_digest(proposal)
+        with self.store.transaction() as tx:
+            product = products.by_digest(terms.product, tx=tx, hub=self.hub)
+            agreements.require_within_product(terms, product)
+            negotiation = Negotiation(
+                number,
+                deal,
+                self.identity.party,
+                holder,
+                product.id,
+                table.next_state(number, None, Event.REQUESTED, table.Side.CONSUMER),
+                digest,
+            )
+            tx.save_negotiation(negotiation)
+            act = evidence.negotiated(
+                Event.REQUESTED, number, deal, proposal=digest, document=digest
+            )
+            outbox.say(act, [data], tx=tx, identity=self.identity)
+        return negotiation
+
+    def counter(self, number: NegotiationId, terms: Terms) -> Negotiation:
+        """Put other terms on the table: an offer by the holder, a request by the consumer."""
+        with self.store.transaction() as tx:
+            known = _load(number, tx)
+            side = known.side_of(self.identity.party)
+            event = Event.OFFERED if side is table.Side.HOLDER else Event.REQUESTED
+            proposal = Proposal(
+                1,
+                known.deal,
+                known.id,
+                known.consumer,
+                known.holder,
+                terms,
+                self.identity.randomness.draw(SALT_BYTES),
+            )
+            product = products.by_digest(terms.product, tx=tx, hub=self.hub)
+            agreements.require_within_product(terms, product)
+            digest = agreements.proposal_digest(proposal)
+            after = table.advance(known, event, self.identity.party, proposal=digest)
+            return self._say(event, known, after, tx, digest, record.to_bytes(proposal))
+
+    def accept(self, number: NegotiationId) -> Negotiation:
+        """As consumer, take the holder's offer as it stands."""
+        with self.store.transaction() as tx:
+            known = _load(number, tx)
+            after = table.advance(known, Event.ACCEPTED, self.identity.party)
+            return self._say(Event.ACCEPTED, known, after, tx)
+
+    def agree(self, number: NegotiationId) -> Negotiation:
+        """As holder, sign the terms on the table."""
+        with self.store.transaction() as tx:
+            known = _load(number, tx)
+            proposal = record.from_bytes(Proposal, tx.document(known.proposal))
+            now = self.identity.clock.now()
+            consumer = trust.current(known.consumer, tx=tx, hub=self.hub, identity=self.identity)
+            agreement = Agreement(
+                v=1,
+                id=AgreementId.new(now, self.identity.randomness),
+                deal=known.deal,
+                negotiation=known.id,
+                consumer=known.consumer,
+                consumer_document=consumer.digest,
+                holder=known.holder,
+                holder_document=self.identity.document,
+                terms=proposal.terms,
+                agreed_at=now,
+                salt=self.identity.randomness.draw(SALT_BYTES),
+            )
+            envelope = agreements.sign_agreement(agreement, self.identity.signing)
+            digest = envelope.payload_digest
+            after = table.advance(known, Event.AGREED, self.identity.party, agreement=digest)
+            return self._say(Event.AGREED, known, after, tx, digest, envelope.to_bytes())
+
+    def terminate(self, number: NegotiationId, reason: str) -> Negotiation:
+        with self.store.transaction() as tx:
+            known = _load(number, tx)
+            after = table.advance(known, Event.TERMINATED, self.identity.party)
+            return self._say(Event.TERMINATED, known, after, tx, reason=reason)
+
+    def _say(
+        self,
+        event: Event,
+        known: Negotiation,
+        after: Negotiation,
+        tx: NodeTransaction,
+        digest: Digest | None = None,
+        document: bytes | None = None,
+        *,
+        reason: str = "",
+    ) -> Negotiation:
+        tx.save_negotiation(after)
+        act = evidence.negotiated(
+            event,
+            known.id,
+            known.deal,
+            after=_heard(known.id, tx),
+            proposal=after.proposal,
+            document=digest,
+            reason=reason,
+        )
+        documents = [document] if document is not None else []
+        outbox.say(act, documents, tx=tx, identity=self.identity)
+        return after
+
+
+def hear(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+    """The other side's step. Raises when it is not what the table or the terms allow."""
+    statement = submission.signed.statement
+    number = NegotiationId.parse(statement.subject, where="subject")
+    event = Event(statement.type.removeprefix("negotiation."))
+    known = tx.negotiation(number)
+    if event in (Event.REQUESTED, Event.OFFERED):
+        digest = _only(statement.outputs)
+        proposal = record.from_bytes(Proposal, submission.document(digest))
+        if identity.party not in (proposal.consumer, proposal.holder):
+            raise TermsRefused("parties", "the proposal is not for this party")
+        if proposal.negotiation != number:
+            raise TermsRefused("negotiation", "the proposal belongs to another negotiation")
+        if known is None:
+            fresh = Negotiation(
+                number,
+                proposal.deal,
+                proposal.consumer,
+                proposal.holder,
+                proposal.terms.product_id,
+                table.State.REQUESTED,
+                digest,
+            )
+            state = table.next_state(number, None, event, fresh.side_of(statement.actor))
+            known = replace(fresh, state=state)
+        else:
+            known = table.advance(known, event, statement.actor, proposal=digest)
+    elif known is None:
+        raise UnknownSubject(statement.subject)
+    elif event is Event.AGREED:
+        digest = _only(statement.outputs)
+        known = table.advance(known, event, statement.actor, agreement=digest)
+        _verify(known, Envelope.from_bytes(submission.document(digest)), tx, hub, identity)
+        known = table.advance(known, Event.VERIFIED, identity.party)
+    elif event is Event.VERIFIED:
+        digest = _only(statement.outputs)
+        if digest != known.agreement:
+            raise TermsRefused("agreement", "is not the one that this holder signed")
+        known = table.advance(known, event, statement.actor)
+        _finalize(known, Envelope.from_bytes(submission.document(digest)), tx, hub, identity)
+        known = table.advance(known, Event.FINALIZED, identity.party)
+    else:
+        known = table.advance(known, event, statement.actor)
+        if event is Event.FINALIZED and known.agreement is not None:
+            _keep(known.agreement, tx)
+    tx.set_note(f"heard {number}", str(submission.signed.digest))
+    tx.save_negotiation(known)
+
+
+def _verify(
+    known: Negotiation,
+    envelope: Envelope,
+    tx: NodeTransaction,
+    hub: Hub,
+    identity: Identity,
+) -> None:
+    """The consumer signs an agreement that is exactly what it accepted or asked for."""
+    agreement = agreements.read_agreement(envelope)
+    proposal = record.from_bytes(Proposal, tx.document(known.proposal))
+    agreements.require_same_but_signed(agreement, proposal)
+    if agreement.consumer_document != identity.document:
+        raise TermsRefused("consumer_document", "is not this party's current document")
+    holder = trust.by_digest(
+        agreement.holder_document, known.holder, tx=tx, hub=hub, identity=identity
+    )
+    agreements.require_signed_by(envelope, holder, known.holder)
+    both = envelope.with_signature(identity.signing)
+    act = evidence.negotiated(
+        Event.VERIFIED,
+        known.id,
+        known.deal,
+        after=_heard(known.id, tx),
+        proposal=known.proposal,
+        document=both.payload_digest,
+    )
+    outbox.say(act, [both.to_bytes()], tx=tx, identity=identity)
+
+
+def _finalize(
+    known: Negotiation,
+    envelope: Envelope,
+    tx: NodeTransaction,
+    hub: Hub,
+    identity: Identity,
+) -> None:
+    """The holder finalises once both signatures are on it."""
+    agreement = agreements.read_agreement(envelope)
+    consumer = trust.by_digest(
+        agreement.consumer_document, known.consumer, tx=tx, hub=hub, identity=identity
+    )
+    own = tx.party(agreement.holder_document)
+    if own is None:
+        raise TermsRefused("holder_document", "is not a document of this party")
+    agreements.require_signed(envelope, agreement, consumer=consumer, holder=own)
+    tx.add_document(envelope.payload_digest, envelope.to_bytes())
+    _keep(envelope.payload_digest, tx)
+    act = evidence.negotiated(
+        Event.FINALIZED,
+        known.id,
+        known.deal,
+        after=_heard(known.id, tx),
+        proposal=known.proposal,
+    )
+    outbox.say(act, [], tx=tx, identity=identity)
+
+
+def _keep(digest: Digest, tx: NodeTransaction) -> None:
+    envelope = Envelope.from_bytes(tx.document(digest))
+    tx.add_agreement(NodeAgreement(digest, agreements.read_agreement(envelope), 0, Fraction(0)))
+
+
+def _heard(number: NegotiationId, tx: NodeTransaction) -> tuple[Digest, ...]:
+    """The other side's last statement in this negotiation, which ours relies on."""
+    text = tx.note(f"heard {number}")
+    return (Digest.parse(text),) if text else ()
+
+
+def _load(number: NegotiationId, tx: NodeTransaction) -> Negotiation:
+    known = tx.negotiation(number)
+    if known is None:
+        raise UnknownSubject(number)
+    return known
+
+
+def _only(outputs: tuple[Digest, ...]) -> Digest:
+    if len(outputs) != 1:
+        raise Malformed("outputs", "must name exactly one document")
+    return outputs[0]

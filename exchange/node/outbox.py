@@ -1,0 +1,55 @@
+"""Saying things: a statement and what it is about commit together, and are sent until answered.
+
+`say` is called inside the transaction that makes the act true. A crash before its commit leaves
+neither act nor statement; a crash after it leaves both, and `send` finds the statement and sends
+it. The hub recognises a repetition by its digest, so sending twice has one effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crypto.digest import Digest
+from crypto.statement import Act, sign_statement
+from exchange.node.model import Identity
+from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.submission import document_digest
+
+BATCH = 16
+
+
+def say(act: Act, documents: Sequence[bytes], *, tx: NodeTransaction, identity: Identity) -> Digest:
+    """Sign `act` as this party's next statement and queue it with its documents."""
+    signed = sign_statement(
+        act,
+        actor=identity.party,
+        head=tx.head(),
+        signer=identity.signing,
+        now=identity.clock.now(),
+        randomness=identity.randomness,
+    )
+    for data in documents:
+        tx.add_document(document_digest(data), data)
+    tx.queue(signed, documents)
+    return signed.digest
+
+
+def send(store: NodeStore, hub: Hub, identity: Identity) -> int:
+    """Send what waits, in order, and note each answer. Returns how many were sent.
+
+    Raises HubUnreachable when the hub cannot be reached, leaving the rest for later, and what
+    `Hub.submit` raises when the hub does not take a statement: the chain stops there until a
+    person has looked, because every later statement names this one.
+    """
+    with store.reading() as tx:
+        waiting = tx.unsent(BATCH)
+    for item in waiting:
+        answer = hub.submit(item.entry, item.documents)
+        with store.transaction() as tx:
+            tx.mark_sent(
+                item.number,
+                applied=answer.applied,
+                reason=answer.reason,
+                at=identity.clock.now(),
+            )
+    return len(waiting)

@@ -1,0 +1,66 @@
+"""Whose keys these are. The hub hands out party documents; this decides which to believe.
+
+A document counts when its identity key signed it, that key is the one the party is named after,
+and either a person confirmed the key's fingerprint or a pinned registrar signed the document.
+A hub that swaps any key therefore needs the identity key or a registrar's.
+"""
+
+from __future__ import annotations
+
+from crypto.digest import Digest
+from crypto.errors import UnknownKey
+from crypto.identifiers import PartyId
+from crypto.statement import SignedStatement, verify_statement
+from exchange.node.model import Identity
+from exchange.node.ports import Hub, NodeTransaction
+from registry.errors import NotTrusted
+from registry.party import SignedParty, read_party, require_trusted
+
+
+def current(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity) -> SignedParty:
+    """The newest document known of a party, fetched if there is none yet. Raises NotTrusted."""
+    known = tx.current_party(party)
+    return known if known is not None else refresh(party, tx=tx, hub=hub, identity=identity)
+
+
+def refresh(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity) -> SignedParty:
+    """Ask the hub for a party's newest document and keep it if it is to be believed."""
+    found = read_party(hub.party(party))
+    if found.document.party != party:
+        raise NotTrusted(f"the hub answered with the document of {found.document.party}")
+    _keep(found, tx=tx, identity=identity)
+    known = tx.current_party(party)
+    return known if known is not None else found
+
+
+def by_digest(
+    digest: Digest, party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity
+) -> SignedParty:
+    """Exactly the document that an agreement or plan names. Raises NotTrusted."""
+    known = tx.party(digest)
+    if known is None:
+        known = read_party(hub.document(digest))
+        if known.digest != digest:
+            raise NotTrusted(f"the hub answered with another document than {digest}")
+        _keep(known, tx=tx, identity=identity)
+    if known.document.party != party:
+        raise NotTrusted(f"{digest} is the document of {known.document.party}, not of {party}")
+    return known
+
+
+def require_said_by_actor(
+    signed: SignedStatement, *, tx: NodeTransaction, hub: Hub, identity: Identity
+) -> None:
+    """Raises unless the statement's actor signed it, asking once for a newer document."""
+    actor = signed.statement.actor
+    try:
+        key = current(actor, tx=tx, hub=hub, identity=identity).document.signing
+        verify_statement(signed, key)
+    except UnknownKey:  # it may have rotated its keys since
+        key = refresh(actor, tx=tx, hub=hub, identity=identity).document.signing
+        verify_statement(signed, key)
+
+
+def _keep(party: SignedParty, *, tx: NodeTransaction, identity: Identity) -> None:
+    require_trusted(party, fingerprints=tx.trusted_fingerprints(), registrars=identity.registrars)
+    tx.add_party(party)

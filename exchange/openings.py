@@ -1,0 +1,60 @@
+"""Openings: what commitments in the log hide, sealed to the regulator that an agreement names.
+
+An opening travels beside its statement, never in it. It is bound to where it belongs by the HPKE
+context: for the operator's acts the statement's digest, for a receipt the plan and the holder,
+because a receipt names its sealed openings and so cannot be named by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from crypto.digest import Digest
+from crypto.identifiers import PartyId
+
+_STATEMENT: Final = b"unseen/opening/statement/v1\x00"
+_RECEIPT: Final = b"unseen/opening/receipt/v1\x00"
+_RESULT: Final = b"unseen/result/v1\x00"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """One commitment's opening. value: the canonical bytes committed to."""
+
+    salt: bytes
+    value: bytes
+
+
+@dataclass(frozen=True)
+class ReceiptOpenings:
+    """What a holder's receipt committed to, by the commitment's name."""
+
+    v: int
+    commitments: Mapping[str, Opening]
+
+
+@dataclass(frozen=True)
+class BudgetUse:
+    """The value behind a receipt's `budget` commitment: this agreement's count, before and after,
+    as the holder's own node keeps it. epsilon: exact fractions."""
+
+    runs_before: int
+    runs_after: int
+    epsilon_before: str
+    epsilon_after: str
+
+
+def context(statement: Digest) -> bytes:
+    """HPKE context of an opening that belongs to a statement of the operator."""
+    return _STATEMENT + statement.raw
+
+
+def receipt_context(plan: Digest, holder: PartyId) -> bytes:
+    return _RECEIPT + plan.raw + holder.encode()
+
+
+def result_context(plan: Digest, holder: PartyId) -> bytes:
+    """HPKE context of one holder's sealed part of a result."""
+    return _RESULT + plan.raw + holder.encode()
