@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 NEVER: dict[str, tuple[str, ...]] = {
     "exchange/hub": ("exchange.node",),
     "exchange/node": ("exchange.hub",),
+    "exchange/links": ("exchange.hub", "exchange.node"),
     "exchange/terms": ("exchange.hub", "exchange.node"),
     "exchange/query": ("exchange.hub", "exchange.node"),
     "exchange/audit": ("exchange.hub", "exchange.node"),
