@@ -12,17 +12,32 @@ committed:
   also what SQLite's single writer gives.
 
 `read_only` gives an engine whose transactions see one snapshot and cannot write.
+`bring_up_to_date` makes or migrates the tables of one process.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
+
+from api.migrations import HEADS, Process, version_table
 
 LOCK_TIMEOUT_S: Final = 15
 _READ_ONLY: Final = "unseen_read_only"
+
+
+class DatabaseTooNew(Exception):
+    """A later release wrote this database: run that release, or restore a backup."""
+
+    def __init__(self, process: Process, stored: str) -> None:
+        super().__init__(
+            f"the {process}'s database is at revision {stored}; this release knows up to "
+            f"{HEADS[process]}. Run the release that wrote it, or restore an older backup"
+        )
+        self.process = process
+        self.stored = stored
 
 
 def open_engine(url: str) -> Engine:
@@ -51,6 +66,33 @@ def read_only(engine: Engine) -> Engine:
     if engine.dialect.name == "sqlite":
         return engine.execution_options(**{_READ_ONLY: True})
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def stored_revision(engine: Engine, process: Process) -> str | None:
+    """The revision that the process's tables are at; None in a database without them."""
+    table = version_table(process)
+    with read_only(engine).connect() as connection:
+        if not inspect(connection).has_table(table):
+            return None
+        found: str | None = connection.execute(
+            text(f"SELECT version_num FROM {table}")  # noqa: S608 - one of three fixed names
+        ).scalar_one_or_none()
+        return found
+
+
+def bring_up_to_date(engine: Engine, process: Process) -> None:
+    """Make or migrate the tables of one process, in one transaction. Safe to repeat, and for
+    two processes to do at once. Raises DatabaseTooNew, and then changes nothing."""
+    stored = stored_revision(engine, process)
+    if stored == HEADS[process]:
+        return
+    if stored is not None and stored > HEADS[process]:
+        raise DatabaseTooNew(process, stored)
+    # Slow to import, and needed only here.
+    from api.migrations.upgrade import upgrade
+
+    with engine.begin() as connection:
+        upgrade(connection, process)
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
