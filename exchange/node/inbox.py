@@ -38,7 +38,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
 def fetch(store: NodeStore, hub: Hub, identity: Identity, *, wait_s: float) -> int:
     """Take in what has arrived. Returns how many messages. Raises HubUnreachable."""
     with store.reading() as tx:
-        after = int(tx.note("inbox") or 0)
+        after = int(tx.remark("inbox") or 0)
     messages = hub.inbox(after=after, wait_s=wait_s)
     for message in messages:
         if message.number <= after:
@@ -68,4 +68,4 @@ def hear(message: Incoming, store: NodeStore, hub: Hub, identity: Identity) -> N
         except (CryptoError, RegistryError, ExchangeError) as error:
             words = f"message {message.number}: {error}"
             tx.add_alarm(Alarm(type(error).__name__, words, identity.clock.now()))
-        tx.set_note("inbox", str(message.number))
+        tx.set_remark("inbox", str(message.number))

@@ -124,7 +124,7 @@ class Desk:
     def pause(self, paused: bool) -> None:
         """While paused, every job is refused with that reason."""
         with self.store.transaction() as tx:
-            tx.set_note("paused", "yes" if paused else "")
+            tx.set_remark("paused", "yes" if paused else "")
 
     def plan(self, number: JobId) -> Plan:
         with self.store.reading() as tx:
@@ -374,7 +374,7 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
         ),
         products=found,
         now=identity.clock.now(),
-        paused=bool(tx.note("paused")),
+        paused=bool(tx.remark("paused")),
     )
     admission.check(envelope, plan, view)
     return plan, view

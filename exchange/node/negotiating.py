@@ -194,7 +194,7 @@ def hear(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identi
         known = table.advance(known, event, statement.actor)
         if event is Event.FINALIZED and known.agreement is not None:
             _keep(known.agreement, tx)
-    tx.set_note(f"heard {number}", str(submission.signed.digest))
+    tx.set_remark(f"heard {number}", str(submission.signed.digest))
     tx.save_negotiation(known)
 
 
@@ -257,12 +257,12 @@ def _finalize(
 
 def _keep(digest: Digest, tx: NodeTransaction) -> None:
     envelope = Envelope.from_bytes(tx.document(digest))
-    tx.add_agreement(NodeAgreement(digest, agreements.read_agreement(envelope), 0, Fraction(0)))
+    tx.save_agreement(NodeAgreement(digest, agreements.read_agreement(envelope), 0, Fraction(0)))
 
 
 def _heard(number: NegotiationId, tx: NodeTransaction) -> tuple[Digest, ...]:
     """The other side's last statement in this negotiation, which ours relies on."""
-    text = tx.note(f"heard {number}")
+    text = tx.remark(f"heard {number}")
     return (Digest.parse(text),) if text else ()
 
 

@@ -1,0 +1,432 @@
+"""The hub's own rows, and the store whose transactions cover every package's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from fractions import Fraction
+from typing import Final
+
+from sqlalchemy import BigInteger, Engine, Integer, or_, update
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from crypto import record
+from crypto.digest import Digest
+from crypto.envelope import Envelope
+from crypto.errors import Malformed
+from crypto.identifiers import JobId, NegotiationId, PartyId
+from crypto.statement import ChainHead, Statement
+from exchange.errors import IllegalTransition, UnknownSubject
+from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Outcome
+from exchange.jobs import JobState
+from exchange.terms.agreement import Agreement
+from exchange.terms.negotiation import Negotiation
+from ledger.adapters.sql import SqlLogStore
+from pricing.adapters.sql import SqlBookStore
+from registry.adapters.sql import SqlPartyStore, SqlProductStore
+
+_AUTO_INCREMENT: Final = BigInteger().with_variant(Integer, "sqlite")
+
+
+class ChainRow(SQLModel, table=True):
+    """Where an actor's chain stands. Locked first in every act of the actor."""
+
+    __tablename__ = "hub_chain"
+
+    actor: str = Field(primary_key=True)
+    next_seq: int = Field(sa_type=BigInteger)
+    last: str | None
+
+
+class StatementRow(SQLModel, table=True):
+    """What became of each statement, in order of arrival."""
+
+    __tablename__ = "hub_statement"
+
+    number: int | None = Field(default=None, primary_key=True, sa_type=_AUTO_INCREMENT)
+    digest: str = Field(unique=True)
+    actor: str = Field(index=True)
+    subject: str = Field(index=True)
+    kind: str
+    applied: bool
+    reason: str
+
+
+class DocumentRow(SQLModel, table=True):
+    __tablename__ = "hub_document"
+
+    digest: str = Field(primary_key=True)
+    data: bytes
+
+
+class OpeningRow(SQLModel, table=True):
+    """sealed: to the reader's key; the hub cannot open it."""
+
+    __tablename__ = "hub_opening"
+
+    statement: str = Field(primary_key=True)
+    reader: str = Field(primary_key=True)
+    sealed: bytes
+
+
+class NegotiationRow(SQLModel, table=True):
+    __tablename__ = "hub_negotiation"
+
+    id: str = Field(primary_key=True)
+    consumer: str = Field(index=True)
+    holder: str = Field(index=True)
+    state: str
+    document: bytes
+
+
+class AgreementRow(SQLModel, table=True):
+    __tablename__ = "hub_agreement"
+
+    digest: str = Field(primary_key=True)
+    deal: str = Field(index=True)
+    runs_used: int
+    epsilon_used: str
+    document: bytes
+
+
+class JobRow(SQLModel, table=True):
+    """settled: no money of this job is in escrow any more."""
+
+    __tablename__ = "hub_job"
+
+    id: str = Field(primary_key=True)
+    deal: str = Field(index=True)
+    consumer: str = Field(index=True)
+    state: str
+    settled: bool = Field(index=True)
+    document: bytes
+
+
+class JobHolderRow(SQLModel, table=True):
+    """Who takes part in which job: the index behind `jobs_of`."""
+
+    __tablename__ = "hub_job_holder"
+
+    holder: str = Field(primary_key=True)
+    job: str = Field(primary_key=True, foreign_key="hub_job.id")
+
+
+class DeliveryRow(SQLModel, table=True):
+    """place: rises for each party; a party asks for what is after the last it has seen."""
+
+    __tablename__ = "hub_delivery"
+
+    party: str = Field(primary_key=True)
+    place: int = Field(primary_key=True, sa_type=BigInteger)
+    entry: bytes
+    documents: bytes
+
+
+class InboxRow(SQLModel, table=True):
+    """The place of a party's next delivery. Locked to give places without gaps out of order."""
+
+    __tablename__ = "hub_inbox"
+
+    party: str = Field(primary_key=True)
+    last: int = Field(sa_type=BigInteger)
+
+
+class NoteRow(SQLModel, table=True):
+    __tablename__ = "hub_note"
+
+    number: int | None = Field(default=None, primary_key=True, sa_type=_AUTO_INCREMENT)
+    job: str = Field(index=True)
+    stage: str
+    party: str
+    detail: str
+    at: str
+
+
+class SqlHubTransaction:
+    """HubTransaction on one session. Row locks are no-ops on SQLite, whose transactions already
+    begin as the only writer."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.parties = SqlPartyStore(session)
+        self.products = SqlProductStore(session)
+        self.book = SqlBookStore(session)
+        self.log = SqlLogStore(session)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        with self._session.begin_nested():
+            yield
+
+    def lock_chain(self, actor: PartyId) -> ChainHead:
+        row = self._session.get(ChainRow, actor, with_for_update=True, populate_existing=True)
+        if row is None:
+            return ChainHead()
+        return ChainHead(row.next_seq, Digest.parse(row.last) if row.last else None)
+
+    def save_chain(self, actor: PartyId, head: ChainHead) -> None:
+        last = str(head.last) if head.last else None
+        self._session.merge(ChainRow(actor=actor, next_seq=head.next_seq, last=last))
+        self._session.flush()
+
+    def outcome(self, statement: Digest) -> Outcome | None:
+        row = self._session.exec(
+            select(StatementRow).where(StatementRow.digest == str(statement))
+        ).first()
+        return None if row is None else Outcome(statement, row.applied, row.reason)
+
+    def save_outcome(self, outcome: Outcome, *, of: Statement) -> None:
+        self._session.add(
+            StatementRow(
+                digest=str(outcome.statement),
+                actor=of.actor,
+                subject=of.subject,
+                kind=of.type,
+                applied=outcome.applied,
+                reason=outcome.reason,
+            )
+        )
+        self._session.flush()
+
+    def statements_about(self, subjects: Sequence[str]) -> Sequence[Digest]:
+        rows = self._session.exec(
+            select(StatementRow.digest)
+            .where(col(StatementRow.subject).in_(subjects))
+            .order_by(col(StatementRow.number))
+        )
+        return [Digest.parse(row) for row in rows]
+
+    def add_document(self, digest: Digest, data: bytes) -> None:
+        row = self._session.get(DocumentRow, str(digest))
+        if row is None:
+            self._session.add(DocumentRow(digest=str(digest), data=data))
+        elif _signatures(data) > _signatures(row.data):
+            row.data = data
+        self._session.flush()
+
+    def document(self, digest: Digest) -> bytes:
+        row = self._session.get(DocumentRow, str(digest))
+        if row is None:
+            raise UnknownSubject(str(digest))
+        return row.data
+
+    def add_opening(self, statement: Digest, reader: PartyId, sealed: bytes) -> None:
+        self._session.add(OpeningRow(statement=str(statement), reader=reader, sealed=sealed))
+
+    def openings(self, statement: Digest) -> Sequence[tuple[PartyId, bytes]]:
+        rows = self._session.exec(
+            select(OpeningRow)
+            .where(OpeningRow.statement == str(statement))
+            .order_by(col(OpeningRow.reader))
+        )
+        return [(PartyId(row.reader), row.sealed) for row in rows]
+
+    def lock_negotiation(self, negotiation: NegotiationId) -> Negotiation | None:
+        row = self._session.get(
+            NegotiationRow, negotiation, with_for_update=True, populate_existing=True
+        )
+        return None if row is None else record.from_bytes(Negotiation, row.document)
+
+    def save_negotiation(self, negotiation: Negotiation) -> None:
+        self._session.merge(
+            NegotiationRow(
+                id=negotiation.id,
+                consumer=negotiation.consumer,
+                holder=negotiation.holder,
+                state=negotiation.state,
+                document=record.to_bytes(negotiation),
+            )
+        )
+        self._session.flush()
+
+    def negotiations_of(self, party: PartyId) -> Sequence[Negotiation]:
+        rows = self._session.exec(
+            select(NegotiationRow)
+            .where(or_(col(NegotiationRow.consumer) == party, col(NegotiationRow.holder) == party))
+            .order_by(col(NegotiationRow.id))
+        )
+        return [record.from_bytes(Negotiation, row.document) for row in rows]
+
+    def add_agreement(self, agreement: HubAgreement) -> None:
+        self._session.add(
+            AgreementRow(
+                digest=str(agreement.digest),
+                deal=agreement.agreement.deal,
+                runs_used=agreement.runs_used,
+                epsilon_used=_fraction(agreement.epsilon_used),
+                document=record.to_bytes(agreement.agreement),
+            )
+        )
+        self._session.flush()
+
+    def lock_agreement(self, digest: Digest) -> HubAgreement:
+        row = self._session.get(
+            AgreementRow, str(digest), with_for_update=True, populate_existing=True
+        )
+        if row is None:
+            raise UnknownSubject(f"agreement {digest}")
+        return _agreement(row)
+
+    def save_agreement(self, agreement: HubAgreement) -> None:
+        row = self._session.get(AgreementRow, str(agreement.digest))
+        if row is None:
+            raise UnknownSubject(f"agreement {agreement.digest}")
+        row.runs_used = agreement.runs_used
+        row.epsilon_used = _fraction(agreement.epsilon_used)
+        self._session.flush()
+
+    def agreements_of(self, deal: str) -> Sequence[HubAgreement]:
+        rows = self._session.exec(select(AgreementRow).where(AgreementRow.deal == deal))
+        return [_agreement(row) for row in rows]
+
+    def job(self, job: JobId) -> HubJob:
+        return _job(self._session.get(JobRow, job, populate_existing=True), job)
+
+    def lock_job(self, job: JobId) -> HubJob:
+        row = self._session.get(JobRow, job, with_for_update=True, populate_existing=True)
+        return _job(row, job)
+
+    def add_job(self, job: HubJob) -> None:
+        if self._session.get(JobRow, job.id) is not None:
+            raise IllegalTransition(job.id, "known already", "submit")
+        self._session.add(
+            JobRow(
+                id=job.id,
+                deal=job.deal,
+                consumer=job.consumer,
+                state=job.state,
+                settled=job.settled,
+                document=record.to_bytes(job),
+            )
+        )
+        self._session.flush()
+        for holder in job.holders:
+            self._session.add(JobHolderRow(holder=holder, job=job.id))
+        self._session.flush()
+
+    def save_job(self, job: HubJob, *, was: JobState) -> None:
+        changed = self._session.execute(
+            update(JobRow)
+            .where(col(JobRow.id) == job.id, col(JobRow.state) == was)
+            .values(state=job.state, settled=job.settled, document=record.to_bytes(job))
+        )
+        if changed.rowcount != 1:  # type: ignore[attr-defined]
+            raise IllegalTransition(job.id, "no longer " + was, "save")
+
+    def jobs_of(self, party: PartyId) -> Sequence[HubJob]:
+        held = select(JobHolderRow.job).where(JobHolderRow.holder == party)
+        rows = self._session.exec(
+            select(JobRow)
+            .where(or_(col(JobRow.consumer) == party, col(JobRow.id).in_(held)))
+            .order_by(col(JobRow.id))
+        )
+        return [record.from_bytes(HubJob, row.document) for row in rows]
+
+    def jobs_of_deal(self, deal: str) -> Sequence[HubJob]:
+        rows = self._session.exec(
+            select(JobRow).where(JobRow.deal == deal).order_by(col(JobRow.id))
+        )
+        return [record.from_bytes(HubJob, row.document) for row in rows]
+
+    def unsettled_jobs(self) -> Sequence[JobId]:
+        rows = self._session.exec(
+            select(JobRow.id).where(col(JobRow.settled).is_(False)).order_by(col(JobRow.id))
+        )
+        return [JobId(row) for row in rows]
+
+    def deliver(self, to: PartyId, entry: bytes, documents: Sequence[bytes]) -> None:
+        row = self._session.get(InboxRow, to, with_for_update=True, populate_existing=True)
+        if row is None:
+            row = InboxRow(party=to, last=0)
+            self._session.add(row)
+        row.last += 1
+        self._session.add(
+            DeliveryRow(
+                party=to,
+                place=row.last,
+                entry=entry,
+                documents=record.to_bytes(tuple(documents)),
+            )
+        )
+        self._session.flush()
+
+    def deliveries(self, to: PartyId, *, after: int, limit: int) -> Sequence[Delivery]:
+        rows = self._session.exec(
+            select(DeliveryRow)
+            .where(DeliveryRow.party == to, col(DeliveryRow.place) > after)
+            .order_by(col(DeliveryRow.place))
+            .limit(limit)
+        )
+        return [
+            Delivery(row.place, row.entry, record.from_bytes(tuple[bytes, ...], row.documents))
+            for row in rows
+        ]
+
+    def note(self, job: JobId, stage: str, party: PartyId, detail: str, at: datetime) -> None:
+        self._session.add(
+            NoteRow(job=job, stage=stage, party=party, detail=detail, at=record.encode_time(at))
+        )
+        self._session.flush()
+
+    def notes(self, job: JobId, *, after: int) -> Sequence[JobEventNote]:
+        rows = self._session.exec(
+            select(NoteRow)
+            .where(NoteRow.job == job, col(NoteRow.number) > after)
+            .order_by(col(NoteRow.number))
+        )
+        return [
+            JobEventNote(
+                row.number or 0,
+                JobId(row.job),
+                row.stage,
+                PartyId(row.party),
+                row.detail,
+                record.decode_time(row.at),
+            )
+            for row in rows
+        ]
+
+
+class SqlHubStore:
+    """HubStore: engine for writing, `snapshots` for transactions that change nothing."""
+
+    def __init__(self, engine: Engine, snapshots: Engine) -> None:
+        self._engine = engine
+        self._snapshots = snapshots
+
+    @contextmanager
+    def transaction(self) -> Iterator[SqlHubTransaction]:
+        with Session(self._engine) as session, session.begin():
+            yield SqlHubTransaction(session)
+
+    @contextmanager
+    def reading(self) -> Iterator[SqlHubTransaction]:
+        with Session(self._snapshots) as session, session.begin():
+            yield SqlHubTransaction(session)
+
+
+def _agreement(row: AgreementRow) -> HubAgreement:
+    return HubAgreement(
+        Digest.parse(row.digest),
+        record.from_bytes(Agreement, row.document),
+        row.runs_used,
+        Fraction(row.epsilon_used),
+    )
+
+
+def _job(row: JobRow | None, job: JobId) -> HubJob:
+    if row is None:
+        raise UnknownSubject(job)
+    return record.from_bytes(HubJob, row.document)
+
+
+def _fraction(value: Fraction) -> str:
+    return f"{value.numerator}/{value.denominator}"
+
+
+def _signatures(data: bytes) -> int:
+    try:
+        return len(Envelope.from_bytes(data).signatures)
+    except Malformed:
+        return 0
