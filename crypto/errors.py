@@ -12,6 +12,8 @@ CryptoError
 
 from __future__ import annotations
 
+from enum import Enum
+
 
 class CryptoError(Exception):
     """Base of all errors raised by `crypto`."""
@@ -50,5 +52,23 @@ class KeyRefused(CryptoError):
     """A join key column that cannot be brought to canonical bytes."""
 
 
+class EngineFault(Enum):
+    """Why an engine run ended without a result."""
+
+    INPUT = "input"  # this side's own rows or task; nothing was sent
+    PEER = "peer"  # the other party could not be reached, or went away
+    MISMATCH = "mismatch"  # the two parties were not given the same task
+    LAYOUT = "layout"  # this build of the engine does not store shares as expected
+    DEADLINE = "deadline"
+    MEMORY = "memory"
+    KILLED = "killed"  # on purpose: a cancelled job, a revoked agreement, a node shutting down
+    CRASHED = "crashed"
+
+
 class EngineFailed(CryptoError):
-    """A native engine ended without a result."""
+    """A native engine ended without a result. `fault` says why; the words carry no data."""
+
+    def __init__(self, fault: EngineFault, problem: str) -> None:
+        super().__init__(f"engine run failed ({fault.value}): {problem}")
+        self.fault = fault
+        self.problem = problem
