@@ -81,6 +81,8 @@ def _die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it died before the line above
+    # If the machine runs out of memory, the kernel takes the engine and not the node.
+    Path("/proc/self/oom_score_adj").write_text("800")
 
 
 if __name__ == "__main__":
