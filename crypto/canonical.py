@@ -66,7 +66,7 @@ def _check(value: object, where: str, depth: int) -> None:
     elif isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             raise Malformed(where, "is an integer of 2**53 or more; write it as a string")
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for name, member in value.items():
             if not isinstance(name, str) or not name.isascii():
                 raise Malformed(where, "has a member name that is not ASCII text")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -23,6 +23,21 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from crypto.errors import BadSignature, KeyFileRefused, Malformed
 
 SUITES: Final = ("ed25519", "x25519")
+
+# Ed25519 points of order 1, 2, 4 and 8 in every encoding, sign bit cleared. RFC 8032 does not
+# refuse them as keys. Source: Chalkias, Garillot, Nikolaenko 2020, "Taming the many EdDSAs".
+_SMALL_ORDER: Final = frozenset(
+    bytes.fromhex(encoding)
+    for encoding in (
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,9 @@ class PublicKey:
         """Raises BadSignature unless `signature` is this key's over `message`."""
         if self.suite != "ed25519":
             raise BadSignature(f"key {self.key_id} is not a signing key")
+        if self.raw[:31] + bytes([self.raw[31] & 0x7F]) in _SMALL_ORDER:
+            # One signature verifies over every message: its owner could deny each of them.
+            raise BadSignature(f"key {self.key_id} is of small order and signs nothing")
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
         except InvalidSignature:
@@ -179,9 +197,11 @@ def _read_pem(path: Path) -> object:
         raise KeyFileRefused(
             f"{path} does not exist; `exchange init` makes a party's keys"
         ) from None
+    except OSError as error:
+        raise KeyFileRefused(f"{path} can't be read: {error.strerror}") from None
     if mode & 0o077:
         raise KeyFileRefused(f"{path} has mode {mode:04o}; run chmod 600 on it")
     try:
         return serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyFileRefused(f"{path} is not an unencrypted PKCS #8 PEM key") from None

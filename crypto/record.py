@@ -47,9 +47,10 @@ _JSON_NAMES: Final[Mapping[type, str]] = {
     list: "an array",
     dict: "an object",
 }
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-_INTEGER: Final = re.compile(r"0|-?[1-9]\d{0,37}")
-_FRACTION: Final = re.compile(r"(0|[1-9]\d{0,37})/([1-9]\d{0,37})")
+# ASCII: otherwise the full-width digit ２ would be a second spelling of 2, with another digest.
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+_INTEGER: Final = re.compile(r"0|-?[1-9]\d{0,37}", re.ASCII)
+_FRACTION: Final = re.compile(r"(0|[1-9]\d{0,37})/([1-9]\d{0,37})", re.ASCII)
 
 
 class Amount(int):
@@ -108,8 +109,8 @@ def from_value(kind: type[T], value: canonical.Value, *, where: str = "") -> T:
 def encode_time(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise Malformed("time", "has no time zone")
-    utc = moment.astimezone(UTC)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+    utc = moment.astimezone(UTC).replace(tzinfo=None)
+    return utc.isoformat(timespec="milliseconds") + "Z"
 
 
 def decode_time(text: str, *, where: str = "time") -> datetime:

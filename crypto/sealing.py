@@ -22,7 +22,11 @@ def seal(plaintext: bytes, receiver: PublicKey, *, context: bytes) -> bytes:
     """Ciphertext (32-byte encapsulated key, then the sealed bytes) that only `receiver` opens."""
     if receiver.suite != "x25519":
         raise Malformed("receiver", "is not a sealing key")
-    return _suite().encrypt(plaintext, X25519PublicKey.from_public_bytes(receiver.raw), context)
+    try:
+        return _suite().encrypt(plaintext, X25519PublicKey.from_public_bytes(receiver.raw), context)
+    except ValueError:
+        # Anybody could open what is sealed to such a key: its shared secret is always zero.
+        raise Malformed("receiver", "is a key of low order") from None
 
 
 def open_sealed(ciphertext: bytes, key: ExchangeKey, *, context: bytes) -> bytes:
