@@ -12,7 +12,7 @@ LedgerError
 ├── NotLogged            the log has never been given this entry
 ├── NotCovered           the entry or size lies beyond what has been signed; try later
 ├── LogDiverged          stop signing: what is stored is not what was signed last
-├── WitnessUnreachable   try later
+├── WitnessUnreachable   try later; if it lasts, compare keys and addresses with its operator
 ├── WitnessAt            repeat the request from the size the witness states
 └── WitnessDisagrees     stop publishing: a witness holds a head that ours does not extend
 """
@@ -98,7 +98,7 @@ class LogDiverged(LedgerError):
 
 
 class WitnessUnreachable(LedgerError):
-    """The witness did not answer, or not in the protocol; nothing is known about its head."""
+    """No answer, one outside the protocol, or one that says nothing about the head it holds."""
 
 
 class WitnessAt(LedgerError):

@@ -143,9 +143,9 @@ class WitnessPort(Protocol):
     ) -> Sequence[Signature]:
         """The witness's signature lines, not verified yet.
 
-        Raises WitnessAt if its last head has another size than old_size, WitnessUnreachable if
-        it did not answer in the protocol, WitnessDisagrees if it refuses the proof or the
-        signature, or holds another root of the same size.
+        Raises WitnessAt if its last head has another size than old_size, or another root of
+        that size; WitnessDisagrees if it refuses the proof; WitnessUnreachable if it gave no
+        answer, one outside the protocol, or does not know this log or its key.
         """
         ...
 

@@ -69,6 +69,7 @@ class HttpWitness:
     def _refused(self, status: int, answer: bytes) -> NoReturn:
         why = answer[:200].decode("utf-8", "replace").strip()
         text = f"{self._key.name} answered {status}: {why}"
-        if status in (403, 409, 422):  # it knows this log, and what we sent is not of that log
+        if status == 422:
             raise WitnessDisagrees(text)
+        # A 403 or 404 may come from a proxy, or from a witness that has not been told our key.
         raise WitnessUnreachable(text)

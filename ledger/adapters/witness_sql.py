@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, cast
 
-from sqlalchemy import BigInteger, CursorResult, Engine, update
+from sqlalchemy import BigInteger, Engine, Executable, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
@@ -59,14 +58,14 @@ class SqlWitnessStore:
             "cosigned_at": new.cosigned_at,
         }
         origin = new.checkpoint.origin
-        statement: Any
         if old is None:
             postgres = self._session.get_bind().dialect.name == "postgresql"
             insert = postgresql.insert if postgres else sqlite.insert
-            statement = (
+            statement: Executable = (
                 insert(WitnessHeadRow)
                 .values(origin=origin, **values)
                 .on_conflict_do_nothing(index_elements=["origin"])
+                .returning(col(WitnessHeadRow.origin))
             )
         else:
             # The note, not the size alone: an equal size must not hide another root.
@@ -78,9 +77,10 @@ class SqlWitnessStore:
                     col(WitnessHeadRow.note) == old.note,
                 )
                 .values(**values)
+                .returning(col(WitnessHeadRow.origin))
             )
-        result = cast("CursorResult[Any]", self._session.execute(statement))
-        return result.rowcount == 1
+        # Not rowcount: PostgreSQL's driver leaves it unknown for an insert made like this.
+        return self._session.execute(statement).first() is not None
 
 
 def _read(row: WitnessHeadRow) -> WitnessHead:

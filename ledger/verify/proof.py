@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.errors import FormatRefused
+from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.merkle import (
     HASH_BYTES,
     MAX_PROOF_HASHES,
@@ -51,7 +52,7 @@ class Proof:
             raise FormatRefused("proof", f"has a hash that is not {HASH_BYTES} bytes")
         if self.extra == b"":
             raise FormatRefused("extra", "is empty; leave the line out")
-        Note.parse(self.checkpoint)
+        Checkpoint.parse(Note.parse(self.checkpoint).text)
 
     @property
     def text(self) -> str:
