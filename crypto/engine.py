@@ -16,17 +16,11 @@ from typing import ClassVar, Final
 from crypto import record
 from crypto.digest import Digest, digest
 from crypto.errors import EngineFault, Malformed
+from crypto.joins.intersection import Intersection
 from crypto.joins.layout import RevealedLayout
 from crypto.sharing import ZERO_KEY_BYTES
 
 ROWS_FILE: Final = "rows.npz"
-
-
-class Intersection(Enum):
-    """How the two sides find out which rows they share."""
-
-    RR22 = "rr22"  # vector OLE, fast mode: the default
-    ECDH = "ecdh25519"  # double masking on Curve25519: slower, the cross-check
 
 
 class EngineStage(Enum):

@@ -36,8 +36,9 @@ import spu  # type: ignore[import-untyped]  # ships without types
 from spu import libspu, psi
 from spu.utils import frontend  # type: ignore[import-untyped]  # ships without types
 
-from crypto.engine import EngineOutcome, EngineStage, EngineTask, Intersection
+from crypto.engine import EngineOutcome, EngineStage, EngineTask
 from crypto.errors import EngineFailed, EngineFault
+from crypto.joins.intersection import Intersection
 from crypto.joins.layout import RevealedLayout
 from crypto.joins.revealed import NO_GROUP, SideRows, gated_output, side_columns
 from crypto.sharing import UInt64Array, recombine, to_bytes, zero_shares

@@ -1,0 +1,12 @@
+"""How two sides of the `revealed` join find out which rows they share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Intersection(StrEnum):
+    """RR22 in fast mode only: its low-communication mode silently loses matches in spu 0.9.5."""
+
+    RR22 = "rr22"  # vector OLE: the default
+    ECDH = "ecdh25519"  # double masking on Curve25519: slower, the cross-check
