@@ -59,16 +59,23 @@ def rejected(job: JobId, *, plan: Digest, after: Digest, constraint: str, proble
 
 
 def admitted(
-    job: JobId, *, plan: Digest, agreement: Digest, after: Sequence[Digest], ephemeral: PublicKey
+    job: JobId,
+    *,
+    plan: Digest,
+    agreement: Digest,
+    after: Sequence[Digest],
+    ephemeral: PublicKey,
+    link: str,
 ) -> Act:
-    """ephemeral: this attempt's X25519 key, from which peers derive their pairwise key."""
+    """ephemeral: this attempt's X25519 key, from which peers derive their pairwise keys.
+    link: where peers reach this party's links, `host:port`; empty if it only dials out."""
     return Act(
         type="job.admitted",
         subject=job,
         after=tuple(after),
         policy_digest=agreement,
         inputs=(plan,),
-        body={"ephemeral": str(ephemeral)},
+        body={"ephemeral": str(ephemeral), "link": link},
     )
 
 

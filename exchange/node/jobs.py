@@ -31,6 +31,7 @@ from exchange.submission import Submission
 from registry.errors import RegistryError
 from registry.product import DataProduct
 
+LOST: Final = "the node stopped during the run"
 WAIT_FOR_HOLDERS: Final = timedelta(minutes=15)
 
 
@@ -106,7 +107,7 @@ class Desk:
             state = jobs.advance(number, job.state, JobEvent.CANCEL)
             act = evidence.cancelled(number, plan=job.plan, after=[job.submitted])
             outbox.say(act, [], tx=tx, identity=self.identity)
-            tx.save_job(_at(job, state, self.identity, reason="cancelled"))
+            tx.save_job(at(job, state, self.identity, reason="cancelled"))
 
     def approve(self, number: JobId) -> None:
         """As holder, admit a waiting job. Checks everything again; raises PlanRefused."""
@@ -193,24 +194,25 @@ def begin(number: JobId, *, store: NodeStore, identity: Identity) -> tuple[Plan,
         admissions = [job.admissions[party] for party in plan.engine_parties]
         act = evidence.started(number, plan=job.plan, admissions=admissions)
         outbox.say(act, [], tx=tx, identity=identity)
-        running = _at(job, state, identity)
+        running = at(job, state, identity)
         tx.save_job(running)
         return plan, running
 
 
-def give_up(number: JobId, reason: str, *, store: NodeStore, identity: Identity) -> None:
-    """Say that this holder's run broke. Nothing happens if the job has ended meanwhile."""
+def give_up(number: JobId, said: str, detail: str, *, store: NodeStore, identity: Identity) -> None:
+    """Say that this holder's run broke, and keep `detail` for the owner, who alone may read of
+    its own rows. Nothing happens if the job has ended meanwhile."""
     with store.transaction() as tx:
         job = _load(number, tx)
         if job.state in jobs.FINAL or job.state is JobState.SEALED:
             return
         state = jobs.advance(number, job.state, JobEvent.FAIL)
         act = evidence.failed(
-            number, plan=job.plan, after=sorted(job.admissions.values()), reason=reason
+            number, plan=job.plan, after=sorted(job.admissions.values()), reason=said
         )
         outbox.say(act, [], tx=tx, identity=identity)
         tx.forget_secret(number)
-        tx.save_job(_at(job, state, identity, reason=reason))
+        tx.save_job(at(job, state, identity, reason=detail))
 
 
 def recover(store: NodeStore, identity: Identity) -> int:
@@ -222,7 +224,7 @@ def recover(store: NodeStore, identity: Identity) -> int:
             if job.state is JobState.RUNNING and job.decision is Decision.ADMITTED
         ]
     for number in lost:
-        give_up(number, "the node stopped during the run", store=store, identity=identity)
+        give_up(number, LOST, LOST, store=store, identity=identity)
     return len(lost)
 
 
@@ -276,6 +278,7 @@ def hear_admitted(
         job,
         admissions={**job.admissions, statement.actor: submission.signed.digest},
         ephemerals={**job.ephemerals, statement.actor: ephemeral},
+        addresses={**job.addresses, statement.actor: statement.body.get("link", "")},
     )
     _save_with_admissions(heard, tx, identity)
 
@@ -284,7 +287,7 @@ def hear_started(submission: Submission, tx: NodeTransaction, hub: Hub, identity
     """A holder has begun. For the consumer that is when its job runs."""
     job, _ = _from_holder(submission, tx)
     if identity.party == job.consumer and job.state is JobState.ADMITTED:
-        tx.save_job(_at(job, JobState.RUNNING, identity))
+        tx.save_job(at(job, JobState.RUNNING, identity))
 
 
 def hear_sealed(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
@@ -302,7 +305,7 @@ def hear_sealed(submission: Submission, tx: NodeTransaction, hub: Hub, identity:
     )
     complete = set(heard.receipts) == set(plan.engine_parties)
     if identity.party == job.consumer and complete and job.state is JobState.RUNNING:
-        heard = _at(heard, JobState.SEALED, identity)
+        heard = at(heard, JobState.SEALED, identity)
     tx.save_job(heard)
 
 
@@ -323,7 +326,7 @@ def hear_ended(submission: Submission, tx: NodeTransaction, hub: Hub, identity: 
         return
     tx.forget_secret(job.id)
     reason = statement.body.get("problem", statement.type)
-    tx.save_job(_at(job, ends, identity, reason=reason))
+    tx.save_job(at(job, ends, identity, reason=reason))
 
 
 _ENDINGS: Final = {
@@ -342,7 +345,7 @@ def hear_released(
     _require_operator(submission, identity)
     job = _load(JobId.parse(submission.signed.statement.subject, where="subject"), tx)
     if job.state is JobState.SEALED:
-        tx.save_job(_at(job, JobState.RELEASED, identity))
+        tx.save_job(at(job, JobState.RELEASED, identity))
 
 
 # Deciding
@@ -405,6 +408,7 @@ def _admit(
         agreement=held.digest,
         after=[job.submitted, job.held],
         ephemeral=key.public,
+        link=identity.link_address,
     )
     said = outbox.say(act, [], tx=tx, identity=identity)
     admitted = replace(
@@ -412,6 +416,7 @@ def _admit(
         decision=Decision.ADMITTED,
         admissions={**job.admissions, identity.party: said},
         ephemerals={**job.ephemerals, identity.party: key.public},
+        addresses={**job.addresses, identity.party: identity.link_address},
         updated_at=identity.clock.now(),
     )
     _save_with_admissions(admitted, tx, identity)
@@ -427,14 +432,14 @@ def _refuse(
     outbox.say(act, [], tx=tx, identity=identity)
     state = jobs.advance(job.id, job.state, JobEvent.REFUSE)
     refused = replace(job, decision=Decision.REFUSED)
-    tx.save_job(_at(refused, state, identity, reason=problem))
+    tx.save_job(at(refused, state, identity, reason=problem))
 
 
 def _save_with_admissions(job: NodeJob, tx: NodeTransaction, identity: Identity) -> None:
     plan = plan_of(job, tx)
     everyone = set(job.admissions) == set(plan.engine_parties)
     if everyone and job.state is JobState.REQUESTED:
-        job = _at(job, jobs.advance(job.id, job.state, JobEvent.ADMIT), identity)
+        job = at(job, jobs.advance(job.id, job.state, JobEvent.ADMIT), identity)
     tx.save_job(job)
 
 
@@ -471,6 +476,7 @@ def _new(plan: Plan, digest: Digest, submitted: Digest, identity: Identity) -> N
         held=None,
         admissions={},
         ephemerals={},
+        addresses={},
         receipts={},
         parts={},
         reason="",
@@ -486,5 +492,5 @@ def _load(number: JobId, tx: NodeTransaction) -> NodeJob:
     return job
 
 
-def _at(job: NodeJob, state: JobState, identity: Identity, *, reason: str = "") -> NodeJob:
+def at(job: NodeJob, state: JobState, identity: Identity, *, reason: str = "") -> NodeJob:
     return replace(job, state=state, reason=reason or job.reason, updated_at=identity.clock.now())

@@ -18,13 +18,17 @@ from exchange.terms.agreement import Agreement
 
 @dataclass(frozen=True)
 class Identity:
-    """A running node's keys and ports. The identity key itself is not needed to run."""
+    """A running node's keys and ports. The identity key itself is not needed to run.
+
+    link_address: where peers can reach this node's links, `host:port`; empty if it only dials out.
+    """
 
     party: PartyId
     document: Digest
     signing: SigningKey
     sealing: ExchangeKey
     operator: PartyId
+    link_address: str
     registrars: tuple[PublicKey, ...]
     clock: Clock
     randomness: Randomness
@@ -50,7 +54,8 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class NodeJob:
-    """A job as one party sees it. admissions, ephemerals: by holder, as their statements say.
+    """A job as one party sees it. admissions, ephemerals, addresses: by holder, as their signed
+    admissions say; an address is where the holder's links can be reached, empty for nowhere.
 
     held: the operator's statement that the price is in escrow. receipts: statements of sealing.
     """
@@ -65,6 +70,7 @@ class NodeJob:
     held: Digest | None
     admissions: Mapping[str, Digest]
     ephemerals: Mapping[str, PublicKey]
+    addresses: Mapping[str, str]
     receipts: Mapping[str, Digest]
     parts: Mapping[str, Digest]
     reason: str
@@ -120,6 +126,7 @@ class Sent:
     """A statement the hub took in: what it answered, and whether the ledger shows it yet."""
 
     digest: Digest
+    entry: bytes
     kind: str
     subject: str
     applied: bool

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
@@ -20,6 +19,7 @@ from crypto.digest import SALT_BYTES, Digest
 from crypto.envelope import Envelope
 from crypto.errors import Malformed
 from crypto.identifiers import DealId, JobId, PartyId
+from crypto.joins.intersection import Intersection
 from crypto.keys import Signer
 from crypto.record import Amount
 from registry.rule import Function, Join
@@ -27,13 +27,6 @@ from registry.rule import Function, Join
 PAYLOAD_TYPE: Final = "application/vnd.unseen.plan.v1+json"
 MAX_CELLS: Final = 4096
 OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
-
-
-class Intersection(StrEnum):
-    """How the revealed join finds common keys. RR22 runs in fast mode only."""
-
-    RR22 = "rr22"
-    ECDH = "ecdh"
 
 
 @dataclass(frozen=True)

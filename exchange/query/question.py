@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from crypto.digest import SALT_BYTES, Digest
 from crypto.identifiers import JobId, PartyId, ProductId
+from crypto.joins.intersection import Intersection
 from crypto.ports import Randomness
 from exchange.errors import QuestionRefused
 from exchange.query.explanation import learns
@@ -21,7 +22,6 @@ from exchange.query.plan import (
     Filter,
     Gate,
     GroupBy,
-    Intersection,
     Measure,
     Plan,
     Receiver,

@@ -433,6 +433,7 @@ class SqlNodeStore:
 def _sent(row: NodeStatementRow) -> Sent:
     return Sent(
         Digest.parse(row.digest),
+        row.entry,
         row.kind,
         row.subject,
         row.applied,

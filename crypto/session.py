@@ -1,0 +1,40 @@
+"""Keys of one attempt between two parties, from ephemeral keys that each signed into its admission.
+
+Each party draws a fresh X25519 key per attempt and states it in its signed statement of admission,
+which names the plan. Both derive the same keys and forget the ephemeral secret when the attempt
+ends, so a later theft of a node's long-lived keys does not uncover them (forward secrecy).
+Source: X25519 (RFC 7748), HKDF-SHA256 (RFC 5869).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from crypto.digest import Digest
+from crypto.identifiers import JobId, PartyId
+from crypto.keys import ExchangeKey, PublicKey
+
+_LABEL: Final = b"unseen/session/v1\x00"
+_KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class PairKeys:
+    """token: for join tokens; zero: for zero shares. 32 bytes each, never used for another job."""
+
+    token: bytes = field(repr=False)
+    zero: bytes = field(repr=False)
+
+
+def pair_keys(
+    own: ExchangeKey, peer: PublicKey, *, plan: Digest, job: JobId, between: tuple[PartyId, PartyId]
+) -> PairKeys:
+    """The same on both sides, whatever the order of `between`. Raises Malformed for a bad key."""
+    first, second = sorted(between)
+    info = _LABEL + b"\x00".join([job.encode(), first.encode(), second.encode()])
+    derived = HKDF(SHA256(), 2 * _KEY_BYTES, salt=plan.raw, info=info).derive(own.agree(peer))
+    return PairKeys(derived[:_KEY_BYTES], derived[_KEY_BYTES:])

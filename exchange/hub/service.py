@@ -1,0 +1,157 @@
+"""What the hub offers, one method per thing a caller can ask. Routes parse, call this and print.
+
+Whoever calls has been authenticated before: `caller` is the party whose key signed the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crypto.digest import Digest
+from crypto.identifiers import JobId, PartyId, ProductId
+from crypto.statement import ChainHead
+from exchange.errors import NotYours, UnknownSubject
+from exchange.hub import intake, settlement
+from exchange.hub.model import Delivery, HubJob, JobEventNote, Operator, Outcome
+from exchange.hub.ports import HubStore, HubTransaction
+from exchange.jobs import JobState
+from exchange.submission import Submission
+from exchange.terms.negotiation import Negotiation
+from ledger import log
+from ledger.errors import NotCovered, NotLogged
+from pricing import book
+from pricing.account import party_account
+from pricing.book import Balance
+from pricing.money import Money
+from registry.errors import NotFound
+from registry.party import Role
+from registry.ports import CataloguePage
+from registry.product import DataProduct
+
+INBOX_LIMIT = 32
+MAX_PAGE = 100
+MAX_DETAIL = 200
+
+
+@dataclass(frozen=True)
+class HubService:
+    store: HubStore
+    operator: Operator
+
+    # Acts
+
+    def submit(self, caller: PartyId, submission: Submission) -> Outcome:
+        """See intake.receive."""
+        return intake.receive(submission, caller=caller, store=self.store, operator=self.operator)
+
+    def fund(self, caller: PartyId, party: PartyId, money: Money, *, key: str) -> Digest | None:
+        """The operator credits a party. Raises NotYours for anybody else."""
+        if caller != self.operator.party:
+            raise NotYours("only the operator books deposits")
+        with self.store.transaction() as tx:
+            tx.parties.current(party)
+            return settlement.fund(party, money, key=key, tx=tx, operator=self.operator)
+
+    def progress(self, caller: PartyId, job: JobId, stage: str, detail: str) -> None:
+        """A holder tells those who watch how far its run is. Evidence of nothing."""
+        with self.store.transaction() as tx:
+            found = tx.job(job)
+            if caller not in found.holders:
+                raise NotYours(f"{caller} has no part in {job}")
+            now = self.operator.clock.now()
+            tx.note(job, stage[:40], caller, detail[:MAX_DETAIL], now)
+
+    # What a party is told
+
+    def inbox(self, caller: PartyId, *, after: int) -> Sequence[Delivery]:
+        with self.store.reading() as tx:
+            return tx.deliveries(caller, after=after, limit=INBOX_LIMIT)
+
+    def chain(self, caller: PartyId) -> ChainHead:
+        with self.store.reading() as tx:
+            return tx.lock_chain(caller)
+
+    def part(self, caller: PartyId, job: JobId, digest: Digest) -> bytes:
+        """A sealed part, once the job is released, for the consumer alone."""
+        with self.store.reading() as tx:
+            found = tx.job(job)
+            if caller != found.consumer:
+                raise NotYours(f"{caller} is not the receiver of {job}")
+            if found.state is not JobState.RELEASED or digest not in found.results.values():
+                raise UnknownSubject(f"a released part {digest} of {job}")
+            return tx.document(digest)
+
+    def balance(self, caller: PartyId, currency: str) -> Balance:
+        with self.store.reading() as tx:
+            return book.balance(tx.book, party_account(caller, currency))
+
+    def job(self, caller: PartyId, job: JobId) -> HubJob:
+        with self.store.reading() as tx:
+            found = tx.job(job)
+            self._require_concerned(caller, [found.consumer, *found.holders], tx)
+            return found
+
+    def jobs(self, caller: PartyId) -> Sequence[HubJob]:
+        with self.store.reading() as tx:
+            return tx.jobs_of(caller)
+
+    def notes(self, caller: PartyId, job: JobId, *, after: int) -> Sequence[JobEventNote]:
+        """What has happened to a job since note number `after`."""
+        with self.store.reading() as tx:
+            found = tx.job(job)
+            self._require_concerned(caller, [found.consumer, *found.holders], tx)
+            return tx.notes(job, after=after)
+
+    def negotiations(self, caller: PartyId) -> Sequence[Negotiation]:
+        with self.store.reading() as tx:
+            return tx.negotiations_of(caller)
+
+    # What everybody may read
+
+    def party(self, party: PartyId) -> bytes:
+        with self.store.reading() as tx:
+            return tx.parties.current(party).envelope.to_bytes()
+
+    def document(self, digest: Digest) -> bytes:
+        """A party document or product version."""
+        with self.store.reading() as tx:
+            try:
+                return tx.parties.by_digest(digest).envelope.to_bytes()
+            except NotFound:
+                return tx.products.envelope(digest)
+
+    def catalogue(self, text: str, *, after: ProductId | None, limit: int) -> CataloguePage:
+        with self.store.reading() as tx:
+            return tx.products.search(text, after=after, limit=min(limit, MAX_PAGE))
+
+    def product(self, product: ProductId) -> DataProduct:
+        with self.store.reading() as tx:
+            return tx.products.current(product)
+
+    def checkpoint(self) -> str:
+        """The newest signed head, or empty before there is one."""
+        with self.store.reading() as tx:
+            latest = tx.log.latest()
+            return "" if latest is None else latest.note.to_bytes().decode()
+
+    def consistency(self, old: int, new: int) -> Sequence[bytes]:
+        with self.store.reading() as tx:
+            return log.consistency(tx.log, old, new)
+
+    def receipt(self, statement: Digest) -> str | None:
+        """The tlog-proof of a statement; None while no signed head covers it."""
+        with self.store.reading() as tx:
+            try:
+                return log.receipt(tx.log, statement)
+            except (NotCovered, NotLogged):
+                return None
+
+    def _require_concerned(
+        self, caller: PartyId, parties: Sequence[PartyId], tx: HubTransaction
+    ) -> None:
+        """Raises NotYours unless the caller takes part or is a regulator: regulators see all."""
+        if caller in parties or caller == self.operator.party:
+            return
+        if Role.REGULATOR not in tx.parties.current(caller).document.roles:
+            raise NotYours(f"{caller} has no part in this")

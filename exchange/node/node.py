@@ -1,0 +1,97 @@
+"""The node's working loop, one step at a time.
+
+Every step is safe to repeat and to be killed in. The order is a courtesy to those who wait, not a
+condition: what a step leaves undone, the next round does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from crypto.identifiers import JobId
+from crypto.keys import ExchangeKey
+from exchange import jobs as lifecycle
+from exchange.errors import IllegalTransition
+from exchange.jobs import JobState
+from exchange.node import inbox, jobs, outbox, receiving
+from exchange.node.model import Identity
+from exchange.node.ports import Hub, NodeStore
+from exchange.node.runs import Run, Workshop
+from exchange.node.watch import Watch
+
+
+@dataclass
+class Node:
+    """One party's node. workshop: absent at a node that only consumes."""
+
+    store: NodeStore
+    hub: Hub
+    identity: Identity
+    watch: Watch
+    workshop: Workshop | None
+    ephemeral: Callable[[], ExchangeKey] = ExchangeKey.generate
+    runs: dict[JobId, Run] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """At start: refuse to work on old records, and give up runs that died with the process."""
+        self.watch.require_not_restored()
+        jobs.recover(self.store, self.identity)
+
+    def step(self, *, wait_s: float) -> bool:
+        """Send, hear, decide, run, open. Returns whether anything happened.
+
+        wait_s: how long to wait at the hub for a message. Raises HubUnreachable: try again later.
+        """
+        sent = outbox.send(self.store, self.hub, self.identity)
+        heard = inbox.fetch(self.store, self.hub, self.identity, wait_s=0 if sent else wait_s)
+        decided = jobs.decide(self.store, self.hub, self.identity, self.ephemeral)
+        self._end_runs()
+        begun = self._begin_runs()
+        opened = receiving.open_released(self.store, self.hub, self.identity)
+        outbox.send(self.store, self.hub, self.identity)
+        return bool(sent or heard or decided or begun or opened)
+
+    def look(self) -> int:
+        """Check the ledger for this party's own statements. Raises HubUnreachable."""
+        return self.watch.look()
+
+    def stop(self, timeout_s: float) -> None:
+        """Kill what runs and wait for it; each says that it failed."""
+        for run in self.runs.values():
+            run.kill()
+        for run in self.runs.values():
+            run.join(timeout_s)
+
+    def _begin_runs(self) -> int:
+        if self.workshop is None:
+            return 0
+        begun = 0
+        for number in jobs.ready_to_start(self.store, self.identity):
+            try:
+                plan, job = jobs.begin(number, store=self.store, identity=self.identity)
+            except IllegalTransition:
+                continue  # it ended meanwhile
+            run = Run(
+                plan,
+                job,
+                store=self.store,
+                hub=self.hub,
+                identity=self.identity,
+                workshop=self.workshop,
+            )
+            self.runs[number] = run
+            run.start()
+            begun += 1
+        return begun
+
+    def _end_runs(self) -> None:
+        """Kill runs of jobs that others ended, and forget those that are over."""
+        with self.store.reading() as tx:
+            states = {number: tx.job(number) for number in self.runs}
+        for number, job in states.items():
+            ended = job is not None and job.state in lifecycle.FINAL
+            if ended and job is not None and job.state is not JobState.RELEASED:
+                self.runs[number].kill()
+            if not self.runs[number].alive:
+                del self.runs[number]

@@ -1,0 +1,92 @@
+"""The receiver's end: fetch the sealed parts of a released job, open them, keep the answer.
+
+A part counts only if it is exactly what its holder's signed receipt named, so the hub, which
+stored it, cannot have changed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from crypto import record, sealing
+from crypto.digest import digest
+from crypto.errors import CannotOpen, Malformed
+from crypto.identifiers import JobId, PartyId
+from exchange import evidence, openings
+from exchange.errors import EvidenceMissing, UnknownSubject
+from exchange.jobs import JobState
+from exchange.node import jobs, outbox, products
+from exchange.node.model import Alarm, Identity, NodeJob
+from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.results import Answer, read_parts
+
+
+def open_released(store: NodeStore, hub: Hub, identity: Identity) -> Sequence[JobId]:
+    """Open what has been released and not opened yet. Raises HubUnreachable.
+
+    A result that cannot be opened raises an alarm, once, and stays for a person to look at.
+    """
+    with store.reading() as tx:
+        waiting = [
+            job.id
+            for job in tx.jobs()
+            if job.consumer == identity.party
+            and job.state is JobState.RELEASED
+            and tx.remark(_remark(job.id)) is None
+        ]
+    opened = []
+    for number in waiting:
+        with store.transaction() as tx:
+            job = tx.job(number)
+            if job is None or tx.remark(_remark(number)) is not None:
+                continue
+            try:
+                with tx.savepoint():
+                    _open(job, tx, hub, identity)
+                opened.append(number)
+            except (CannotOpen, Malformed, EvidenceMissing) as error:
+                words = f"the result of {number} cannot be opened: {error}"
+                tx.add_alarm(Alarm("ResultRefused", words, identity.clock.now()))
+                tx.set_remark(_remark(number), "refused")
+                tx.save_job(replace(job, reason=str(error)))
+                act = evidence.alarmed(number, kind="ResultRefused", words=words)
+                outbox.say(act, [], tx=tx, identity=identity)
+    return opened
+
+
+def answer(number: JobId, store: NodeStore) -> Answer:
+    """The answer of an opened job. Raises UnknownSubject until there is one."""
+    with store.reading() as tx:
+        text = tx.remark(_remark(number))
+        if text is None or text == "refused":
+            raise UnknownSubject(f"an opened result of {number}")
+        return record.from_bytes(Answer, text.encode())
+
+
+def _open(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+    plan = jobs.plan_of(job, tx)
+    parts: dict[PartyId, bytes] = {}
+    for side in plan.sides:
+        named = job.parts.get(side.holder)
+        if named is None:
+            raise EvidenceMissing(f"no receipt of {side.holder} names its sealed part")
+        sealed = hub.part(job.id, named)
+        if digest(sealed) != named:
+            raise EvidenceMissing(f"the hub's bytes are not what {side.holder} signed for")
+        context = openings.result_context(job.plan, side.holder)
+        parts[side.holder] = sealing.open_sealed(sealed, identity.sealing, context=context)
+    known = [products.by_digest(side.product, tx=tx, hub=hub) for side in plan.sides]
+    found = read_parts(plan, job.plan, parts, known)
+    tx.set_remark(_remark(job.id), record.to_bytes(found).decode())
+    act = evidence.opened(
+        job.id,
+        plan=job.plan,
+        after=sorted(job.receipts.values()),
+        results=[job.parts[side.holder] for side in plan.sides],
+    )
+    outbox.say(act, [], tx=tx, identity=identity)
+
+
+def _remark(number: JobId) -> str:
+    return f"answer {number}"

@@ -1,0 +1,124 @@
+"""Watching the ledger: is everything this party said in it, once, in order, and does it only grow?
+
+The hub adds order and time to statements and nothing else. If it drops one, this node finds no
+proof of it; if it rewrites history, the new head does not extend the last one this node saw; if
+this node itself was restored from an old backup, the ledger knows more of it than it does itself,
+and it must not work, for its counts of runs and epsilon are old as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from crypto.statement import read_statement
+from exchange import evidence
+from exchange.errors import EvidenceMissing, RestoredBackup
+from exchange.node import outbox
+from exchange.node.model import Alarm, Identity, Sent
+from exchange.node.ports import Hub, NodeStore
+from ledger.errors import LedgerError
+from ledger.verify.merkle import verify_consistency
+from ledger.verify.policy import NO_QUORUM, CheckedCheckpoint, Policy
+from ledger.verify.proof import Proof, verify_proof
+
+# A statement the hub took in must be under a signed head after this long.
+PATIENCE: Final = timedelta(seconds=60)
+BATCH: Final = 64
+_CHECKPOINT: Final = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """policy: whose log, and which witnesses; heads are believed on the log's signature here,
+    because a receipt says by itself whether a quorum has cosigned."""
+
+    store: NodeStore
+    hub: Hub
+    identity: Identity
+    policy: Policy
+
+    def require_not_restored(self) -> None:
+        """At start. Raises RestoredBackup, or EvidenceMissing if the hub knows another chain."""
+        with self.store.reading() as tx:
+            own = tx.head()
+        theirs = self.hub.chain()
+        if theirs.next_seq > own.next_seq:
+            raise RestoredBackup(
+                f"the ledger holds {theirs.next_seq} statements of this party and this node knows "
+                f"{own.next_seq}: it was restored from an old backup. Its counts of runs and "
+                "epsilon are old too. Restore a newer backup, or rotate this party's identity"
+            )
+        if theirs.next_seq == 0:
+            return
+        with self.store.reading() as tx:
+            entry = tx.entry(theirs.next_seq - 1)
+        if entry is None or read_statement(entry).digest != theirs.last:
+            raise EvidenceMissing(
+                f"the hub's statement {theirs.next_seq - 1} of this party is not the one it signed"
+            )
+
+    def look(self) -> int:
+        """Check the newest head and the proofs of what was sent. Returns how many were proven.
+
+        Raises HubUnreachable. What does not hold becomes an alarm, in the ledger and here.
+        """
+        self._follow()
+        with self.store.reading() as tx:
+            waiting = tx.unproven(BATCH)
+        return sum(self._prove(sent) for sent in waiting)
+
+    def _prove(self, sent: Sent) -> bool:
+        text = self.hub.receipt(sent.digest)
+        if text is None:
+            if self.identity.clock.now() - sent.sent_at > PATIENCE:
+                self._alarm(
+                    "StatementMissing",
+                    f"{sent.kind} about {sent.subject} ({sent.digest}) was taken in at "
+                    f"{sent.sent_at:%H:%M:%S} and no signed head covers it",
+                )
+            return False
+        try:
+            verify_proof(Proof.parse(text), sent.entry, self._any_head)
+        except LedgerError as error:
+            self._alarm("ProofRefused", f"the hub's proof for {sent.digest}: {error}")
+            return False
+        with self.store.transaction() as tx:
+            tx.mark_proven(sent.digest)
+        return True
+
+    def _follow(self) -> None:
+        """The newest head must be signed by the log and extend the last one seen."""
+        text = self.hub.checkpoint()
+        if not text:
+            return
+        with self.store.reading() as tx:
+            before = tx.remark(_CHECKPOINT)
+        try:
+            new = self._checked(text)
+            if before is not None:
+                old = self._checked(before).checkpoint
+                size = new.checkpoint.size
+                if size < old.size:
+                    raise EvidenceMissing(f"the log shrank from {old.size} to {size} entries")
+                hashes = self.hub.consistency(old.size, size)
+                verify_consistency(old.size, old.root, size, new.checkpoint.root, hashes)
+        except (LedgerError, EvidenceMissing) as error:
+            self._alarm("LogForked", f"the newest head does not hold: {error}")
+            return
+        with self.store.transaction() as tx:
+            tx.set_remark(_CHECKPOINT, text)
+
+    def _checked(self, text: str) -> CheckedCheckpoint:
+        return self._any_head.check(text.encode())
+
+    @property
+    def _any_head(self) -> Policy:
+        return replace(self.policy, quorum=NO_QUORUM)
+
+    def _alarm(self, kind: str, words: str) -> None:
+        with self.store.transaction() as tx:
+            if tx.add_alarm(Alarm(kind, words, self.identity.clock.now())):
+                act = evidence.alarmed(self.identity.party, kind=kind, words=words)
+                outbox.say(act, [], tx=tx, identity=self.identity)
