@@ -174,18 +174,23 @@ class SqlProductStore:
         return row.envelope
 
     def search(self, text: str, *, after: ProductId | None, limit: int) -> CataloguePage:
-        query = select(CatalogueRow.product, ProductRow.envelope).join(
-            ProductRow, col(CatalogueRow.digest) == col(ProductRow.digest)
-        )
+        # The narrow rows first: joined at once, PostgreSQL may carry every match's envelope
+        # through a sort.
+        query = select(CatalogueRow.product, CatalogueRow.digest)
         for word in dict.fromkeys(fold(text).split()):
             query = query.where(col(CatalogueRow.words).contains(word, autoescape=True))
         if after is not None:
             query = query.where(col(CatalogueRow.product) > after)
-        query = query.order_by(col(CatalogueRow.product)).limit(limit + 1)
-        found = list(self._session.exec(query))
+        found = self._session.exec(query.order_by(col(CatalogueRow.product)).limit(limit + 1)).all()
         page = found[:limit]
+        rows = self._session.exec(
+            select(ProductRow.digest, ProductRow.envelope).where(
+                col(ProductRow.digest).in_([digest for _, digest in page])
+            )
+        )
+        envelopes = dict(rows.all())
         return CataloguePage(
-            products=tuple(_product(envelope) for _, envelope in page),
+            products=tuple(_product(envelopes[digest]) for _, digest in page),
             next_after=ProductId(page[-1][0]) if len(found) > limit else None,
         )
 

@@ -9,6 +9,37 @@ down_revision = None
 
 def upgrade() -> None:
     op.create_table(
+        "hub_agreement",
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("deal", sa.String(), nullable=False),
+        sa.Column("runs_used", sa.Integer(), nullable=False),
+        sa.Column("epsilon_used", sa.String(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("digest"),
+    )
+    op.create_index(op.f("ix_hub_agreement_deal"), "hub_agreement", ["deal"], unique=False)
+    op.create_table(
+        "hub_chain",
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("next_seq", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("actor"),
+    )
+    op.create_table(
+        "hub_delivery",
+        sa.Column("party", sa.String(), nullable=False),
+        sa.Column("place", sa.BigInteger(), nullable=False),
+        sa.Column("entry", sa.LargeBinary(), nullable=False),
+        sa.Column("documents", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("party", "place"),
+    )
+    op.create_table(
+        "hub_document",
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("digest"),
+    )
+    op.create_table(
         "hub_idempotency",
         sa.Column("caller", sa.String(length=36), nullable=False),
         sa.Column("key", sa.String(length=128), nullable=False),
@@ -20,6 +51,38 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("caller", "key"),
     )
     op.create_table(
+        "hub_inbox",
+        sa.Column("party", sa.String(), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("party"),
+    )
+    op.create_table(
+        "hub_job",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("deal", sa.String(), nullable=False),
+        sa.Column("consumer", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("settled", sa.Boolean(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(op.f("ix_hub_job_consumer"), "hub_job", ["consumer"], unique=False)
+    op.create_index(op.f("ix_hub_job_deal"), "hub_job", ["deal"], unique=False)
+    op.create_index(op.f("ix_hub_job_settled"), "hub_job", ["settled"], unique=False)
+    op.create_table(
+        "hub_negotiation",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("consumer", sa.String(), nullable=False),
+        sa.Column("holder", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        op.f("ix_hub_negotiation_consumer"), "hub_negotiation", ["consumer"], unique=False
+    )
+    op.create_index(op.f("ix_hub_negotiation_holder"), "hub_negotiation", ["holder"], unique=False)
+    op.create_table(
         "hub_nonce",
         sa.Column("keyid", sa.String(length=64), nullable=False),
         sa.Column("nonce", sa.String(length=64), nullable=False),
@@ -27,6 +90,38 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("keyid", "nonce"),
     )
     op.create_index(op.f("ix_hub_nonce_expires"), "hub_nonce", ["expires"], unique=False)
+    op.create_table(
+        "hub_note",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("job", sa.String(), nullable=False),
+        sa.Column("stage", sa.String(), nullable=False),
+        sa.Column("party", sa.String(), nullable=False),
+        sa.Column("detail", sa.String(), nullable=False),
+        sa.Column("at", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+    )
+    op.create_index(op.f("ix_hub_note_job"), "hub_note", ["job"], unique=False)
+    op.create_table(
+        "hub_opening",
+        sa.Column("statement", sa.String(), nullable=False),
+        sa.Column("reader", sa.String(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("statement", "reader"),
+    )
+    op.create_table(
+        "hub_statement",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("applied", sa.Boolean(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+        sa.UniqueConstraint("digest"),
+    )
+    op.create_index(op.f("ix_hub_statement_actor"), "hub_statement", ["actor"], unique=False)
+    op.create_index(op.f("ix_hub_statement_subject"), "hub_statement", ["subject"], unique=False)
     op.create_table(
         "ledger_checkpoint",
         sa.Column("size", sa.BigInteger(), nullable=False),
@@ -97,6 +192,16 @@ def upgrade() -> None:
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("digest"),
         sa.UniqueConstraint("product", "version", name="registry_product_version"),
+    )
+    op.create_table(
+        "hub_job_holder",
+        sa.Column("holder", sa.String(), nullable=False),
+        sa.Column("job", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["job"],
+            ["hub_job.id"],
+        ),
+        sa.PrimaryKeyConstraint("holder", "job"),
     )
     op.create_table(
         "ledger_cosignature",
