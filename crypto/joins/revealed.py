@@ -101,7 +101,7 @@ def side_columns(rows: SideRows, groups: int, *, at: Int64Array) -> SideColumns:
     valid = rows.valid[at].astype(np.int64)
     pair = np.stack([valid, np.where(rows.valid[at], rows.values[at], 0)], axis=2)
     measures = pair[:, :, :, None] * one_hot[:, None, None, :]
-    return SideColumns(one_hot, measures.reshape(len(at), -1))
+    return SideColumns(one_hot, measures.reshape(len(at), pair.shape[1] * 2 * groups))
 
 
 @dataclass(frozen=True)
