@@ -18,7 +18,7 @@ from crypto.digest import Digest
 from crypto.identifiers import JobId, PartyId
 from crypto.keys import ExchangeKey, PublicKey
 
-_LABEL: Final = b"unseen/session/v1\x00"
+_LABEL: Final = b"unseen/pair-keys/v1\x00"
 _KEY_BYTES: Final = 32
 
 

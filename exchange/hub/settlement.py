@@ -39,6 +39,7 @@ def fund(
     book.open_account(tx.book, account)
     book.open_account(tx.book, custody)
     number = TransferId.parse(f"deposit/{key}")
+    tx.lock_chain(operator.party)  # two deposits with one key meet here: one books, one sees it
     before = tx.book.chain(number)
     transfers = book.deposit(
         tx.book,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from crypto import joinkeys, record, sealing
 from crypto.digest import SALT_BYTES, Digest, commit, digest
 from crypto.engine import EngineOutcome, EngineStage, EngineTask
-from crypto.errors import CryptoError, EngineFailed, EngineFault
+from crypto.errors import CryptoError, EngineFailed, EngineFault, KeyRefused, Malformed
 from crypto.identifiers import PartyId
 from crypto.joins.revealed import NO_GROUP, Int64Array, SideRows
 from crypto.keys import ExchangeKey

@@ -1,0 +1,158 @@
+"""A participant's folder: its keys, its party document, and what it was told to trust.
+
+    identity.key    Ed25519, names the party for life; needed only to sign party documents
+    signing.key     Ed25519, signs statements, agreements, plans and requests
+    sealing.key     X25519, opens results
+    agreement.key   X25519, named in the party document for key agreement
+    tls.pem         the key and certificate of its links
+    party.json      the current party document, signed
+    retired/        keys that a rotation replaced; results sealed to them can still be opened
+
+Every key file has mode 0600 and is made here, never given a default.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from crypto import tls
+from crypto.digest import Digest
+from crypto.identifiers import PartyId
+from crypto.keys import (
+    ExchangeKey,
+    SigningKey,
+    read_exchange_key,
+    read_signing_key,
+    write_key,
+)
+from crypto.tls import TlsIdentity
+from registry.errors import DocumentRefused
+from registry.party import PartyDocument, Role, SignedParty, party_id, read_party, sign_party
+
+SIGNING: Final = ("identity.key", "signing.key")
+EXCHANGE: Final = ("sealing.key", "agreement.key")
+ROTATED: Final = ("signing.key", "sealing.key", "agreement.key", "tls.pem")
+
+
+@dataclass(frozen=True)
+class PartyFolder:
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, name: str, roles: Sequence[Role], *, now: datetime) -> PartyFolder:
+        """Make keys and a first party document. Raises KeyFileRefused if there are some already."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = cls(path)
+        for file in SIGNING:
+            write_key(path / file, SigningKey.generate())
+        party = party_id(folder.identity.public)
+        folder._make_exchange_keys(party, now=now)
+        folder._write(
+            sign_party(
+                PartyDocument(
+                    v=1,
+                    party=party,
+                    name=name,
+                    roles=tuple(sorted(set(roles))),
+                    seq=0,
+                    previous=None,
+                    identity=folder.identity.public,
+                    signing=folder.signing.public,
+                    sealing=folder.sealing.public,
+                    agreement=folder.agreement.public,
+                    tls_certificate=folder.tls.certificate,
+                    valid_from=now,
+                ),
+                folder.identity,
+            )
+        )
+        return folder
+
+    def rotate(self, *, now: datetime) -> SignedParty:
+        """New signing, sealing, agreement and TLS keys, and the next party document.
+
+        The keys before are moved to retired/<seq>/. The caller announces the new document with
+        a `party.updated` statement, signed by the new signing key.
+        """
+        before = self.party
+        retired = self.path / "retired" / str(before.document.seq)
+        retired.mkdir(mode=0o700, parents=True)
+        for file in ROTATED:
+            shutil.move(self.path / file, retired / file)
+        write_key(self.path / "signing.key", SigningKey.generate())
+        self._make_exchange_keys(before.document.party, now=now)
+        after = sign_party(
+            replace(
+                before.document,
+                seq=before.document.seq + 1,
+                previous=before.digest,
+                signing=self.signing.public,
+                sealing=self.sealing.public,
+                agreement=self.agreement.public,
+                tls_certificate=self.tls.certificate,
+                valid_from=now,
+            ),
+            self.identity,
+        )
+        self._write(after)
+        return after
+
+    @property
+    def party(self) -> SignedParty:
+        """The current party document. Raises DocumentRefused if there is none."""
+        try:
+            return read_party((self.path / "party.json").read_bytes())
+        except FileNotFoundError:
+            raise DocumentRefused(
+                str(self.path), "holds no party.json; `exchange init` makes a participant"
+            ) from None
+
+    def keep(self, party: SignedParty) -> None:
+        """Take over the document with a registrar's signature on it."""
+        if party.digest != self.party.digest:
+            raise DocumentRefused("party.json", "is another document than this folder's")
+        self._write(party)
+
+    @property
+    def identity(self) -> SigningKey:
+        return read_signing_key(self.path / "identity.key")
+
+    @property
+    def signing(self) -> SigningKey:
+        return read_signing_key(self.path / "signing.key")
+
+    @property
+    def sealing(self) -> ExchangeKey:
+        return read_exchange_key(self.path / "sealing.key")
+
+    @property
+    def agreement(self) -> ExchangeKey:
+        return read_exchange_key(self.path / "agreement.key")
+
+    @property
+    def tls(self) -> TlsIdentity:
+        return tls.read_identity(self.path / "tls.pem")
+
+    @property
+    def digest(self) -> Digest:
+        return self.party.digest
+
+    def _make_exchange_keys(self, party: PartyId, *, now: datetime) -> None:
+        for file in EXCHANGE:
+            write_key(self.path / file, ExchangeKey.generate())
+        tls.make_identity(self.path / "tls.pem", party, now=now)
+
+    def _write(self, party: SignedParty) -> None:
+        """Replace party.json in one step: a crash leaves the old or the new one."""
+        fresh = self.path / "party.json.new"
+        with fresh.open("wb") as file:
+            file.write(party.envelope.to_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.path / "party.json")
