@@ -89,6 +89,9 @@ def staged(
         raise SourceUnreachable(
             "the rows need more memory than this machine has; free some or list a smaller product"
         ) from None
+    except duckdb.Error as error:
+        # Its message may quote a value; the kind of error is all that may be told.
+        raise SourceRefused(product.key, f"the engine stopped ({type(error).__name__})") from None
     finally:
         connection.close()
 
