@@ -129,6 +129,8 @@ class ProcessEngine:
 
     def close(self) -> None:
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
             running, spare, self._spare = list(self._running), self._spare, None
         for run in running:
@@ -240,7 +242,7 @@ class ProcessRun:
     def _follow(self, log: _Quiet) -> EngineOutcome | EngineFailed:
         process = self._child.process
         stdout, stderr = _pipe(process.stdout), _pipe(process.stderr)
-        pending = b""
+        pending = bytearray()  # the line that is being received
         with selectors.DefaultSelector() as selector:
             for stream in (stdout, stderr):
                 os.set_blocking(stream.fileno(), False)
@@ -253,9 +255,11 @@ class ProcessRun:
                     elif key.fileobj is stderr:
                         log.write(data)
                     else:
-                        *lines, pending = (pending + data).split(b"\n")
+                        pending += data
+                        *lines, rest = pending.split(b"\n") if b"\n" in data else [pending]
+                        pending = rest
                         for line in lines:
-                            if (last := self._heard(line)) is not None:
+                            if (last := self._heard(bytes(line))) is not None:
                                 return last
                         if len(pending) > _MAX_LINE_BYTES:
                             return EngineFailed(EngineFault.CRASHED, "it said too much")
