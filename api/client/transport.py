@@ -33,6 +33,7 @@ from api.client.errors import (
     UpgradeNeeded,
 )
 from api.http import protocol
+from api.http.errors import MalformedHeader
 from api.http.signing import HttpRequest, sign
 from crypto.identifiers import PartyId
 from crypto.keys import Signer
@@ -247,7 +248,7 @@ class Transport:
 
     def _check(self, response: httpx2.Response) -> None:
         status = response.status_code
-        spoken = response.headers.get(protocol.HEADER)
+        spoken = _version(response)
         if spoken is None and status not in _BUSY:
             raise Unreachable(
                 f"{response.request.url.host} answered {status}, but it is not an exchange hub; "
@@ -255,7 +256,7 @@ class Transport:
                 code="not_a_hub",
                 status=status,
             )
-        if spoken is not None and protocol.parse_version(spoken) < protocol.OLDEST_SERVER:
+        if spoken is not None and spoken < protocol.OLDEST_SERVER:
             raise UpgradeNeeded(
                 f"the hub speaks protocol version {spoken}; this program needs "
                 f"{protocol.OLDEST_SERVER} or later: ask the operator to upgrade the hub",
@@ -331,6 +332,14 @@ def error_from(response: httpx2.Response, *, now: datetime) -> ApiError:
         426: UpgradeNeeded,
     }.get(status, Refused)
     return leaf(words, **facts)
+
+
+def _version(response: httpx2.Response) -> int | None:
+    """The protocol version that the answer names; None when it names none."""
+    try:
+        return protocol.parse_version(response.headers.get(protocol.HEADER, ""))
+    except MalformedHeader:
+        return None
 
 
 def _problem(response: httpx2.Response) -> Mapping[str, Any]:

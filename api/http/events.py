@@ -32,6 +32,7 @@ from starlette.requests import Request
 __all__ = [
     "END",
     "After",
+    "Batch",
     "Event",
     "EventSourceResponse",
     "ServerSentEvent",
@@ -47,12 +48,23 @@ MAX_EVENT_ID: Final = 2**63 - 1
 
 @dataclass(frozen=True)
 class Event:
-    """One event. kind: its name. data: JSON text. last: nothing will follow it."""
+    """One event. kind: its name. data: JSON text."""
 
     id: int
     kind: str
     data: str
-    last: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a stream has now. over: nothing will follow these events.
+
+    Both from one transaction: else an event between two looks would be lost behind `over`. A
+    reader that has seen all there is asks again, too, and must be told that it is over.
+    """
+
+    events: Sequence[Event]
+    over: bool
 
 
 class Stopping:
@@ -69,7 +81,7 @@ class Stopping:
 
 
 async def follow(
-    read: Callable[[int | None], Sequence[Event]],
+    read: Callable[[int | None], Batch],
     *,
     after: int | None,
     stopping: Stopping,
@@ -78,18 +90,17 @@ async def follow(
     """Events after `after`, those there are and those that come, until the last one.
 
     read: called in a worker thread with the id of the last event sent, None before the first;
-          gives what followed it, in order, or nothing yet. Each call opens and closes its own
-          transaction: a stream must not hold one open.
+          gives what followed it, in order. Each call opens and closes a transaction of its own.
     """
     while not stopping.is_set():
-        events = await run_in_threadpool(read, after)
-        for event in events:
+        batch = await run_in_threadpool(read, after)
+        for event in batch.events:
             yield ServerSentEvent(id=str(event.id), event=event.kind, raw_data=event.data)
             after = event.id
-            if event.last:
-                yield ServerSentEvent(event=END, raw_data="{}")
-                return
-        if not events:
+        if batch.over:
+            yield ServerSentEvent(event=END, raw_data="{}")
+            return
+        if not batch.events:
             await anyio.sleep(poll_s)
 
 

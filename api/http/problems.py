@@ -262,12 +262,16 @@ def _from_status(error: HTTPException, scope: Scope) -> Response:
 
 
 def _log_unforeseen(error: Exception, scope: Scope) -> None:
+    root: BaseException = error
+    # A stream's failure comes wrapped in its task groups.
+    while isinstance(root, BaseExceptionGroup) and len(root.exceptions) == 1:
+        root = root.exceptions[0]
     chain: list[str] = []
-    step: BaseException | None = error
+    step: BaseException | None = root
     while step is not None and len(chain) < 8:
         chain.append(f"{type(step).__module__}.{type(step).__qualname__}")
         step = step.__cause__ or step.__context__
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(root.__traceback__)
     log.error(
         "request failed",
         trace_id=trace_id(scope),

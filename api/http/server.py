@@ -116,8 +116,8 @@ def serve_on(
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI, *, tls: TlsFiles | None = None) -> Iterator[str]:
-    """The application on a free loopback port, in a thread of this process; gives its base URL."""
+def serving(app: FastAPI, *, tls: TlsFiles | None = None) -> Iterator[Running]:
+    """The application on a free loopback port, in a thread of this process."""
     ready: threading.Event = threading.Event()
     found: list[Running] = []
     failed: list[Exception] = []
@@ -140,7 +140,7 @@ def serving(app: FastAPI, *, tls: TlsFiles | None = None) -> Iterator[str]:
     if failed:
         raise failed[0]
     try:
-        yield found[0].url
+        yield found[0]
     finally:
         found[0].stop()
         thread.join()
