@@ -37,15 +37,22 @@ class SealedPart:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One measure of one group: an exact number, or None if it was suppressed."""
+
+    value: Fraction | None
+
+
+@dataclass(frozen=True)
 class Row:
     """One group of the answer. groups: labels in the plan's order. count: None if suppressed.
 
-    measures: per measure in the plan's order an exact number, None if suppressed.
+    measures: per measure, in the plan's order.
     """
 
     groups: tuple[str, ...]
     count: int | None
-    measures: tuple[Fraction | None, ...]
+    measures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True)
@@ -91,14 +98,14 @@ def read_parts(
     labels = [_labels(side, product) for side, product in zip(plan.sides, products, strict=True)]
     rows = []
     for cell in open_cells(layout_of(plan), shares[0], shares[1]):
-        found: list[Fraction | None] = []
+        found: list[Figure] = []
         for shown, scale, function in zip(cell.measures, scales, functions, strict=True):
             if shown is None:
-                found.append(None)
+                found.append(Figure(None))
             elif function is Function.MEAN:
-                found.append(Fraction(shown.total, shown.valid * scale))
+                found.append(Figure(Fraction(shown.total, shown.valid * scale)))
             else:
-                found.append(Fraction(shown.total, scale))
+                found.append(Figure(Fraction(shown.total, scale)))
         groups = (*labels[0][cell.group_a], *labels[1][cell.group_b])
         rows.append(Row(groups, cell.count, tuple(found)))
     return Answer(

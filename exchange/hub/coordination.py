@@ -66,6 +66,8 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
     tx.add_document(digest, submission.document(digest))
     try:
         with tx.savepoint():
+            for holder in plan.engine_parties:  # before they hear that the price is held
+                tx.deliver(holder, submission.signed.entry, tuple(submission.documents.values()))
             held = _reserve(plan, job, tx, operator)
     except (ExchangeError, PricingError, RegistryError, CryptoError) as error:
         constraint = getattr(error, "constraint", type(error).__name__)
@@ -82,8 +84,6 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
         return
     saved = replace(job, held=held, settled=False)
     tx.save_job(saved, was=JobState.REQUESTED)
-    for holder in plan.engine_parties:
-        tx.deliver(holder, submission.signed.entry, tuple(submission.documents.values()))
     _note(saved, "reserved", operator.party, f"{plan.price_minor} {plan.currency}", tx, operator)
 
 

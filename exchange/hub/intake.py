@@ -70,8 +70,11 @@ def receive(
         chains.append(signed, tx)  # first, so that what the hub does about it comes after it
         for name, data in submission.documents.items():
             tx.add_document(name, data)
+        applied = Outcome(signed.digest, True, "")
+        tx.save_outcome(applied, of=signed.statement)
         outcome = _apply(handler, submission, tx, operator)
-        tx.save_outcome(outcome, of=signed.statement)
+        if outcome != applied:
+            tx.save_outcome(outcome, of=signed.statement)
         return outcome
 
 

@@ -7,9 +7,11 @@ from crypto import record
 from crypto.envelope import Envelope
 from crypto.errors import Malformed
 from exchange.errors import NotYours
+from exchange.hub import chains
 from exchange.hub.model import Operator
 from exchange.hub.ports import HubTransaction
 from exchange.submission import Submission
+from registry import evidence
 from registry.errors import DocumentRefused, NotFound
 from registry.party import SignedParty, read_party, require_successor
 from registry.product import PAYLOAD_TYPE, DataProduct
@@ -59,6 +61,20 @@ def product(submission: Submission, tx: HubTransaction, operator: Operator) -> N
 
 def alarm(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     """An alarm changes nothing here; that it is in the ledger is the point."""
+
+
+def register_operator(document: SignedParty, tx: HubTransaction, operator: Operator) -> None:
+    """At start: the operator's own document, logged like everybody's. Safe to repeat."""
+    known = _current(tx, document)
+    if known is not None and known.digest == document.digest:
+        return
+    if known is None:
+        act = evidence.party_registered(document)
+    else:
+        act = evidence.party_updated(document, known)
+    tx.parties.add(document)
+    documents = {document.digest: document.envelope.to_bytes()}
+    chains.act(act, tx=tx, operator=operator, documents=documents)
 
 
 def _current(tx: HubTransaction, new: SignedParty) -> SignedParty | None:

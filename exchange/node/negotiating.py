@@ -99,6 +99,7 @@ class Party:
             proposal = record.from_bytes(Proposal, tx.document(known.proposal))
             now = self.identity.clock.now()
             consumer = trust.current(known.consumer, tx=tx, hub=self.hub, identity=self.identity)
+            _require_known_regulator(proposal.terms, tx, self.hub, self.identity)
             agreement = Agreement(
                 v=1,
                 id=AgreementId.new(now, self.identity.randomness),
@@ -215,6 +216,7 @@ def _verify(
         agreement.holder_document, known.holder, tx=tx, hub=hub, identity=identity
     )
     agreements.require_signed_by(envelope, holder, known.holder)
+    _require_known_regulator(agreement.terms, tx, hub, identity)
     both = envelope.with_signature(identity.signing)
     act = evidence.negotiated(
         Event.VERIFIED,
@@ -253,6 +255,16 @@ def _finalize(
         proposal=known.proposal,
     )
     outbox.say(act, [], tx=tx, identity=identity)
+
+
+def _require_known_regulator(
+    terms: Terms, tx: NodeTransaction, hub: Hub, identity: Identity
+) -> None:
+    """Raises NotTrusted unless this party believes the keys that openings will be sealed to."""
+    if terms.regulator is not None and terms.regulator_document is not None:
+        trust.by_digest(
+            terms.regulator_document, terms.regulator, tx=tx, hub=hub, identity=identity
+        )
 
 
 def _keep(digest: Digest, tx: NodeTransaction) -> None:

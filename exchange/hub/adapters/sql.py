@@ -177,6 +177,12 @@ class SqlHubTransaction:
         return None if row is None else Outcome(statement, row.applied, row.reason)
 
     def save_outcome(self, outcome: Outcome, *, of: Statement) -> None:
+        row = self._session.exec(
+            select(StatementRow).where(StatementRow.digest == str(outcome.statement))
+        ).first()
+        if row is not None:
+            row.applied, row.reason = outcome.applied, outcome.reason
+            return
         self._session.add(
             StatementRow(
                 digest=str(outcome.statement),

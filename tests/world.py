@@ -1,0 +1,523 @@
+"""A whole exchange in one process: hub, holders, consumer, regulator, witness, on real databases.
+
+Only two things are not the real ones: requests go straight to the hub's service instead of over
+HTTP, and the engine is the in-process fake, which computes real shares of the exact result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+
+from api.database import bring_up_to_date, open_engine, read_only
+from api.folder import PartyFolder
+from crypto.digest import Digest, digest
+from crypto.errors import Malformed
+from crypto.identifiers import DealId, JobId, PartyId, ProductId
+from crypto.joins.intersection import Intersection
+from crypto.keys import ExchangeKey, SigningKey
+from crypto.ports import SystemRandomness
+from crypto.record import Amount
+from crypto.statement import ChainHead
+from exchange.errors import HubUnreachable
+from exchange.hub import background, registration
+from exchange.hub.adapters.sql import SqlHubStore
+from exchange.hub.background import LogKeeping
+from exchange.hub.model import Operator, Outcome
+from exchange.hub.service import HubService
+from exchange.links.endpoint import Endpoint
+from exchange.node import registering
+from exchange.node.adapters.sql import SqlNodeStore
+from exchange.node.jobs import Desk
+from exchange.node.links import Egress, PeerAddress
+from exchange.node.model import Identity, Incoming, StandingApproval
+from exchange.node.negotiating import Party
+from exchange.node.node import Node
+from exchange.node.runs import Workshop
+from exchange.node.watch import Watch
+from exchange.query.question import AskedGroup, AskedMeasure, Question
+from exchange.submission import read_submission
+from exchange.terms.agreement import Terms
+from exchange.terms.negotiation import Negotiation
+from ledger.adapters.sql import SqlLogDatabase
+from ledger.verify.cosignature import cosign
+from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, Note, Signature, VerifierKey
+from ledger.verify.policy import Policy
+from pricing.money import Money
+from registry.adapters.duckdb_source import DuckDBFileSource
+from registry.party import Role
+from registry.product import Column, ColumnType, DataProduct
+from registry.rule import AnalysisRule, Function, Join, Use
+from registry.source import FileFormat, FileSource
+from tests.fakes.engine import EngineRoom, InProcessEngine
+
+START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+ORIGIN = "unseen.test/log"
+PURPOSE = "research"
+
+
+@dataclass
+class TestClock:
+    """Moves only when told; every reading is one millisecond later, so that order shows."""
+
+    __test__ = False
+    at: datetime = START
+
+    def now(self) -> datetime:
+        self.at += timedelta(milliseconds=1)
+        return self.at
+
+    def pass_(self, span: timedelta) -> None:
+        self.at += span
+
+
+class InProcessWitness:
+    """Cosigns whatever it is shown; the real one has its own tests."""
+
+    def __init__(self, clock: TestClock) -> None:
+        self._signer = SigningKey.generate()
+        self._clock = clock
+        self.key = VerifierKey("witness.test", COSIGNATURE, self._signer.public)
+
+    def add_checkpoint(
+        self, old_size: int, proof: Sequence[bytes], note: Note
+    ) -> Sequence[Signature]:
+        return [cosign(note.text, self.key.name, self._signer, now=self._clock.now())]
+
+
+@dataclass
+class DirectHub:
+    """The hub as one party reaches it. `deceive`: what a lying hub does to each message.
+    `down`: every call fails as an unreachable hub's does."""
+
+    service: HubService
+    caller: PartyId
+    deceive: Callable[[Incoming], Sequence[Incoming]] = lambda message: [message]
+    down: bool = False
+    stages: list[str] = field(default_factory=list)
+
+    def submit(self, entry: bytes, documents: Sequence[bytes]) -> Outcome:
+        self._reach()
+        return self.service.submit(self.caller, read_submission(entry, documents))
+
+    def inbox(self, *, after: int, wait_s: float) -> Sequence[Incoming]:
+        self._reach()
+        return [
+            changed
+            for found in self.service.inbox(self.caller, after=after)
+            for changed in self.deceive(Incoming(found.number, found.entry, found.documents))
+        ]
+
+    def party(self, party: PartyId) -> bytes:
+        self._reach()
+        return self.service.party(party)
+
+    def document(self, digest: Digest) -> bytes:
+        self._reach()
+        return self.service.document(digest)
+
+    def part(self, job: JobId, digest: Digest) -> bytes:
+        self._reach()
+        return self.service.part(self.caller, job, digest)
+
+    def chain(self) -> ChainHead:
+        self._reach()
+        return self.service.chain(self.caller)
+
+    def checkpoint(self) -> str:
+        self._reach()
+        return self.service.checkpoint()
+
+    def consistency(self, old: int, new: int) -> Sequence[bytes]:
+        self._reach()
+        return self.service.consistency(old, new)
+
+    def receipt(self, statement: Digest) -> str | None:
+        self._reach()
+        return self.service.receipt(statement)
+
+    def progress(self, job: JobId, stage: str, detail: str) -> None:
+        self._reach()
+        self.service.progress(self.caller, job, stage, detail)
+        self.stages.append(stage)
+
+    def _reach(self) -> None:
+        if self.down:
+            raise HubUnreachable("the test has taken the hub down")
+
+
+class NoSession:
+    """Links are not needed where the engine needs none."""
+
+    def tunnel_address(self, peer: PartyId) -> Endpoint:
+        return Endpoint("127.0.0.1", 9)
+
+    def egress(self) -> tuple[Egress, ...]:
+        return ()
+
+    def close(self) -> None:
+        return
+
+
+class NoLinks:
+    def open_session(
+        self,
+        *,
+        plan_digest: Digest,
+        job_id: JobId,
+        own: PeerAddress,
+        peers: Mapping[PartyId, PeerAddress],
+        engine_port: int,
+    ) -> NoSession:
+        return NoSession()
+
+
+@dataclass
+class Member:
+    """One party of the test's exchange."""
+
+    folder: PartyFolder
+    node: Node
+    hub: DirectHub
+
+    @property
+    def id(self) -> PartyId:
+        return self.node.identity.party
+
+    @property
+    def desk(self) -> Desk:
+        return Desk(self.node.store, self.hub, self.node.identity, ExchangeKey.generate)
+
+    @property
+    def negotiations(self) -> Party:
+        return Party(self.node.store, self.hub, self.node.identity)
+
+
+@dataclass
+class World:
+    """path: where every folder and database is. Reopen it with `again` after a crash."""
+
+    path: Path
+    clock: TestClock = field(default_factory=TestClock)
+    room: EngineRoom = field(default_factory=EngineRoom)
+    members: dict[str, Member] = field(default_factory=dict)
+    hub_url: str = ""
+
+    def __post_init__(self) -> None:
+        self.operator_folder = PartyFolder.create(
+            self.path / "hub", "Operator", [Role.OPERATOR], now=START
+        )
+        self.log_signer = SigningKey.generate()
+        self.witness = InProcessWitness(self.clock)
+        self.registrar = SigningKey.generate()
+        log_key = VerifierKey(ORIGIN, LOG_SIGNATURE, self.log_signer.public)
+        self.policy = Policy.parse(
+            f"log {log_key}\nwitness w {self.witness.key}\nquorum w\n".encode()
+        )
+        self.open_hub()
+        with self.store.transaction() as tx:
+            registration.register_operator(self.operator_folder.party, tx, self.operator)
+
+    def open_hub(self) -> None:
+        url = self.hub_url or f"sqlite:///{self.path}/hub.db"
+        engine = open_engine(url)
+        bring_up_to_date(engine, "hub")
+        self.store = SqlHubStore(engine, read_only(engine))
+        self.operator = Operator(
+            self.operator_folder.party.document.party,
+            self.operator_folder.signing,
+            self.clock,
+            SystemRandomness(),
+        )
+        self.service = HubService(self.store, self.operator)
+        self.keeping = LogKeeping(
+            ORIGIN, self.log_signer, SqlLogDatabase(engine), [self.witness], self.policy
+        )
+        for member in self.members.values():
+            member.hub.service = self.service
+
+    def join(self, name: str, *roles: Role) -> Member:
+        """A new participant, registered at the hub and vouched for by the registrar."""
+        folder = PartyFolder.create(self.path / name, name.title(), roles, now=START)
+        member = self.open_member(name, folder)
+        registering.register(folder.party, store=member.node.store, identity=member.node.identity)
+        self.members[name] = member
+        self.round()
+        return member
+
+    def open_member(self, name: str, folder: PartyFolder) -> Member:
+        """A node on this folder's keys and database, as after a start."""
+        engine = open_engine(f"sqlite:///{self.path / name}/node.db")
+        bring_up_to_date(engine, "node")
+        store = SqlNodeStore(engine, read_only(engine))
+        identity = Identity(
+            party=folder.party.document.party,
+            document=folder.party.digest,
+            signing=folder.signing,
+            sealing=folder.sealing,
+            operator=self.operator.party,
+            link_address="",
+            registrars=(self.registrar.public,),
+            clock=self.clock,
+            randomness=SystemRandomness(),
+        )
+        hub = DirectHub(self.service, identity.party)
+        workshop = Workshop(
+            engine=InProcessEngine(self.room),
+            links=NoLinks(),
+            open_source=_open_source,
+            free_port=lambda: 9,
+            memory_bytes=1 << 30,
+            certificate=folder.party.document.tls_certificate,
+            software="test",
+            lock=digest(b"test"),
+        )
+        watch = Watch(store, hub, identity, self.policy)
+        with store.transaction() as tx:
+            for trusted in (self.operator_folder, folder):
+                document = trusted.party.document
+                tx.trust(document.party, document.identity.fingerprint, START)
+                tx.add_party(trusted.party)
+        return Member(folder, Node(store, hub, identity, watch, workshop), hub)
+
+    def introduce(self) -> None:
+        """Everybody confirms everybody's fingerprint."""
+        for member in self.members.values():
+            with member.node.store.transaction() as tx:
+                for other in self.members.values():
+                    document = other.folder.party.document
+                    tx.trust(document.party, document.identity.fingerprint, START)
+
+    def round(self) -> bool:
+        """Every process does one step. Whether anything happened."""
+        happened = False
+        for member in self.members.values():
+            if not member.hub.down:
+                happened |= member.node.step(wait_s=0)
+        happened |= self.hub_step()
+        for member in self.members.values():
+            for run in list(member.node.runs.values()):
+                run.join(0.02)
+                happened = True  # it may have left a statement to send
+        return happened
+
+    def hub_step(self) -> bool:
+        happened = background.order(self.store, self.operator, self.keeping)
+        background.publish(self.operator, self.keeping)
+        return bool(background.move_jobs(self.store, self.operator)) or happened
+
+    def settle(self, rounds: int = 60) -> None:
+        """Go on until nothing happens any more."""
+        for _ in range(rounds):
+            if not self.round():
+                return
+        raise AssertionError("the exchange did not come to rest")
+
+    def fund(self, name: str, amount: int) -> None:
+        party = self.members[name].id
+        money = Money("TEST", Amount(amount))
+        self.service.fund(self.operator.party, party, money, key=f"fund-{name}")
+
+    def available(self, name: str) -> int:
+        return self.service.balance(self.members[name].id, "TEST").available.amount_minor
+
+
+CLINIC_ROWS = [
+    # person, sex, progression (one decimal place), the last one is not at the laboratory
+    *[(f"p{i:03d}", "f" if i % 2 else "m", f"{100 + i}.5") for i in range(40)],
+    ("only-clinic", "f", "10.0"),
+]
+LAB_ROWS = [
+    *[(f"p{i:03d}", f"{4 + (i % 4) * 0.5:.2f}") for i in range(40)],
+    ("only-lab", "9.00"),
+]
+
+
+@dataclass
+class Deal:
+    """A finalised deal between research, clinic and laboratory."""
+
+    world: World
+    deal: DealId
+    clinic_product: DataProduct
+    lab_product: DataProduct
+
+    def question(self, **changes: object) -> Question:
+        asked = {
+            "products": (self.clinic_product.id, self.lab_product.id),
+            "purpose": PURPOSE,
+            "join": Join.REVEALED,
+            "intersection": Intersection.RR22,
+            "group_by": (
+                AskedGroup(self.clinic_product.id, "sex"),
+                AskedGroup(self.lab_product.id, "s5", ("4.60", "5.10")),
+            ),
+            "measures": (AskedMeasure(self.clinic_product.id, "progression", Function.MEAN),),
+            "where": (),
+            "min_group": 5,
+            "run_seconds": 60,
+            **changes,
+        }
+        return Question(**asked)  # type: ignore[arg-type]
+
+    def submit(self, **changes: object) -> JobId:
+        desk = self.world.members["research"].desk
+        return desk.submit(desk.compile(self.deal, self.question(**changes)))
+
+    def approve_standing(self) -> None:
+        """Both holders admit this consumer's jobs without asking a person."""
+        for name, product in (("clinic", self.clinic_product), ("lab", self.lab_product)):
+            with self.world.members[name].node.store.transaction() as tx:
+                tx.add_standing(
+                    StandingApproval(
+                        product.id,
+                        (self.world.members["research"].id,),
+                        (PURPOSE,),
+                        5,
+                        100,
+                        START + timedelta(days=30),
+                    )
+                )
+
+
+def a_world(path: Path, **settings: object) -> World:
+    """Hub, clinic, laboratory, research company and regulator, all registered and introduced."""
+    world = World(path, **settings)  # type: ignore[arg-type]
+    world.join("clinic", Role.HOLDER)
+    world.join("lab", Role.HOLDER)
+    world.join("research", Role.CONSUMER)
+    world.join("regulator", Role.REGULATOR)
+    world.introduce()
+    world.settle()
+    return world
+
+
+def a_deal(world: World, *, runs: int = 5, price: int = 1000, funded: int = 10_000) -> Deal:
+    """Products listed, two agreements finalised, the consumer's account funded."""
+    clinic = _list(
+        world, "clinic", CLINIC_ROWS, ("person", "sex", "progression"), price, _clinic_columns()
+    )
+    lab = _list(world, "lab", LAB_ROWS, ("person", "s5"), price, _lab_columns())
+    world.settle()
+    deal = DealId.new(world.clock.now(), SystemRandomness())
+    for name, product, other in (("clinic", clinic, lab), ("lab", lab, clinic)):
+        negotiate(world, name, deal, terms_for(world, product, other, runs=runs))
+    if funded:
+        world.fund("research", funded)
+    world.settle()
+    return Deal(world, deal, clinic, lab)
+
+
+def terms_for(
+    world: World, product: DataProduct, other: DataProduct, *, runs: int = 5, **changes: object
+) -> Terms:
+    regulator = world.members["regulator"].folder.party
+    settings: dict[str, object] = {
+        "product_id": product.id,
+        "product": registering.product_digest(product),
+        "purposes": (PURPOSE,),
+        "joins": (Join.REVEALED,),
+        "combine_with": (other.id,),
+        "helper": None,
+        "min_group": 5,
+        "runs": runs,
+        "epsilon": Fraction(0),
+        "currency": product.currency,
+        "price_minor": product.price_minor,
+        "valid_from": START,
+        "valid_until": START + timedelta(days=30),
+        "regulator": regulator.document.party,
+        "regulator_document": regulator.digest,
+        **changes,
+    }
+    return Terms(**settings)  # type: ignore[arg-type]
+
+
+def negotiate(world: World, holder: str, deal: DealId, terms: Terms) -> Negotiation:
+    """Request, agree; verification and finalisation follow by themselves."""
+    consumer = world.members["research"]
+    begun = consumer.negotiations.request(deal, world.members[holder].id, terms)
+    world.settle()
+    world.members[holder].negotiations.agree(begun.id)
+    world.settle()
+    return begun
+
+
+def _list(
+    world: World,
+    name: str,
+    rows: Sequence[tuple[str, ...]],
+    header: tuple[str, ...],
+    price: int,
+    described: tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]],
+) -> DataProduct:
+    member = world.members[name]
+    path = world.path / name / "rows.csv"
+    path.write_text("\n".join(",".join(row) for row in [header, *rows]) + "\n")
+    columns, uses = described
+    product = DataProduct(
+        v=1,
+        id=ProductId.new(world.clock.now(), SystemRandomness()),
+        version=1,
+        holder=member.id,
+        holder_document=member.folder.party.digest,
+        name=f"{name} data",
+        description="test rows",
+        columns=columns,
+        key="person",
+        cap=1000,
+        rule=AnalysisRule(
+            uses=uses,
+            functions=(Function.COUNT, Function.SUM, Function.MEAN),
+            joins=(Join.REVEALED,),
+            min_group=5,
+            purposes=(PURPOSE,),
+        ),
+        currency="TEST",
+        price_minor=Amount(price),
+    )
+    registering.list_product(product, store=member.node.store, identity=member.node.identity)
+    with member.node.store.transaction() as tx:
+        tx.save_source(product.id, name, FileSource(str(path), FileFormat.CSV))
+    return product
+
+
+def _clinic_columns() -> tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]]:
+    columns = (
+        Column("person", ColumnType.TEXT, "invented person id"),
+        Column("sex", ColumnType.TEXT, "sex", categories=("f", "m")),
+        Column("progression", ColumnType.DECIMAL, "progression", decimals=1, low=0, high=10_000),
+    )
+    uses = {
+        "person": (Use.JOIN_KEY,),
+        "sex": (Use.GROUP_KEY, Use.FILTER),
+        "progression": (Use.AGGREGATE,),
+    }
+    return columns, uses
+
+
+def _lab_columns() -> tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]]:
+    columns = (
+        Column("person", ColumnType.TEXT, "invented person id"),
+        Column("s5", ColumnType.DECIMAL, "serum 5", decimals=2, low=0, high=1000),
+    )
+    return columns, {"person": (Use.JOIN_KEY,), "s5": (Use.GROUP_KEY,)}
+
+
+def _open_source(settings: object) -> DuckDBFileSource:
+    if not isinstance(settings, FileSource):
+        raise Malformed("source", "is not a file")
+    return DuckDBFileSource(settings)
+
+
+@contextmanager
+def down(member: Member) -> Iterator[None]:
+    member.hub.down = True
+    try:
+        yield
+    finally:
+        member.hub.down = False
