@@ -151,8 +151,10 @@ def alterations() -> Iterator[tuple[str, HttpRequest]]:
     )
 
 
-@pytest.mark.parametrize(("what", "request_"), list(alterations()), ids=lambda v: str(v)[:40])
-def test_an_altered_request_is_refused(what: str, request_: HttpRequest) -> None:
+@pytest.mark.parametrize(
+    "request_", [pytest.param(request, id=what) for what, request in alterations()]
+)
+def test_an_altered_request_is_refused(request_: HttpRequest) -> None:
     with pytest.raises(SignatureInvalid):
         a_verifier().verify(request_)
 
@@ -359,7 +361,7 @@ def test_a_true_signature_without_one_of_the_parameters_is_refused(parameter: st
         ("created", "-1", "Unix time"),
         ("created", "999999999999999", "Unix time"),
         ("keyid", '"clinic"', "keyid"),
-        ("keyid", f'"{CLINIC}/{CLINIC_KEY.public.key_id.upper()}x"', "keyid"),
+        ("keyid", f'"{CLINIC}/0123456789ABCDEF"', "keyid"),
         ("nonce", '"short"', "nonce"),
         ("nonce", '"AAAAAAAAAAAAAAAA!"', "nonce"),
     ],
