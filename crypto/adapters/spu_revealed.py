@@ -16,6 +16,7 @@ measured, and what must stay as it is:
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -171,13 +172,23 @@ def _connect(task: EngineTask) -> Any:
     for name, address in zip(("A", "B"), addresses, strict=True):
         desc.add_party(name, address)
     desc.connect_retry_interval_ms = CONNECT_RETRY_MS
-    desc.connect_retry_times = max(1, task.connect_timeout_ms // CONNECT_RETRY_MS)
+    desc.connect_retry_times = 1 + task.connect_timeout_ms // CONNECT_RETRY_MS
     desc.recv_timeout_ms = task.receive_timeout_ms
     desc.http_timeout_ms = task.receive_timeout_ms
-    try:
-        return libspu.link.create_brpc(desc, task.rank)
-    except RuntimeError as error:
-        raise EngineFailed(EngineFault.PEER, "the peer's engine could not be reached") from error
+    made: list[Any] = []
+
+    def connect() -> None:
+        with contextlib.suppress(RuntimeError):
+            made.append(libspu.link.create_brpc(desc, task.rank))
+
+    # One retry can last as long as one message may, so counting retries bounds nothing. A thread
+    # left behind dies with this process, which has nothing to do without a peer.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(task.connect_timeout_ms / 1000)
+    if not made:
+        raise EngineFailed(EngineFault.PEER, "the peer's engine could not be reached")
+    return made[0]
 
 
 def _require_same(link: Any, own: str, problem: str) -> None:

@@ -1,0 +1,195 @@
+"""SPU in child processes, where only real processes can tell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crypto.engine import EngineStage, EngineTask
+from crypto.errors import EngineFailed, EngineFault
+from crypto.joins.intersection import Intersection
+from crypto.joins.revealed import open_cells
+from exchange.node.adapters.process_engine import ProcessEngine
+from exchange.node.engine import EngineLimits
+from tests.fakes.tunnel import Tunnel
+from tests.fakes.two_sides import Sides, two_sides
+
+pytestmark = pytest.mark.engine
+
+LIMITS = EngineLimits(deadline_s=120, memory_bytes=3 * 2**30)
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Iterator[tuple[ProcessEngine, ProcessEngine]]:
+    both = (
+        ProcessEngine(tmp_path / "a", tmp_path / "logs"),
+        ProcessEngine(tmp_path / "b", tmp_path / "logs"),
+    )
+    yield both
+    for engine in both:
+        engine.close()
+    for party in "ab":
+        assert [path.name for path in (tmp_path / party).iterdir()] == ["lock"]
+
+
+@pytest.fixture
+def tasks() -> Iterator[Callable[[Sides], tuple[EngineTask, EngineTask]]]:
+    tunnels = (Tunnel(), Tunnel())
+
+    def make(sides: Sides) -> tuple[EngineTask, EngineTask]:
+        a = EngineTask(
+            job="job_1",
+            rank=0,
+            listen=tunnels[0].engine,
+            peer=tunnels[1].address,
+            intersection=Intersection.RR22,
+            layout=sides.layout,
+            zero_key=b"z" * 32,
+            connect_timeout_ms=20_000,
+            receive_timeout_ms=5_000,
+        )
+        return a, replace(a, rank=1, listen=tunnels[1].engine, peer=tunnels[0].address)
+
+    yield make
+    for tunnel in tunnels:
+        tunnel.close()
+
+
+def test_a_hundred_thousand_rows_are_exact(
+    engines: tuple[ProcessEngine, ProcessEngine],
+    tasks: Callable[[Sides], tuple[EngineTask, EngineTask]],
+) -> None:
+    sides = two_sides(120_000, overlap=100_001)  # two blocks, the second not full
+    a, b = tasks(sides)
+    runs = engines[0].start(a, sides.a, LIMITS), engines[1].start(b, sides.b, LIMITS)
+    outcome_a, outcome_b = (run.wait() for run in runs)
+    assert outcome_a.matched == 100_001
+    assert open_cells(sides.layout, outcome_a.share, outcome_b.share) == sides.truth
+    assert outcome_a.versions["spu"] == "0.9.5"
+    assert outcome_a.peak_rss_bytes < LIMITS.memory_bytes
+
+
+@pytest.mark.parametrize("when", [EngineStage.PSI, EngineStage.COMPUTE], ids=lambda s: s.value)
+def test_a_peer_killed_mid_run_fails_the_survivors_run_and_not_the_survivor(
+    engines: tuple[ProcessEngine, ProcessEngine],
+    tasks: Callable[[Sides], tuple[EngineTask, EngineTask]],
+    tmp_path: Path,
+    when: EngineStage,
+) -> None:
+    sides = two_sides(100_000)
+    a, b = tasks(sides)
+    survivor = engines[0].start(a, sides.a, LIMITS)
+    victim = engines[1].start(b, sides.b, LIMITS)
+
+    def kill(stage: EngineStage) -> None:
+        if stage is when:
+            for pid in children_in(tmp_path / "b"):
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(EngineFailed, match="SIGKILL"):
+        victim.wait(kill)
+    with pytest.raises(EngineFailed) as failed:
+        survivor.wait()
+    assert failed.value.fault in (EngineFault.PEER, EngineFault.CRASHED)
+
+    runs = engines[0].start(a, sides.a, LIMITS), engines[1].start(b, sides.b, LIMITS)
+    again = [run.wait() for run in runs]
+    assert open_cells(sides.layout, again[0].share, again[1].share) == sides.truth
+
+
+def test_an_engine_beyond_its_memory_is_ended(
+    engines: tuple[ProcessEngine, ProcessEngine],
+    tasks: Callable[[Sides], tuple[EngineTask, EngineTask]],
+) -> None:
+    sides = two_sides(20)
+    task, _ = tasks(sides)
+    with pytest.raises(EngineFailed, match="the limit is 100 MiB") as failed:
+        engines[0].start(task, sides.a, replace(LIMITS, memory_bytes=100 * 2**20)).wait()
+    assert failed.value.fault is EngineFault.MEMORY
+
+
+def test_an_engine_dies_with_its_node_and_the_next_start_wipes_what_it_held(
+    tmp_path: Path,
+) -> None:
+    program = f"""
+import time
+from pathlib import Path
+from exchange.node.adapters.process_engine import ProcessEngine
+ProcessEngine(Path({str(tmp_path / "runs")!r}), Path({str(tmp_path / "logs")!r})).warm()
+print("warm", flush=True)
+time.sleep(60)
+"""
+    node = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert node.stdout is not None
+    assert node.stdout.readline() == b"warm\n"
+    assert len(children_in(tmp_path / "runs")) == 1
+    node.kill()
+    node.wait()
+    node.stdout.close()
+    give_up = time.monotonic() + 10
+    while children_in(tmp_path / "runs"):
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    ProcessEngine(tmp_path / "runs", tmp_path / "logs").close()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lock"]
+
+
+def test_a_share_layout_that_is_not_the_known_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from crypto.adapters import spu_revealed
+
+    spu_revealed.check_layout()
+    right = spu_revealed._Party.take
+
+    def shifted(*arguments: object) -> object:
+        return right(*arguments) + 1  # type: ignore[arg-type]  # passed on as received
+
+    monkeypatch.setattr(spu_revealed._Party, "take", shifted)
+    with pytest.raises(EngineFailed, match="did not add up") as failed:
+        spu_revealed.check_layout()
+    assert failed.value.fault is EngineFault.LAYOUT
+    monkeypatch.setattr(spu_revealed, "SPU_VERSION", "0.9.6")
+    with pytest.raises(EngineFailed, match=r"not 0\.9\.6"):
+        spu_revealed.check_layout()
+
+
+def test_an_output_shared_as_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest forgery of an arithmetic share: a comparison returned as it is."""
+    import jax.numpy as jnp
+
+    from crypto.adapters import spu_revealed
+
+    monkeypatch.setattr(
+        spu_revealed,
+        "_gate",
+        lambda layout: (
+            lambda sums, one: jnp.resize(sums >= layout.min_group, layout.outputs).astype(jnp.int64)
+        ),
+    )
+    with pytest.raises(EngineFailed) as failed:
+        spu_revealed.check_layout()
+    assert "not an arithmetic share" in str(failed.value.__cause__)
+
+
+def children_in(folder: Path) -> list[int]:
+    """Processes that work in a run's folder below `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                where = (entry / "cwd").readlink()
+            except OSError:  # it ended, or is not ours
+                continue
+            if folder in where.parents:
+                found.append(int(entry.name))
+    return found
