@@ -4,8 +4,9 @@ Event ids are integers that grow, from 0. A reader that comes back sends the las
 `Last-Event-ID`; id 0 counts (it is falsy: compare with None). FastAPI writes the stream, with a
 comment every 15 seconds of silence so that proxies keep it open.
 
-A stream that is over says so with an event named `end`, without an id. One that merely stops, as
-when the server shuts down, says nothing, and the reader connects again.
+A stream that is over says so with an event named `end`, without an id. One that merely stops says
+nothing, and the reader connects again: the server is shutting down, or the stream failed (FastAPI
+ends a failed stream in good order, so that nothing else tells the two apart).
 
     @router.get("/v1/jobs/{job_id}/events", response_class=EventSourceResponse, ...)
     async def job_events(after: After, stopping: StoppingNow) -> AsyncIterator[ServerSentEvent]:
