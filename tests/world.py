@@ -297,7 +297,8 @@ class World:
         happened = False
         for member in self.members.values():
             if not member.hub.down:
-                happened |= member.node.step(wait_s=0)
+                happened |= bool(member.node.hear(wait_s=0))
+                happened |= member.node.work()
         happened |= self.hub_step()
         for member in self.members.values():
             for run in list(member.node.runs.values()):

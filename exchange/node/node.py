@@ -38,19 +38,18 @@ class Node:
         self.watch.require_not_restored()
         jobs.recover(self.store, self.identity)
 
-    def step(self, *, wait_s: float) -> bool:
-        """Send, hear, decide, run, open. Returns whether anything happened.
+    def hear(self, *, wait_s: float) -> int:
+        """Take in messages, waiting at the hub for one. Raises HubUnreachable: try again later."""
+        return inbox.fetch(self.store, self.hub, self.identity, wait_s=wait_s)
 
-        wait_s: how long to wait at the hub for a message. Raises HubUnreachable: try again later.
-        """
-        sent = outbox.send(self.store, self.hub, self.identity)
-        heard = inbox.fetch(self.store, self.hub, self.identity, wait_s=0 if sent else wait_s)
+    def work(self) -> bool:
+        """Decide, run, open, send. Returns whether anything happened. Raises HubUnreachable."""
         decided = jobs.decide(self.store, self.hub, self.identity, self.ephemeral)
         self._end_runs()
         begun = self._begin_runs()
         opened = receiving.open_released(self.store, self.hub, self.identity)
-        outbox.send(self.store, self.hub, self.identity)
-        return bool(sent or heard or decided or begun or opened)
+        sent = outbox.send(self.store, self.hub, self.identity)
+        return bool(sent or decided or begun or opened)
 
     def look(self) -> int:
         """Check the ledger for this party's own statements. Raises HubUnreachable."""
