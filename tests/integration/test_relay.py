@@ -253,6 +253,9 @@ async def test_only_so_many_connections_may_be_silent_at_once() -> None:
             await bench.connect()
         reader, _ = await bench.connect()
         assert await ended(reader)
+    async with a_relay(RelayLimits(strangers=1)) as bench:
+        for _ in range(3):  # who has said who it is, is no stranger
+            await bench.park(B, A)
 
 
 @within_a_loop
@@ -298,6 +301,17 @@ async def test_a_pair_that_passes_nothing_is_cut() -> None:
         parked, dialled = await bench.joined()
         assert await ended(parked[0]) and await ended(dialled[0])
         assert bench.relay.refusals() == {"idle": 1}
+
+
+@within_a_loop
+async def test_a_pair_lives_on_while_one_direction_passes_something() -> None:
+    async with a_relay(RelayLimits(idle_s=1.0)) as bench:
+        parked, dialled = await bench.joined()
+        for _ in range(6):
+            dialled[1].write(b"x")
+            assert await parked[0].readexactly(1) == b"x"
+            await asyncio.sleep(0.25)
+        assert bench.relay.refusals() == {}
 
 
 @within_a_loop

@@ -74,6 +74,14 @@ def test_two_parties_that_pinned_each_other_meet_in_tls_1_3(tmp_path: Path) -> N
     assert peer_certificate(other.tls) == a.certificate
 
 
+def test_no_ticket_lets_a_client_come_back_without_its_certificate(tmp_path: Path) -> None:
+    a, b = an_identity(tmp_path, "a"), an_identity(tmp_path, "b")
+    one, _ = shake_hands(client_context(a, b.certificate), server_context(b, [a.certificate]))
+    with pytest.raises(ssl.SSLWantReadError):
+        one.tls.read(1)
+    assert one.tls.session is not None and not one.tls.session.has_ticket
+
+
 def test_a_server_with_another_certificate_of_the_same_name_is_refused(tmp_path: Path) -> None:
     a, b = an_identity(tmp_path, "a"), an_identity(tmp_path, "b")
     impostor = an_identity(tmp_path, "b", "impostor")

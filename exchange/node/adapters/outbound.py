@@ -44,6 +44,8 @@ async def _ask(
     words = status.split(b" ", 2)
     if len(head) > _MAX_HEAD_BYTES or not words[0].startswith(b"HTTP/1.") or len(words) < 2:
         raise ProxyRefused(f"{proxy.endpoint} does not answer like an HTTP proxy")
+    shown = status[:80].decode("ascii", "replace")
+    if words[1].startswith(b"5"):  # so a proxy says that the address does not answer it
+        raise Unreachable(f"the proxy {proxy.endpoint} cannot reach {endpoint}: {shown}")
     if words[1] != b"200":
-        shown = status[:80].decode("ascii", "replace")
         raise ProxyRefused(f"the proxy {proxy.endpoint} refused a way to {endpoint}: {shown}")

@@ -33,6 +33,7 @@ from exchange.links.dial import DialRole, RelayDial, require_dialled, sign_dial
 from exchange.links.endpoint import Endpoint, Proxy
 from exchange.links.errors import (
     CannotListen,
+    DialRefusal,
     DialRefused,
     LinkError,
     NotRunning,
@@ -532,12 +533,7 @@ class _Session:
     ) -> None:
         """Find a way to the peer, then carry one connection of the own engine."""
         try:
-            async with asyncio.timeout(self._service.deadlines.setup_s):
-                tls, number = await self._find_way(peer, reader)
-        except TimeoutError:
-            late = Unreachable(f"{peer} took no stream in time")
-            self._service.refused(late, job=self.terms.job, peer=peer)
-            return
+            tls, number = await self._find_way(peer, reader)
         except LinkError as error:
             self._service.refused(error, job=self.terms.job, peer=peer)
             return
@@ -547,31 +543,45 @@ class _Session:
             tls.cut()
 
     async def _find_way(self, peer: PartyId, engine: asyncio.StreamReader) -> tuple[TlsStream, int]:
-        """Try until the peer takes the stream: it may open its session after this node."""
-        pause = _FIRST_PAUSE_S
-        while True:
-            number = next(self._numbers)
-            try:
-                tls = await self._reach(peer)
-                try:
-                    await tls.write_header(self._header(StreamRole.OPEN, peer, number))
-                    async with asyncio.timeout(
-                        self._service.deadlines.engine_s + self._service.deadlines.header_s
-                    ):
-                        require_accepted(await tls.read_exactly(1))
-                except BaseException:  # also when cancelled: nobody else knows of this socket
-                    tls.cut()
-                    raise
-                return tls, number
-            except StreamRefused as error:
-                if error.reason is not Refusal.UNKNOWN_SESSION:
-                    raise
-            except (Unreachable, DialRefused, OSError) as error:
-                _log.debug("no way yet: job=%s peer=%s: %s", self.terms.job, peer, error)
-            if engine.at_eof():
-                raise Unreachable("the engine gave up")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        """Try until the peer takes the stream: it may open its session after this node.
+
+        Raises what went wrong last when the time is up, and at once what time does not heal.
+        """
+        last: LinkError = Unreachable("nobody answered in time")
+        try:
+            async with asyncio.timeout(self._service.deadlines.setup_s):
+                pause = _FIRST_PAUSE_S
+                while True:
+                    try:
+                        return await self._offer(peer)
+                    except LinkError as error:
+                        if not _may_pass(error):
+                            raise
+                        last = error
+                    except OSError as error:
+                        last = Unreachable(f"the connection to {peer} broke: {error}")
+                        last.__cause__ = error
+                    _log.debug("no way yet: job=%s peer=%s: %s", self.terms.job, peer, last)
+                    if engine.at_eof():
+                        raise Unreachable("the engine gave up")
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_S)
+        except TimeoutError:
+            raise last from None
+
+    async def _offer(self, peer: PartyId) -> tuple[TlsStream, int]:
+        """One attempt: reach the peer, say the header, wait until its engine takes the stream."""
+        number = next(self._numbers)
+        deadlines = self._service.deadlines
+        tls = await self._reach(peer)
+        try:
+            await tls.write_header(self._header(StreamRole.OPEN, peer, number))
+            async with asyncio.timeout(deadlines.engine_s + deadlines.header_s):
+                require_accepted(await tls.read_exactly(1))
+        except BaseException:  # also when cancelled: nobody else knows of this socket
+            tls.cut()
+            raise
+        return tls, number
 
     async def _reach(self, peer: PartyId) -> TlsStream:
         address = self._peers[peer]
@@ -675,17 +685,13 @@ class _Session:
                 pause = _FIRST_PAUSE_S
                 self._spawn(self._deliver(tls, header), tls.cut)
                 continue
-            except (StreamRefused, PeerNotPinned, DialRefused, ProxyRefused) as error:
-                if not self._is_early(error):
+            except LinkError as error:
+                if not _may_pass(error):
                     self._service.refused(error, job=self.terms.job, peer=peer)
-            except (LinkError, OSError) as error:
+            except OSError as error:
                 _log.debug("not parked: job=%s peer=%s: %s", self.terms.job, peer, error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-    @staticmethod
-    def _is_early(error: LinkError) -> bool:
-        return isinstance(error, StreamRefused) and error.reason is Refusal.UNKNOWN_SESSION
 
     async def _wait_parked(self, peer: PartyId, way: Route) -> tuple[TlsStream, StreamHeader]:
         """Park one connection and wait, as long as it lives, for the peer to use it."""
@@ -718,8 +724,6 @@ class _Session:
 
     def _admit_parked(self, header: StreamHeader, peer: PartyId) -> None:
         self.terms.admit(header, self._peers[peer].certificate)
-        if header.sender != peer:
-            raise StreamRefused(Refusal.NOT_A_PARTY)
         if header.role is not StreamRole.OPEN:
             raise StreamRefused(Refusal.WRONG_ROLE)
         self._use(header)
@@ -762,6 +766,19 @@ class _Session:
             _log.info("stream cut: job=%s peer=%s: %s", self.terms.job, peer, group.exceptions[0])
         finally:
             counted.end(state)
+
+
+def _may_pass(error: LinkError) -> bool:
+    """Whether trying again may help: the other side, or the hub, may just be later than we."""
+    if isinstance(error, StreamRefused):
+        return error.reason is Refusal.UNKNOWN_SESSION
+    if isinstance(error, DialRefused):
+        return error.reason in (
+            DialRefusal.ABSENT,
+            DialRefusal.UNKNOWN_SESSION,
+            DialRefusal.TOO_MANY,
+        )
+    return isinstance(error, Unreachable)
 
 
 async def _pump_out(reader: asyncio.StreamReader, tls: TlsStream, counted: _Count) -> None:
