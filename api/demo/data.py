@@ -12,6 +12,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,10 +51,8 @@ def write_files(clinic: Path, laboratory: Path) -> tuple[int, int]:
         writer.writerow(CLINIC_COLUMNS)
         for patient, row, progression in zip(patients, values, target, strict=True):
             sex = "1" if row[1] == 1 else "2"
-            writer.writerow(
-                [patient, f"{row[0]:.0f}", sex, f"{row[2]:.1f}", f"{row[3]:.2f}"]
-                + [f"{progression:.0f}"]
-            )
+            age, bmi, pressure = f"{row[0]:.0f}", f"{row[2]:.1f}", f"{row[3]:.2f}"
+            writer.writerow([patient, age, sex, bmi, pressure, f"{progression:.0f}"])
     tested = sorted(generator.permutation(len(target))[MISSING_AT_LABORATORY:])
     others = generator.choice(len(target), size=ONLY_AT_LABORATORY, replace=False)
     rows = [(patients[i], *values[i, 4:10]) for i in tested]
@@ -80,7 +79,9 @@ def plaintext_answer(clinic: Path, laboratory: Path) -> tuple[PlainRow, ...]:
     import duckdb
 
     with duckdb.connect() as connection:
-        found = connection.execute(f"SELECT patient, s5 FROM '{laboratory}'").fetchall()
+        found = connection.execute(
+            "SELECT patient, s5 FROM read_parquet(?)", [str(laboratory)]
+        ).fetchall()
     s5 = {patient: Fraction(str(value)) for patient, value in found}
     cuts = [Fraction(cut) for cut in S5_CUTS]
     groups: dict[tuple[str, str], list[Fraction]] = {
@@ -98,7 +99,7 @@ def plaintext_answer(clinic: Path, laboratory: Path) -> tuple[PlainRow, ...]:
 
 def bands() -> Sequence[str]:
     edges = [f"< {S5_CUTS[0]}"]
-    edges += [f"{low} to < {high}" for low, high in zip(S5_CUTS, S5_CUTS[1:], strict=False)]
+    edges += [f"{low} to < {high}" for low, high in pairwise(S5_CUTS)]
     return [*edges, f">= {S5_CUTS[-1]}"]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -183,7 +182,7 @@ def _workshop(opened: Opened) -> tuple[Workshop | None, Callable[[], None]]:
     """Engine and links, for those who hold data; a consumer's node has neither."""
     if Role.HOLDER not in opened.folder.party.document.roles:
         return None, opened.close
-    from exchange.node.adapters.process_engine import ProcessEngine
+    from exchange.node.adapters.process_engine import ProcessEngine, free_port
     from exchange.node.adapters.tls_links import LinkService
 
     settings, identity, tls = opened.settings, opened.identity, opened.folder.tls
@@ -210,7 +209,7 @@ def _workshop(opened: Opened) -> tuple[Workshop | None, Callable[[], None]]:
         engine=engine,
         links=links,
         open_source=open_source,
-        free_port=_free_port,
+        free_port=free_port,
         memory_bytes=settings.engine_memory_mb << 20,
         certificate=tls.certificate,
         software="unseen 0.1.0",
@@ -300,10 +299,3 @@ def _say_ready(opened: Opened, settings: NodeSettings) -> None:
 
 def _endpoint(text: str | None) -> Endpoint | None:
     return Endpoint.parse(text) if text else None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

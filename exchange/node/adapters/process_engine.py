@@ -16,6 +16,7 @@ import re
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -318,6 +319,15 @@ class _Quiet:
             written = (line + b"\n")[: self._left]
             self._file.write(written)
             self._left -= len(written)
+
+
+def free_port() -> int:
+    """A loopback port for an engine to listen on. Another program may take it before the engine
+    does; the run then fails to connect, and may be asked for again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _claim(folder: Path) -> int:

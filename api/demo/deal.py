@@ -1,0 +1,181 @@
+"""What the demonstration's people list, agree on and ask: documents only, no processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Final
+
+from api.demo.data import MIN_GROUP, S5_CUTS
+from crypto.digest import Digest
+from crypto.identifiers import ProductId
+from crypto.joins.intersection import Intersection
+from crypto.ports import Randomness
+from crypto.record import Amount
+from exchange.query.question import AskedGroup, AskedMeasure, Question
+from exchange.terms.agreement import Terms
+from registry.party import SignedParty
+from registry.product import Column, ColumnType, DataProduct
+from registry.rule import AnalysisRule, Function, Join, Use
+
+PURPOSE: Final = "research"
+CURRENCY: Final = "TEST"
+CLINIC_PRICE: Final = 120_00
+LABORATORY_ASKS: Final = 95_00
+LABORATORY_LISTED: Final = 80_00
+
+
+def clinic_product(holder: SignedParty, now: datetime, randomness: Randomness) -> DataProduct:
+    columns = (
+        Column("patient", ColumnType.TEXT, "invented patient id, shared by both institutions"),
+        Column("age", ColumnType.INTEGER, "age", unit="years", low=0, high=120),
+        Column("sex", ColumnType.TEXT, "sex as the study codes it", categories=("1", "2")),
+        _decimal("bmi", "body mass index", "kg/m2", 1, 0, 1_000),
+        _decimal("bp", "average blood pressure", "mmHg", 2, 0, 300_00),
+        Column(
+            "progression",
+            ColumnType.INTEGER,
+            "disease progression one year after baseline",
+            low=0,
+            high=1_000,
+        ),
+    )
+    uses = {
+        "patient": (Use.JOIN_KEY,),
+        "sex": (Use.GROUP_KEY, Use.FILTER),
+        "age": (Use.FILTER,),
+        "bmi": (Use.AGGREGATE, Use.FILTER),
+        "bp": (Use.AGGREGATE,),
+        "progression": (Use.AGGREGATE,),
+    }
+    return _product(
+        holder,
+        now,
+        randomness,
+        name="Diabetes clinic: patients and progression",
+        description="Age, sex, BMI, blood pressure and disease progression of diabetes patients.",
+        columns=columns,
+        uses=uses,
+        price=CLINIC_PRICE,
+    )
+
+
+def laboratory_product(holder: SignedParty, now: datetime, randomness: Randomness) -> DataProduct:
+    meanings = {
+        "s1": "total serum cholesterol",
+        "s2": "low-density lipoproteins",
+        "s3": "high-density lipoproteins",
+        "s4": "total cholesterol over HDL",
+        "s5": "logarithm of serum triglycerides, possibly",
+        "s6": "blood sugar",
+    }
+    columns = (
+        Column("patient", ColumnType.TEXT, "invented patient id, shared by both institutions"),
+        *(_decimal(name, text, None, 4, 0, 1_000 * 10**4) for name, text in meanings.items()),
+    )
+    uses = {
+        "patient": (Use.JOIN_KEY,),
+        **dict.fromkeys(("s1", "s2", "s3", "s4", "s6"), (Use.AGGREGATE,)),
+        "s5": (Use.GROUP_KEY, Use.AGGREGATE),
+    }
+    return _product(
+        holder,
+        now,
+        randomness,
+        name="Serum laboratory: six blood measurements",
+        description="Cholesterol, lipoproteins, triglycerides and blood sugar of patients.",
+        columns=columns,
+        uses=uses,
+        price=LABORATORY_LISTED,
+    )
+
+
+def terms(
+    product: DataProduct,
+    digest: Digest,
+    *,
+    other: ProductId,
+    regulator: SignedParty,
+    now: datetime,
+) -> Terms:
+    return Terms(
+        product_id=product.id,
+        product=digest,
+        purposes=(PURPOSE,),
+        joins=(Join.REVEALED,),
+        combine_with=(other,),
+        helper=None,
+        min_group=MIN_GROUP,
+        runs=3,
+        epsilon=Fraction(0),
+        currency=CURRENCY,
+        price_minor=product.price_minor,
+        valid_from=now,
+        valid_until=now + timedelta(days=30),
+        regulator=regulator.document.party,
+        regulator_document=regulator.digest,
+    )
+
+
+def dearer(offered: Terms) -> Terms:
+    """The laboratory's counter-offer."""
+    return replace(offered, price_minor=Amount(LABORATORY_ASKS))
+
+
+def question(clinic: ProductId, laboratory: ProductId) -> Question:
+    """Mean progression and patient count by sex and by band of serum s5, groups of at least 10."""
+    return Question(
+        products=(clinic, laboratory),
+        purpose=PURPOSE,
+        join=Join.REVEALED,
+        intersection=Intersection.RR22,
+        group_by=(AskedGroup(clinic, "sex"), AskedGroup(laboratory, "s5", S5_CUTS)),
+        measures=(AskedMeasure(clinic, "progression", Function.MEAN),),
+        where=(),
+        min_group=MIN_GROUP,
+        run_seconds=60,
+    )
+
+
+def _decimal(
+    name: str, meaning: str, unit: str | None, decimals: int, low: int, high: int
+) -> Column:
+    return Column(
+        name, ColumnType.DECIMAL, meaning, unit=unit, decimals=decimals, low=low, high=high
+    )
+
+
+def _product(
+    holder: SignedParty,
+    now: datetime,
+    randomness: Randomness,
+    *,
+    name: str,
+    description: str,
+    columns: tuple[Column, ...],
+    uses: Mapping[str, tuple[Use, ...]],
+    price: int,
+) -> DataProduct:
+    return DataProduct(
+        v=1,
+        id=ProductId.new(now, randomness),
+        version=1,
+        holder=holder.document.party,
+        holder_document=holder.digest,
+        name=name,
+        description=description,
+        columns=columns,
+        key="patient",
+        cap=1_000,
+        rule=AnalysisRule(
+            uses=uses,
+            functions=(Function.COUNT, Function.SUM, Function.MEAN),
+            joins=(Join.REVEALED,),
+            min_group=MIN_GROUP,
+            purposes=(PURPOSE,),
+        ),
+        currency=CURRENCY,
+        price_minor=Amount(price),
+    )
