@@ -194,10 +194,10 @@ class Transport:
         while True:
             try:
                 for event in self._stream(path, last):
-                    failures = 0
                     if event is None:
                         return
                     if last is None or event.id > last:
+                        failures = 0
                         last = event.id
                         yield event
                 failures += 1  # closed in good order, before its end: the hub is stopping

@@ -66,6 +66,7 @@ class Hub:
         self.events: list[Event] = []
         self.over = True
         self.cut_after: int | None = None  # how many events a stream gives before it breaks off
+        self.deaf_until = 0  # how many times Last-Event-ID is ignored
         self.resumed_from: list[int | None] = []
 
     def app(self, *authorities: str) -> FastAPI:
@@ -98,6 +99,10 @@ class Hub:
             caller: SignedBy, after: After, stopping: StoppingNow
         ) -> AsyncIterator[ServerSentEvent]:
             self.resumed_from.append(after)
+            if len(self.resumed_from) > 20:
+                raise RuntimeError("a client that comes back for ever")
+            if len(self.resumed_from) <= self.deaf_until:
+                after = None
             given = 0
             async for event in follow(self._read, after=after, stopping=stopping, poll_s=0.01):
                 if given == self.cut_after:
@@ -405,6 +410,21 @@ def test_a_stream_that_breaks_off_is_resumed_without_loss_or_repetition(
     found = [(event.id, event.kind, event.data) for event in transport.events("/events")]
     assert found == [(n, "stage", {"n": n}) for n in range(5)]
     assert hub.resumed_from == [None, 0, 1, 2, 3, 4]
+
+
+def test_an_event_given_again_is_not_passed_on_again(transport: Transport, hub: Hub) -> None:
+    hub.events = some_events(3)
+    hub.cut_after = 2
+    hub.deaf_until = 3
+    assert [event.id for event in transport.events("/events")] == [0, 1, 2]
+
+
+def test_a_hub_that_only_repeats_itself_is_given_up(transport: Transport, hub: Hub) -> None:
+    hub.events = some_events(3)
+    hub.cut_after = 2
+    hub.deaf_until = 100
+    with pytest.raises(Unreachable, match="keeps closing"):
+        list(transport.events("/events"))
 
 
 def test_a_stream_can_be_taken_up_where_an_earlier_process_left_it(
