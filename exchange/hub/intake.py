@@ -24,8 +24,13 @@ from pricing.errors import PricingError
 from registry.errors import RegistryError
 from registry.party import read_party
 
-# A statement's time must be near its arrival, or the ledger could not show when it was made.
+# A statement's time must be near its arrival, or the ledger could not show when it was made. One
+# from the future waits at its sender until its time has come. One from the past, back-dated or
+# kept by a node that could not reach the hub, is logged without effect: refusing it would break
+# its actor's chain for good, for it never becomes younger and every later statement names it.
 CLOCK_TOLERANCE: Final = timedelta(minutes=10)
+# Vouched for by the identity key, ordered by their own numbers, and needed to read what follows.
+KEY_CHANGES: Final = ("party.registered", "party.updated")
 
 Handler = Callable[[Submission, HubTransaction, Operator], None]
 
@@ -64,24 +69,31 @@ def receive(
             return known
         verify_statement(signed, _signing_key(submission, tx))
         _require_follows(signed, head)
-        skew = abs(operator.clock.now() - signed.statement.time)
-        if skew > CLOCK_TOLERANCE:
-            raise Malformed("time", f"is {skew} from the hub's clock; set this machine's clock")
+        age = operator.clock.now() - signed.statement.time
+        if age < -CLOCK_TOLERANCE:
+            raise Malformed("time", f"is {-age} after the hub's clock; set this machine's clock")
         chains.append(signed, tx)  # first, so that what the hub does about it comes after it
         for name, data in submission.documents.items():
             tx.add_document(name, data)
         applied = Outcome(signed.digest, True, "")
         tx.save_outcome(applied, of=signed.statement)
-        outcome = _apply(handler, submission, tx, operator)
+        outcome = _apply(handler, submission, age, tx, operator)
         if outcome != applied:
             tx.save_outcome(outcome, of=signed.statement)
         return outcome
 
 
 def _apply(
-    handler: Handler, submission: Submission, tx: HubTransaction, operator: Operator
+    handler: Handler,
+    submission: Submission,
+    age: timedelta,
+    tx: HubTransaction,
+    operator: Operator,
 ) -> Outcome:
     name = submission.signed.digest
+    if age > CLOCK_TOLERANCE and submission.signed.statement.type not in KEY_CHANGES:
+        words = f"time: the statement says it was made {age} ago, which is too late to take effect"
+        return Outcome(name, False, words)
     try:
         with tx.savepoint():
             handler(submission, tx, operator)
@@ -112,7 +124,7 @@ def _signing_key(submission: Submission, tx: HubTransaction) -> PublicKey:
     can be replaced without using it.
     """
     statement = submission.signed.statement
-    if statement.type in ("party.registered", "party.updated"):
+    if statement.type in KEY_CHANGES:
         if len(statement.outputs) != 1:
             raise Malformed("outputs", "must name exactly the party document")
         document = read_party(submission.document(statement.outputs[0])).document
