@@ -119,6 +119,8 @@ def refuse(submission: Submission, tx: HubTransaction, operator: Operator) -> No
 def start(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     job = _job_of_holder(submission, tx)
     actor = submission.signed.statement.actor
+    if actor in job.started:
+        raise NotYours(f"{actor} has started {job.id} already")
     started = replace(job, started={**job.started, actor: submission.signed.digest})
     if job.state is JobState.RUNNING:
         _save(started, tx, operator, was=job.state)
@@ -135,6 +137,8 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
     if job.state is not JobState.RUNNING or statement.actor not in job.started:
         jobs.advance(job.id, job.state, JobEvent.SEAL)
         raise PlanRefused("order", f"{statement.actor} has not started {job.id}")
+    if statement.actor in job.sealed:
+        raise NotYours(f"{statement.actor} has sealed its part of {job.id} already")
     if not statement.outputs:
         raise Malformed("outputs", "must name the sealed part")
     for output in statement.outputs:
