@@ -43,6 +43,8 @@ def fetch(store: NodeStore, hub: Hub, identity: Identity, *, wait_s: float) -> i
     for message in messages:
         if message.number <= after:
             continue
+        if message.number != after + 1:
+            _miss(after + 1, message.number, store, identity)
         hear(message, store, hub, identity)
         after = message.number
     return len(messages)
@@ -69,3 +71,10 @@ def hear(message: Incoming, store: NodeStore, hub: Hub, identity: Identity) -> N
             words = f"message {message.number}: {error}"
             tx.add_alarm(Alarm(type(error).__name__, words, identity.clock.now()))
         tx.set_remark("inbox", str(message.number))
+
+
+def _miss(first: int, found: int, store: NodeStore, identity: Identity) -> None:
+    """The hub numbers each party's messages without gaps: what is jumped over was left out."""
+    words = f"the hub jumped from message {first - 1} to {found}: it left out what is between"
+    with store.transaction() as tx:
+        tx.add_alarm(Alarm("MessagesMissing", words, identity.clock.now()))

@@ -16,13 +16,21 @@ from crypto.envelope import Envelope
 from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import DealId, JobId, PartyId, ProductId
 from crypto.keys import ExchangeKey, PublicKey
+from crypto.statement import SignedStatement
 from exchange import evidence, jobs
-from exchange.errors import NotYours, PlanRefused, QuestionRefused, UnknownSubject
+from exchange.errors import (
+    ExchangeError,
+    HubUnreachable,
+    NotYours,
+    PlanRefused,
+    QuestionRefused,
+    UnknownSubject,
+)
 from exchange.jobs import JobEvent, JobState
 from exchange.node import admission, outbox, products, trust
 from exchange.node.admission import View
 from exchange.node.model import Decision, Identity, NodeJob
-from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
 from exchange.query import plan as plans
 from exchange.query.plan import Plan
 from exchange.query.question import Footing, Question, compile_question
@@ -91,6 +99,8 @@ class Desk:
         envelope = plans.sign_plan(plan, self.identity.signing)
         digest = envelope.payload_digest
         with self.store.transaction() as tx:
+            if tx.job(plan.job) is not None:
+                raise PlanRefused("job", f"{plan.job} was submitted before; compile a new plan")
             act = evidence.submitted(
                 plan.job, plan.deal, plan=digest, agreements=[s.agreement for s in plan.sides]
             )
@@ -99,15 +109,15 @@ class Desk:
         return plan.job
 
     def cancel(self, number: JobId) -> None:
-        """As consumer, withdraw a job that has not started."""
+        """As consumer, ask to withdraw a job that has not started. It is cancelled once the hub
+        says so: a holder may be faster, and then the result is paid for and must be opened."""
         with self.store.transaction() as tx:
             job = _load(number, tx)
             if job.consumer != self.identity.party:
                 raise NotYours(f"{number} is not this party's job")
-            state = jobs.advance(number, job.state, JobEvent.CANCEL)
+            jobs.advance(number, job.state, JobEvent.CANCEL)
             act = evidence.cancelled(number, plan=job.plan, after=[job.submitted])
             outbox.say(act, [], tx=tx, identity=self.identity)
-            tx.save_job(at(job, state, self.identity, reason="cancelled"))
 
     def approve(self, number: JobId) -> None:
         """As holder, admit a waiting job. Checks everything again; raises PlanRefused."""
@@ -154,7 +164,9 @@ def decide(
                 continue  # the desk was faster
             try:
                 plan, view = _examine(job, tx, hub, identity)
-            except (PlanRefused, CryptoError, RegistryError) as error:
+            except HubUnreachable:
+                raise  # nothing was decided: the job waits
+            except (ExchangeError, CryptoError, RegistryError) as error:
                 constraint = getattr(error, "constraint", type(error).__name__)
                 _refuse(job, constraint, str(error), tx, identity)
                 answered += 1
@@ -174,14 +186,21 @@ def decide(
 
 
 def ready_to_start(store: NodeStore, identity: Identity) -> Sequence[JobId]:
-    """Jobs that this holder and every other one have admitted, and that have not begun here."""
+    """Jobs that this holder and every other one have admitted, and that have not begun here.
+
+    The hub must have taken in this holder's own admission, or it would run alone; and after
+    `run_by` nobody starts, whatever the hub has not said yet.
+    """
+    now = identity.clock.now()
     with store.reading() as tx:
         return [
             job.id
             for job in tx.jobs()
             if job.state is JobState.ADMITTED
             and job.decision is Decision.ADMITTED
-            and identity.party in job.admissions
+            and now < job.run_by
+            and (said := tx.sent(job.admissions[identity.party])) is not None
+            and said.applied
         ]
 
 
@@ -228,6 +247,26 @@ def recover(store: NodeStore, identity: Identity) -> int:
     return len(lost)
 
 
+def heed_answer(
+    signed: SignedStatement, answer: Answer, tx: NodeTransaction, identity: Identity
+) -> None:
+    """What the hub's answer to a statement of this party's own means for the job it is about.
+
+    Only two answers are news here: that a submission was not accepted, for then nobody else will
+    ever speak of the job, and that a cancellation was, for it is not sent back to its sender.
+    """
+    statement = signed.statement
+    if statement.type not in ("job.submitted", "job.cancelled"):
+        return
+    job = _load(JobId.parse(statement.subject, where="subject"), tx)
+    if job.state in jobs.FINAL:
+        return
+    if statement.type == "job.cancelled" and answer.applied:
+        tx.save_job(at(job, JobState.CANCELLED, identity, reason="cancelled"))
+    if job.submitted == signed.digest and not answer.applied:
+        tx.save_job(at(job, JobState.REFUSED, identity, reason=answer.reason))
+
+
 def plan_of(job: NodeJob, tx: NodeTransaction) -> Plan:
     return plans.read_plan(Envelope.from_bytes(tx.document(job.plan)))
 
@@ -258,7 +297,7 @@ def hear_held(submission: Submission, tx: NodeTransaction, hub: Hub, identity: I
     statement = submission.signed.statement
     _require_operator(submission, identity)
     job = _load(JobId.parse(statement.subject, where="subject"), tx)
-    if job.submitted not in statement.after:
+    if job.submitted not in statement.after or job.plan not in statement.inputs:
         raise PlanRefused("held", "the statement is not about this submission")
     if job.held is None:
         tx.save_job(replace(job, held=submission.signed.digest))
@@ -322,11 +361,30 @@ def hear_ended(submission: Submission, tx: NodeTransaction, hub: Hub, identity: 
     }
     if statement.actor not in allowed[who] or job.plan not in statement.inputs:
         raise NotYours(f"{statement.actor} cannot end {job.id} so")
-    if job.state in jobs.FINAL or job.state is JobState.SEALED:
+    # For the consumer SEALED means that every holder has sealed: nothing can fail any more. A
+    # holder is SEALED once its own part is, and the other part may still fail.
+    if job.state in jobs.FINAL or (job.state is JobState.SEALED and identity.party == job.consumer):
         return
+    if job.decision is Decision.ADMITTED and job.state in (JobState.REQUESTED, JobState.ADMITTED):
+        _return_run(plan, tx, identity)
     tx.forget_secret(job.id)
     reason = statement.body.get("problem", statement.type)
     tx.save_job(at(job, ends, identity, reason=reason))
+
+
+def _return_run(plan: Plan, tx: NodeTransaction, identity: Identity) -> None:
+    """Give back what admission counted. Only before this node has begun: no message has left it,
+    so nothing was learned, whatever others say of the job's end."""
+    side = plan.side_of(identity.party)
+    held = tx.agreement(side.agreement) if side is not None else None
+    if held is not None:
+        tx.save_agreement(
+            replace(
+                held,
+                runs_used=held.runs_used - 1,
+                epsilon_used=held.epsilon_used - plan.epsilon,
+            )
+        )
 
 
 _ENDINGS: Final = {

@@ -100,6 +100,10 @@ class Party:
             now = self.identity.clock.now()
             consumer = trust.current(known.consumer, tx=tx, hub=self.hub, identity=self.identity)
             _require_known_regulator(proposal.terms, tx, self.hub, self.identity)
+            product = products.by_digest(proposal.terms.product, tx=tx, hub=self.hub)
+            if (product.id, product.holder) != (proposal.terms.product_id, self.identity.party):
+                raise TermsRefused("product", "is not a product of this party")
+            agreements.require_within_product(proposal.terms, product)
             agreement = Agreement(
                 v=1,
                 id=AgreementId.new(now, self.identity.randomness),
@@ -176,6 +180,12 @@ def hear(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identi
             state = table.next_state(number, None, event, fresh.side_of(statement.actor))
             known = replace(fresh, state=state)
         else:
+            if (proposal.deal, proposal.consumer, proposal.holder) != (
+                known.deal,
+                known.consumer,
+                known.holder,
+            ):
+                raise TermsRefused("parties", "differ from those who began this negotiation")
             known = table.advance(known, event, statement.actor, proposal=digest)
     elif known is None:
         raise UnknownSubject(statement.subject)

@@ -48,7 +48,7 @@ class Node:
         self._end_runs()
         begun = self._begin_runs()
         opened = receiving.open_released(self.store, self.hub, self.identity)
-        sent = outbox.send(self.store, self.hub, self.identity)
+        sent = outbox.send(self.store, self.hub, self.identity, jobs.heed_answer)
         return bool(sent or decided or begun or opened)
 
     def look(self) -> int:

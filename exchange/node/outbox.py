@@ -7,15 +7,18 @@ it. The hub recognises a repetition by its digest, so sending twice has one effe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from crypto.digest import Digest
-from crypto.statement import Act, sign_statement
+from crypto.statement import Act, SignedStatement, read_statement, sign_statement
 from exchange.node.model import Identity
-from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
 from exchange.submission import document_digest
 
-BATCH = 16
+BATCH: Final = 16
+
+Heed = Callable[[SignedStatement, Answer, NodeTransaction, Identity], None]
 
 
 def say(act: Act, documents: Sequence[bytes], *, tx: NodeTransaction, identity: Identity) -> Digest:
@@ -34,9 +37,10 @@ def say(act: Act, documents: Sequence[bytes], *, tx: NodeTransaction, identity: 
     return signed.digest
 
 
-def send(store: NodeStore, hub: Hub, identity: Identity) -> int:
+def send(store: NodeStore, hub: Hub, identity: Identity, heed: Heed) -> int:
     """Send what waits, in order, and note each answer. Returns how many were sent.
 
+    heed: what an answer changes beside the note, in the same transaction.
     Raises HubUnreachable when the hub cannot be reached, leaving the rest for later, and what
     `Hub.submit` raises when the hub does not take a statement: the chain stops there until a
     person has looked, because every later statement names this one.
@@ -52,4 +56,5 @@ def send(store: NodeStore, hub: Hub, identity: Identity) -> int:
                 reason=answer.reason,
                 at=identity.clock.now(),
             )
+            heed(read_statement(item.entry), answer, tx, identity)
     return len(waiting)

@@ -11,15 +11,18 @@ from dataclasses import replace
 
 from crypto import record, sealing
 from crypto.digest import digest
-from crypto.errors import CannotOpen, Malformed
+from crypto.errors import CryptoError
 from crypto.identifiers import JobId, PartyId
+from crypto.keys import ExchangeKey
 from exchange import evidence, openings
-from exchange.errors import EvidenceMissing, UnknownSubject
+from exchange.errors import EvidenceMissing, ExchangeError, HubUnreachable, UnknownSubject
 from exchange.jobs import JobState
 from exchange.node import jobs, outbox, products
 from exchange.node.model import Alarm, Identity, NodeJob
 from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.query.plan import Plan
 from exchange.results import Answer, read_parts
+from registry.errors import RegistryError
 
 
 def open_released(store: NodeStore, hub: Hub, identity: Identity) -> Sequence[JobId]:
@@ -45,7 +48,9 @@ def open_released(store: NodeStore, hub: Hub, identity: Identity) -> Sequence[Jo
                 with tx.savepoint():
                     _open(job, tx, hub, identity)
                 opened.append(number)
-            except (CannotOpen, Malformed, EvidenceMissing) as error:
+            except HubUnreachable:
+                raise
+            except (CryptoError, ExchangeError, RegistryError) as error:
                 words = f"the result of {number} cannot be opened: {error}"
                 tx.add_alarm(Alarm("ResultRefused", words, identity.clock.now()))
                 tx.set_remark(_remark(number), "refused")
@@ -66,6 +71,7 @@ def answer(number: JobId, store: NodeStore) -> Answer:
 
 def _open(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
     plan = jobs.plan_of(job, tx)
+    key = _receiving_key(plan, tx, identity)
     parts: dict[PartyId, bytes] = {}
     for side in plan.sides:
         named = job.parts.get(side.holder)
@@ -75,7 +81,7 @@ def _open(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> No
         if digest(sealed) != named:
             raise EvidenceMissing(f"the hub's bytes are not what {side.holder} signed for")
         context = openings.result_context(job.plan, side.holder)
-        parts[side.holder] = sealing.open_sealed(sealed, identity.sealing, context=context)
+        parts[side.holder] = sealing.open_sealed(sealed, key, context=context)
     known = [products.by_digest(side.product, tx=tx, hub=hub) for side in plan.sides]
     found = read_parts(plan, job.plan, parts, known)
     tx.set_remark(_remark(job.id), record.to_bytes(found).decode())
@@ -86,6 +92,20 @@ def _open(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> No
         results=[job.parts[side.holder] for side in plan.sides],
     )
     outbox.say(act, [], tx=tx, identity=identity)
+
+
+def _receiving_key(plan: Plan, tx: NodeTransaction, identity: Identity) -> ExchangeKey:
+    """The key of the document that the plan names: this party may have rotated its keys since."""
+    named = tx.party(plan.receivers[0].document)
+    if named is None or named.document.party != identity.party:
+        raise EvidenceMissing("the plan names another receiver than this party")
+    key = identity.sealing.get(str(named.document.sealing))
+    if key is None:
+        raise CannotOpen(
+            f"this folder no longer has sealing key {named.document.sealing.key_id}; restore "
+            f"retired/{named.document.seq} from a backup"
+        )
+    return key
 
 
 def _remark(number: JobId) -> str:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from crypto.statement import read_statement
+from crypto.statement import ChainHead, read_statement
 from exchange import evidence
 from exchange.errors import EvidenceMissing, RestoredBackup
 from exchange.node import outbox
 from exchange.node.model import Alarm, Identity, Sent
 from exchange.node.ports import Hub, NodeStore
 from ledger.errors import LedgerError
+from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.merkle import verify_consistency
 from ledger.verify.policy import NO_QUORUM, CheckedCheckpoint, Policy
 from ledger.verify.proof import Proof, verify_proof
@@ -41,15 +42,17 @@ class Watch:
 
     def require_not_restored(self) -> None:
         """At start. Raises RestoredBackup, or EvidenceMissing if the hub knows another chain."""
+        theirs = self.hub.chain()
         with self.store.reading() as tx:
             own = tx.head()
-        theirs = self.hub.chain()
         if theirs.next_seq > own.next_seq:
             raise RestoredBackup(
                 f"the ledger holds {theirs.next_seq} statements of this party and this node knows "
                 f"{own.next_seq}: it was restored from an old backup. Its counts of runs and "
                 "epsilon are old too. Restore a newer backup, or rotate this party's identity"
             )
+        with self.store.reading() as tx:
+            _require_kept(tx.taken_in(), theirs)
         if theirs.next_seq == 0:
             return
         with self.store.reading() as tx:
@@ -64,12 +67,20 @@ class Watch:
 
         Raises HubUnreachable. What does not hold becomes an alarm, in the ledger and here.
         """
+        with self.store.reading() as tx:
+            taken_in = tx.taken_in()  # before asking: what is sent meanwhile is not missed
+        try:
+            _require_kept(taken_in, self.hub.chain())
+        except EvidenceMissing as error:
+            self._alarm("StatementMissing", str(error))
         self._follow()
         with self.store.reading() as tx:
             waiting = tx.unproven(BATCH)
-        return sum(self._prove(sent) for sent in waiting)
+        tied: set[bytes] = set()
+        return sum(self._prove(sent, tied) for sent in waiting)
 
-    def _prove(self, sent: Sent) -> bool:
+    def _prove(self, sent: Sent, tied: set[bytes]) -> bool:
+        """tied: heads known to lie in the history that this node follows."""
         text = self.hub.receipt(sent.digest)
         if text is None:
             if self.identity.clock.now() - sent.sent_at > PATIENCE:
@@ -80,8 +91,12 @@ class Watch:
                 )
             return False
         try:
-            verify_proof(Proof.parse(text), sent.entry, self._any_head)
-        except LedgerError as error:
+            proof = Proof.parse(text)
+            head = verify_proof(proof, sent.entry, self._any_head).checkpoint
+            if proof.checkpoint not in tied:
+                self._require_same_history(head)
+                tied.add(proof.checkpoint)
+        except (LedgerError, EvidenceMissing) as error:
             self._alarm("ProofRefused", f"the hub's proof for {sent.digest}: {error}")
             return False
         with self.store.transaction() as tx:
@@ -110,6 +125,18 @@ class Watch:
         with self.store.transaction() as tx:
             tx.set_remark(_CHECKPOINT, text)
 
+    def _require_same_history(self, head: Checkpoint) -> None:
+        """A proof's head must be a past or later state of the log that `_follow` follows: else
+        the log could keep one history for proofs and another for everybody to see."""
+        with self.store.reading() as tx:
+            followed = tx.remark(_CHECKPOINT)
+        if followed is None:
+            raise EvidenceMissing("the hub proves a statement and shows no head")
+        seen = self._checked(followed).checkpoint
+        old, new = (head, seen) if head.size <= seen.size else (seen, head)
+        hashes = self.hub.consistency(old.size, new.size)
+        verify_consistency(old.size, old.root, new.size, new.root, hashes)
+
     def _checked(self, text: str) -> CheckedCheckpoint:
         return self._any_head.check(text.encode())
 
@@ -122,3 +149,14 @@ class Watch:
             if tx.add_alarm(Alarm(kind, words, self.identity.clock.now())):
                 act = evidence.alarmed(self.identity.party, kind=kind, words=words)
                 outbox.say(act, [], tx=tx, identity=self.identity)
+
+
+def _require_kept(taken_in: int, theirs: ChainHead) -> None:
+    """Raises EvidenceMissing if the hub knows fewer statements of this party than the `taken_in`
+    that it has answered for: it was restored from an old backup, or it leaves them out."""
+    if theirs.next_seq < taken_in:
+        raise EvidenceMissing(
+            f"the hub took in {taken_in} statements of this party and now knows {theirs.next_seq}: "
+            "it lost records, or leaves them out. Keep this node's records and tell the operator "
+            "and the regulator"
+        )

@@ -9,7 +9,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Final
 
-from sqlalchemy import BigInteger, Engine, Integer
+from sqlalchemy import BigInteger, ColumnElement, Engine, Integer, func, func
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crypto import record
@@ -21,6 +21,7 @@ from crypto.statement import ChainHead, SignedStatement
 from exchange.errors import UnknownSubject
 from exchange.node.model import (
     Alarm,
+    Backlog,
     EgressRecord,
     NodeAgreement,
     NodeJob,
@@ -208,6 +209,14 @@ class SqlNodeTransaction:
             raise UnknownSubject(f"statement {number}")
         row.sent_at, row.applied, row.reason = record.encode_time(at), applied, reason
 
+    def taken_in(self) -> int:
+        last = self._session.exec(
+            select(func.max(NodeStatementRow.number)).where(
+                col(NodeStatementRow.sent_at).is_not(None)
+            )
+        ).one()
+        return 0 if last is None else last + 1
+
     def unproven(self, limit: int) -> Sequence[Sent]:
         rows = self._session.exec(
             select(NodeStatementRow)
@@ -230,6 +239,39 @@ class SqlNodeTransaction:
     def entry(self, number: int) -> bytes | None:
         row = self._session.get(NodeStatementRow, number)
         return None if row is None else row.entry
+
+    def last_said(self, kind: str, subject: str) -> Digest | None:
+        name = self._session.exec(
+            select(NodeStatementRow.digest)
+            .where(NodeStatementRow.subject == subject, NodeStatementRow.kind == kind)
+            .order_by(col(NodeStatementRow.number).desc())
+            .limit(1)
+        ).first()
+        return None if name is None else Digest.parse(name)
+
+    def backlog(self) -> Backlog:
+        sent = col(NodeStatementRow.sent_at)
+
+        def count(*conditions: ColumnElement[bool]) -> int:
+            rows = select(func.count()).select_from(NodeStatementRow).where(*conditions)
+            return self._session.exec(rows).one()
+
+        return Backlog(
+            unsent=count(sent.is_(None)),
+            unproven=count(sent.is_not(None), col(NodeStatementRow.proven).is_(False)),
+        )
+
+    def not_applied(self, limit: int) -> Sequence[Sent]:
+        rows = self._session.exec(
+            select(NodeStatementRow)
+            .where(
+                col(NodeStatementRow.sent_at).is_not(None),
+                col(NodeStatementRow.applied).is_(False),
+            )
+            .order_by(col(NodeStatementRow.number).desc())
+            .limit(limit)
+        )
+        return [_sent(row) for row in rows]
 
     def remark(self, name: str) -> str | None:
         row = self._session.get(NodeRemarkRow, name, populate_existing=True)
@@ -368,6 +410,16 @@ class SqlNodeTransaction:
     def standing(self) -> Sequence[StandingApproval]:
         rows = self._session.exec(select(NodeStandingRow).order_by(col(NodeStandingRow.number)))
         return [record.from_bytes(StandingApproval, row.document) for row in rows]
+
+    def remove_standing(self, approval: StandingApproval) -> bool:
+        data = record.to_bytes(approval)
+        rows = self._session.exec(
+            select(NodeStandingRow).where(NodeStandingRow.document == data)
+        ).all()
+        for row in rows:
+            self._session.delete(row)
+        self._session.flush()
+        return bool(rows)
 
     def add_egress(self, records: Sequence[EgressRecord]) -> None:
         for one in records:
