@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -130,6 +130,13 @@ class PartyFolder:
     @property
     def sealing(self) -> ExchangeKey:
         return read_exchange_key(self.path / "sealing.key")
+
+    @property
+    def sealing_keys(self) -> Mapping[str, ExchangeKey]:
+        """Current and retired, by the public key's text: results stay sealed to the old ones."""
+        retired = sorted((self.path / "retired").glob("*/sealing.key"))
+        keys = [self.sealing, *map(read_exchange_key, retired)]
+        return {str(key.public): key for key in keys}
 
     @property
     def agreement(self) -> ExchangeKey:

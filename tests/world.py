@@ -6,8 +6,10 @@ HTTP, and the engine is the in-process fake, which computes real shares of the e
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -82,6 +84,12 @@ class InProcessWitness:
         self._signer = SigningKey.generate()
         self._clock = clock
         self.key = VerifierKey("witness.test", COSIGNATURE, self._signer.public)
+
+    def on(self, clock: TestClock) -> InProcessWitness:
+        """The same witness by another clock."""
+        twin = copy(self)
+        twin._clock = clock
+        return twin
 
     def add_checkpoint(
         self, old_size: int, proof: Sequence[bytes], note: Note
@@ -199,12 +207,13 @@ class Member:
 
 @dataclass
 class World:
-    """path: where every folder and database is. Reopen it with `again` after a crash."""
+    """path: where every folder and database is. opened: who opened a source, in order."""
 
     path: Path
     clock: TestClock = field(default_factory=TestClock)
     room: EngineRoom = field(default_factory=EngineRoom)
     members: dict[str, Member] = field(default_factory=dict)
+    opened: list[str] = field(default_factory=list)
     hub_url: str = ""
 
     def __post_init__(self) -> None:
@@ -258,7 +267,7 @@ class World:
             party=folder.party.document.party,
             document=folder.party.digest,
             signing=folder.signing,
-            sealing=folder.sealing,
+            sealing=folder.sealing_keys,
             operator=self.operator.party,
             link_address="",
             registrars=(self.registrar.public,),
@@ -269,7 +278,7 @@ class World:
         workshop = Workshop(
             engine=InProcessEngine(self.room),
             links=NoLinks(),
-            open_source=_open_source,
+            open_source=lambda settings: self._open_source(name, settings),
             free_port=lambda: 9,
             memory_bytes=1 << 30,
             certificate=folder.party.document.tls_certificate,
@@ -283,6 +292,38 @@ class World:
                 tx.trust(document.party, document.identity.fingerprint, START)
                 tx.add_party(trusted.party)
         return Member(folder, Node(store, hub, identity, watch, workshop), hub)
+
+    def _open_source(self, name: str, settings: object) -> DuckDBFileSource:
+        self.opened.append(name)
+        if not isinstance(settings, FileSource):
+            raise Malformed("source", "is not a file")
+        return DuckDBFileSource(settings)
+
+    def restart(self, name: str) -> Member:
+        """The member's process again, on its files, after the old one has gone."""
+        self.members[name] = self.open_member(name, self.members[name].folder)
+        self.members[name].node.begin()
+        return self.members[name]
+
+    def copied_to(self, path: Path) -> World:
+        """Every process again, on copies of its files as they are now. Sources stay where they
+        are: nothing writes to them."""
+        for name in self.members:
+            (path / name).mkdir(parents=True)
+            _copy(self.path / name / "node.db", path / name / "node.db")
+        (path / "hub").mkdir()
+        _copy(self.path / "hub.db", path / "hub.db")
+        twin = copy(self)
+        twin.path = path
+        twin.clock = TestClock(self.clock.at)
+        twin.room = EngineRoom()
+        twin.opened = []
+        twin.witness = self.witness.on(twin.clock)
+        twin.members = {}
+        twin.open_hub()
+        for name, member in self.members.items():
+            twin.members[name] = twin.open_member(name, member.folder)
+        return twin
 
     def introduce(self) -> None:
         """Everybody confirms everybody's fingerprint."""
@@ -509,10 +550,10 @@ def _lab_columns() -> tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]]:
     return columns, {"person": (Use.JOIN_KEY,), "s5": (Use.GROUP_KEY,)}
 
 
-def _open_source(settings: object) -> DuckDBFileSource:
-    if not isinstance(settings, FileSource):
-        raise Malformed("source", "is not a file")
-    return DuckDBFileSource(settings)
+def _copy(database: Path, to: Path) -> None:
+    """SQLite's own backup, which sees what is still in the write-ahead log."""
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
 
 
 @contextmanager

@@ -20,13 +20,15 @@ from exchange.terms.agreement import Agreement
 class Identity:
     """A running node's keys and ports. The identity key itself is not needed to run.
 
+    sealing:      what opens results: by the public key's text, the current key and retired ones,
+                  because a job keeps the receiver's document that its plan named
     link_address: where peers can reach this node's links, `host:port`; empty if it only dials out.
     """
 
     party: PartyId
     document: Digest
     signing: SigningKey
-    sealing: ExchangeKey
+    sealing: Mapping[str, ExchangeKey]
     operator: PartyId
     link_address: str
     registrars: tuple[PublicKey, ...]
@@ -133,6 +135,15 @@ class Sent:
     reason: str
     sent_at: datetime
     proven: bool
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How many of this party's statements wait for the hub, and how many of those it took in no
+    signed head has been seen to cover yet."""
+
+    unsent: int
+    unproven: int
 
 
 @dataclass(frozen=True)
