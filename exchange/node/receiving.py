@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from crypto import record, sealing
 from crypto.digest import digest
-from crypto.errors import CryptoError
+from crypto.errors import CannotOpen, CryptoError
 from crypto.identifiers import JobId, PartyId
 from crypto.keys import ExchangeKey
 from exchange import evidence, openings
