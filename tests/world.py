@@ -406,6 +406,11 @@ class Deal:
         }
         return Question(**asked)  # type: ignore[arg-type]
 
+    def copied_to(self, path: Path) -> Deal:
+        """The deal in a world of its own, as it is now."""
+        world = self.world.copied_to(path)
+        return Deal(world, self.deal, self.clinic_product, self.lab_product)
+
     def submit(self, **changes: object) -> JobId:
         desk = self.world.members["research"].desk
         return desk.submit(desk.compile(self.deal, self.question(**changes)))
@@ -440,10 +445,10 @@ def a_world(path: Path, **settings: object) -> World:
 
 def a_deal(world: World, *, runs: int = 5, price: int = 1000, funded: int = 10_000) -> Deal:
     """Products listed, two agreements finalised, the consumer's account funded."""
-    clinic = _list(
-        world, "clinic", CLINIC_ROWS, ("person", "sex", "progression"), price, _clinic_columns()
+    clinic = list_rows(
+        world, "clinic", CLINIC_ROWS, ("person", "sex", "progression"), price, clinic_columns()
     )
-    lab = _list(world, "lab", LAB_ROWS, ("person", "s5"), price, _lab_columns())
+    lab = list_rows(world, "lab", LAB_ROWS, ("person", "s5"), price, lab_columns())
     world.settle()
     deal = DealId.new(world.clock.now(), SystemRandomness())
     for name, product, other in (("clinic", clinic, lab), ("lab", lab, clinic)):
@@ -489,14 +494,17 @@ def negotiate(world: World, holder: str, deal: DealId, terms: Terms) -> Negotiat
     return begun
 
 
-def _list(
+def list_rows(
     world: World,
     name: str,
     rows: Sequence[tuple[str, ...]],
     header: tuple[str, ...],
     price: int,
     described: tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]],
+    *,
+    cap: int = 1000,
 ) -> DataProduct:
+    """List a data product over these rows and set its source."""
     member = world.members[name]
     path = world.path / name / "rows.csv"
     path.write_text("\n".join(",".join(row) for row in [header, *rows]) + "\n")
@@ -511,7 +519,7 @@ def _list(
         description="test rows",
         columns=columns,
         key="person",
-        cap=1000,
+        cap=cap,
         rule=AnalysisRule(
             uses=uses,
             functions=(Function.COUNT, Function.SUM, Function.MEAN),
@@ -528,7 +536,7 @@ def _list(
     return product
 
 
-def _clinic_columns() -> tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]]:
+def clinic_columns() -> tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]]:
     columns = (
         Column("person", ColumnType.TEXT, "invented person id"),
         Column("sex", ColumnType.TEXT, "sex", categories=("f", "m")),
@@ -542,7 +550,7 @@ def _clinic_columns() -> tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]
     return columns, uses
 
 
-def _lab_columns() -> tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]]:
+def lab_columns() -> tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]]:
     columns = (
         Column("person", ColumnType.TEXT, "invented person id"),
         Column("s5", ColumnType.DECIMAL, "serum 5", decimals=2, low=0, high=1000),
