@@ -21,6 +21,7 @@ class ApiError(Exception):
 
     status: of HTTP; 0 when there was no answer
     errors: per fault `detail` and `pointer` or `parameter`, as the hub wrote them
+    members: the problem's members of its own kind, such as `expected_seq`
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class ApiError(Exception):
         status: int = 0,
         trace_id: str | None = None,
         errors: Sequence[Mapping[str, str]] = (),
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -38,6 +40,7 @@ class ApiError(Exception):
         self.status = status
         self.trace_id = trace_id
         self.errors = tuple(errors)
+        self.members = dict(members or {})
 
 
 class Refused(ApiError):
@@ -71,9 +74,12 @@ class TryLater(ApiError):
         status: int = 0,
         trace_id: str | None = None,
         errors: Sequence[Mapping[str, str]] = (),
+        members: Mapping[str, object] | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(detail, code=code, status=status, trace_id=trace_id, errors=errors)
+        super().__init__(
+            detail, code=code, status=status, trace_id=trace_id, errors=errors, members=members
+        )
         self.retry_after_s = retry_after_s
 
 

@@ -49,6 +49,9 @@ IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 END: Final = "end"
 
 _PROBLEM: Final = "application/problem+json"
+_STANDARD: Final = frozenset(
+    {"type", "title", "status", "detail", "instance", "code", "trace_id", "errors"}
+)
 _BUSY: Final = frozenset({429, 502, 503, 504})
 
 
@@ -316,6 +319,7 @@ def error_from(response: httpx2.Response, *, now: datetime) -> ApiError:
         "status": status,
         "trace_id": _text(problem, "trace_id"),
         "errors": _faults(problem),
+        "members": {name: v for name, v in problem.items() if name not in _STANDARD},
     }
     detail = _text(problem, "detail") or _text(problem, "title")
     words = detail or f"the hub answered {status} without saying why"

@@ -28,6 +28,9 @@ from api.http import errors as http
 from api.http import protocol
 from api.http.trace import trace_id
 from crypto import errors as crypto
+from exchange import errors as exchange
+from ledger import errors as ledger
+from pricing import errors as pricing
 from registry import errors as registry
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -68,6 +71,28 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     registry.SourceUnreachable: Kind(
         503, "source_unreachable", "The data cannot be read now", headers=RETRY_SOON
     ),
+    # exchange. HubUnreachable, EvidenceMissing and RestoredBackup are a node's own.
+    exchange.TermsRefused: Kind(422, "terms_refused", "Terms that are not allowed here"),
+    exchange.PlanRefused: Kind(422, "plan_refused", "A plan that is not computed here"),
+    exchange.QuestionRefused: Kind(422, "question_refused", "The question does not fit"),
+    exchange.IllegalTransition: Kind(
+        409, "illegal_transition", "Not possible in the present state"
+    ),
+    exchange.ChainBroken: Kind(409, "chain_broken", "The statement does not follow the last one"),
+    exchange.NotYours: Kind(403, "not_yours", "The caller has no part in this"),
+    exchange.UnknownSubject: Kind(404, "unknown_subject", "Nothing is known under this name"),
+    # pricing. BookBroken is left out: it is nobody's request.
+    pricing.MoneyRefused: Kind(422, "money_refused", "An amount or currency that cannot be"),
+    pricing.AccountNotFound: Kind(404, "account_not_found", "There is no such account"),
+    pricing.TransferNotFound: Kind(404, "transfer_not_found", "There is no such hold"),
+    pricing.InsufficientFunds: Kind(409, "insufficient_funds", "The account holds too little"),
+    pricing.TransferConflict: Kind(409, "transfer_conflict", "The transfer id is taken"),
+    pricing.HoldResolved: Kind(409, "hold_resolved", "The hold is resolved already"),
+    # ledger. What says that the log itself is wrong is left out, and stops the signing.
+    ledger.FormatRefused: Kind(422, "format_refused", "Bytes that do not follow their format"),
+    ledger.EntryRefused: Kind(422, "entry_refused", "An entry that the log cannot carry"),
+    ledger.NotLogged: Kind(404, "not_logged", "The log has no such entry"),
+    ledger.NotCovered: Kind(404, "not_covered", "The log has not signed so far yet"),
     # api.http
     http.SignatureMissing: Kind(
         401, "signature_missing", "This request must be signed", headers=CHALLENGE
@@ -109,6 +134,17 @@ KINDS: Final[dict[type[Exception], Kind]] = {
         headers=RETRY_SOON,
     ),
 }
+# What a program does about a kind of problem, as members of their own: the attributes so named.
+MEMBERS: Final[Mapping[type[Exception], Sequence[str]]] = {
+    exchange.ChainBroken: ("actor", "expected_seq", "found_seq", "problem"),
+    exchange.IllegalTransition: ("subject", "state", "event"),
+    exchange.UnknownSubject: ("what",),
+    registry.NotFound: ("what",),
+    crypto.UnknownKey: ("key_id",),
+    pricing.InsufficientFunds: ("account", "asked", "available"),
+    http.ProtocolTooOld: ("needed",),
+}
+_AMOUNTS: Final = frozenset({"asked", "available"})
 INTERNAL: Final = Kind(
     500,
     "internal",
@@ -128,6 +164,16 @@ STATUSES: Final[Mapping[int, Kind]] = {
 def kind_of(error: Exception) -> Kind | None:
     """The kind of the error's nearest ancestor in `KINDS`; None when there is none."""
     return next((KINDS[c] for c in type(error).__mro__ if c in KINDS), None)
+
+
+def members_of(error: Exception) -> dict[str, object]:
+    """The members that this error adds to its problem: amounts as text, other numbers as such."""
+    names = next((MEMBERS[c] for c in type(error).__mro__ if c in MEMBERS), ())
+    found = {name: getattr(error, name) for name in names}
+    return {
+        name: value if type(value) is int and name not in _AMOUNTS else str(value)
+        for name, value in found.items()
+    }
 
 
 def problem(
@@ -180,7 +226,7 @@ def problem_from(error: Exception, scope: Scope) -> Response:
         scope,
         detail=kind.detail or str(error),
         errors=_faults(error),
-        members={"needed": error.needed} if isinstance(error, http.ProtocolTooOld) else None,
+        members=members_of(error),
     )
 
 
@@ -225,8 +271,19 @@ def pointer(where: str) -> str:
 
 
 def _faults(error: Exception) -> list[dict[str, str]]:
-    if isinstance(error, crypto.Malformed | registry.DocumentRefused):
+    if isinstance(
+        error,
+        crypto.Malformed
+        | registry.DocumentRefused
+        | registry.SourceRefused
+        | exchange.QuestionRefused
+        | ledger.FormatRefused,
+    ):
         return [{"pointer": pointer(error.where), "detail": error.problem}]
+    if isinstance(error, exchange.TermsRefused):
+        return [{"pointer": pointer(error.clause), "detail": error.problem}]
+    if isinstance(error, exchange.PlanRefused):
+        return [{"pointer": pointer(error.constraint), "detail": error.problem}]
     if isinstance(error, http.MalformedHeader):
         return [{"parameter": error.header, "in": "header", "detail": error.problem}]
     if isinstance(error, http.NotReady):
