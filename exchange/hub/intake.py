@@ -21,8 +21,8 @@ from exchange.hub.model import Operator, Outcome
 from exchange.hub.ports import HubStore, HubTransaction
 from exchange.submission import Submission
 from pricing.errors import PricingError
-from registry.errors import RegistryError
-from registry.party import read_party
+from registry.errors import NotFound, RegistryError
+from registry.party import SignedParty, read_party
 
 # A statement's time must be near its arrival, or the ledger could not show when it was made. One
 # from the future waits at its sender until its time has come. One from the past, back-dated or
@@ -54,9 +54,12 @@ HANDLERS: Final[Mapping[str, Handler]] = {
 def receive(
     submission: Submission, *, caller: PartyId, store: HubStore, operator: Operator
 ) -> Outcome:
-    """Apply one act. Safe to repeat. Raises when the statement itself cannot be accepted:
-    NotYours, UnknownKey, BadSignature, ChainBroken, Malformed. An act that is well said but has
-    no effect any more (a job already cancelled) is logged and answered with the reason."""
+    """Apply one act. Safe to repeat.
+
+    Raises when the statement itself cannot be accepted: NotYours, UnknownKey, BadSignature,
+    DocumentRefused, ChainBroken, Malformed. An act that is well said but has no effect any more (a
+    job already cancelled) is logged and answered with the reason.
+    """
     signed = submission.signed
     if signed.statement.actor != caller:
         raise NotYours(f"{caller} sent a statement of {signed.statement.actor}")
@@ -67,7 +70,7 @@ def receive(
         head = tx.lock_chain(caller)
         if (known := tx.outcome(signed.digest)) is not None:
             return known
-        verify_statement(signed, _signing_key(submission, tx))
+        verify_statement(signed, signing_key(submission, tx))
         _require_follows(signed, head)
         age = operator.clock.now() - signed.statement.time
         if age < -CLOCK_TOLERANCE:
@@ -117,21 +120,32 @@ def _require_follows(signed: SignedStatement, head: ChainHead) -> None:
         )
 
 
-def _signing_key(submission: Submission, tx: HubTransaction) -> PublicKey:
-    """The actor's current signing key; for a party document, the key that the document brings.
+def signing_key(submission: Submission, tx: HubTransaction) -> PublicKey:
+    """The key that must have signed a statement: the actor's current one, or, for a party
+    document, the one that the document brings.
 
     A new document is vouched for by the identity key alone, so that a lost or stolen signing key
-    can be replaced without using it.
+    can be replaced without using it. It must be the next one: else whoever stole a key that was
+    replaced could bring its old document again, and speak in the actor's chain.
+    Raises UnknownKey, BadSignature, Malformed, DocumentRefused.
     """
     statement = submission.signed.statement
-    if statement.type in KEY_CHANGES:
-        if len(statement.outputs) != 1:
-            raise Malformed("outputs", "must name exactly the party document")
-        document = read_party(submission.document(statement.outputs[0])).document
-        if document.party != statement.actor:
-            raise BadSignature("the party document is another party's")
-        return document.signing
+    known = _current(statement.actor, tx)
+    if statement.type not in KEY_CHANGES:
+        if known is None:
+            raise UnknownKey(f"of {statement.actor}, which is not registered")
+        return known.document.signing
+    if len(statement.outputs) != 1:
+        raise Malformed("outputs", "must name exactly the party document")
+    brought = read_party(submission.document(statement.outputs[0]))
+    if brought.document.party != statement.actor:
+        raise BadSignature("the party document is another party's")
+    registration.require_next(brought, known)
+    return brought.document.signing
+
+
+def _current(party: PartyId, tx: HubTransaction) -> SignedParty | None:
     try:
-        return tx.parties.current(statement.actor).document.signing
-    except RegistryError:
-        raise UnknownKey(f"of {statement.actor}, which is not registered") from None
+        return tx.parties.current(party)
+    except NotFound:
+        return None

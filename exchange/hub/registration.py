@@ -21,17 +21,18 @@ def party(submission: Submission, tx: HubTransaction, operator: Operator) -> Non
     """A first party document, or the next one of a party already known."""
     statement = submission.signed.statement
     new = read_party(submission.document(statement.outputs[0]))
-    known = _current(tx, new)
-    if statement.type == "party.registered":
-        if known is not None:
-            raise DocumentRefused("party", "is registered already; send party.updated")
-        if new.document.seq != 0:
-            raise DocumentRefused("seq", "of a first document must be 0")
-    else:
-        if known is None:
-            raise NotFound(new.document.party)
-        require_successor(new, known)
+    if (statement.type == evidence.REGISTERED) != (new.document.seq == 0):
+        raise DocumentRefused("seq", "of a first document, and of no other, is 0")
+    require_next(new, _current(tx, new))
     tx.parties.add(new)
+
+
+def require_next(new: SignedParty, known: SignedParty | None) -> None:
+    """Raises DocumentRefused unless `new` is a party's first document, or follows `known`."""
+    if known is not None:
+        require_successor(new, known)
+    elif new.document.seq != 0:
+        raise DocumentRefused("seq", "of a first document must be 0")
 
 
 def product(submission: Submission, tx: HubTransaction, operator: Operator) -> None:

@@ -5,17 +5,18 @@ Whoever calls has been authenticated before: `caller` is the party whose key sig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from crypto.digest import Digest
-from crypto.identifiers import JobId, PartyId, ProductId
+from crypto.identifiers import DealId, JobId, PartyId, ProductId
+from crypto.keys import PublicKey
 from crypto.statement import ChainHead
 from exchange.errors import NotYours, UnknownSubject
 from exchange.hub import intake, settlement
 from exchange.hub.model import Delivery, HubJob, JobEventNote, Operator, Outcome
 from exchange.hub.ports import HubStore, HubTransaction
-from exchange.jobs import JobState
+from exchange.jobs import FINAL, JobState
 from exchange.submission import Submission
 from exchange.terms.negotiation import Negotiation
 from ledger import log
@@ -25,7 +26,6 @@ from pricing.account import party_account
 from pricing.book import Balance
 from pricing.money import Money
 from registry.errors import NotFound
-from registry.party import Role
 from registry.ports import CataloguePage
 from registry.product import DataProduct
 
@@ -35,9 +35,28 @@ MAX_DETAIL = 200
 
 
 @dataclass(frozen=True)
+class JobView:
+    """A job and the stage that was noted last, such as `admitted` or a run's own."""
+
+    job: HubJob
+    stage: str
+
+
+@dataclass(frozen=True)
+class JobNotes:
+    """over: the job is final and settled, and no note will follow these."""
+
+    notes: Sequence[JobEventNote]
+    over: bool
+
+
+@dataclass(frozen=True)
 class HubService:
+    """regulators: parties that may read every job and deal, as the operator's settings say."""
+
     store: HubStore
     operator: Operator
+    regulators: frozenset[PartyId] = frozenset()
 
     # Acts
 
@@ -47,16 +66,22 @@ class HubService:
 
     def fund(self, caller: PartyId, party: PartyId, money: Money, *, key: str) -> Digest | None:
         """The operator credits a party. Raises NotYours for anybody else."""
+        with self.store.transaction() as tx:
+            return self.fund_in(tx, caller, party, money, key=key)
+
+    def fund_in(
+        self, tx: HubTransaction, caller: PartyId, party: PartyId, money: Money, *, key: str
+    ) -> Digest | None:
+        """`fund` in the transaction of a caller that stores its answer with the deposit."""
         if caller != self.operator.party:
             raise NotYours("only the operator books deposits")
-        with self.store.transaction() as tx:
-            tx.parties.current(party)
-            return settlement.fund(party, money, key=key, tx=tx, operator=self.operator)
+        tx.parties.current(party)
+        return settlement.fund(party, money, key=key, tx=tx, operator=self.operator)
 
     def progress(self, caller: PartyId, job: JobId, stage: str, detail: str) -> None:
         """A holder tells those who watch how far its run is. Evidence of nothing."""
         with self.store.transaction() as tx:
-            found = tx.job(job)
+            found = tx.lock_job(job)  # the numbers of a job's notes must rise as they are committed
             if caller not in found.holders:
                 raise NotYours(f"{caller} has no part in {job}")
             now = self.operator.clock.now()
@@ -68,9 +93,14 @@ class HubService:
         with self.store.reading() as tx:
             return tx.deliveries(caller, after=after, limit=INBOX_LIMIT)
 
+    def newest_deliveries(self, parties: Collection[PartyId]) -> Mapping[PartyId, int]:
+        """Which of those who wait have mail: the number of each one's last delivery."""
+        with self.store.reading() as tx:
+            return tx.newest_deliveries(parties)
+
     def chain(self, caller: PartyId) -> ChainHead:
         with self.store.reading() as tx:
-            return tx.lock_chain(caller)
+            return tx.chain(caller)
 
     def part(self, caller: PartyId, job: JobId, digest: Digest) -> bytes:
         """A sealed part, once the job is released, for the consumer alone."""
@@ -86,26 +116,55 @@ class HubService:
         with self.store.reading() as tx:
             return book.balance(tx.book, party_account(caller, currency))
 
-    def job(self, caller: PartyId, job: JobId) -> HubJob:
+    def job(self, caller: PartyId, job: JobId) -> JobView:
         with self.store.reading() as tx:
             found = tx.job(job)
-            self._require_concerned(caller, [found.consumer, *found.holders], tx)
-            return found
+            self._require_concerned(caller, [found.consumer, *found.holders], found.deal, tx)
+            return _view(found, tx)
 
-    def jobs(self, caller: PartyId) -> Sequence[HubJob]:
+    def jobs(self, caller: PartyId) -> Sequence[JobView]:
         with self.store.reading() as tx:
-            return tx.jobs_of(caller)
+            return [_view(found, tx) for found in tx.jobs_of(caller)]
 
-    def notes(self, caller: PartyId, job: JobId, *, after: int) -> Sequence[JobEventNote]:
+    def notes(self, caller: PartyId, job: JobId, *, after: int) -> JobNotes:
         """What has happened to a job since note number `after`."""
         with self.store.reading() as tx:
             found = tx.job(job)
-            self._require_concerned(caller, [found.consumer, *found.holders], tx)
-            return tx.notes(job, after=after)
+            self._require_concerned(caller, [found.consumer, *found.holders], found.deal, tx)
+            over = found.state in FINAL and found.settled
+            return JobNotes(tx.notes(job, after=after), over)
 
     def negotiations(self, caller: PartyId) -> Sequence[Negotiation]:
         with self.store.reading() as tx:
             return tx.negotiations_of(caller)
+
+    def bundle(self, caller: PartyId, deal: DealId) -> bytes:
+        """The deal's evidence as a zip, for its parties and for regulators."""
+        # The auditor's format is needed by nothing else here.
+        from exchange.hub.bundle import export
+
+        with self.store.reading() as tx:
+            parties = {
+                party
+                for found in tx.agreements_of(deal)
+                for party in (found.agreement.consumer, found.agreement.holder)
+            }
+            if not parties:
+                raise UnknownSubject(f"a finalised agreement of {deal}")
+            self._require_concerned(caller, parties, deal, tx)
+            return export(deal, tx)
+
+    # Who is who
+
+    def signing_key(self, party: PartyId) -> PublicKey:
+        """The party's current signing key. Raises NotFound."""
+        with self.store.reading() as tx:
+            return tx.parties.current(party).document.signing
+
+    def sender_key(self, submission: Submission) -> PublicKey:
+        """The key that must have signed a submission; see intake.signing_key."""
+        with self.store.reading() as tx:
+            return intake.signing_key(submission, tx)
 
     # What everybody may read
 
@@ -148,10 +207,20 @@ class HubService:
                 return None
 
     def _require_concerned(
-        self, caller: PartyId, parties: Sequence[PartyId], tx: HubTransaction
+        self, caller: PartyId, parties: Collection[PartyId], deal: DealId, tx: HubTransaction
     ) -> None:
-        """Raises NotYours unless the caller takes part or is a regulator: regulators see all."""
-        if caller in parties or caller == self.operator.party:
+        """Raises NotYours unless the caller takes part, or supervises: as the operator, as the
+        regulator that an agreement of the deal names, or as one of the hub's own regulators.
+
+        A role in a party document does not count: whoever registers writes it there.
+        """
+        if caller in parties or caller == self.operator.party or caller in self.regulators:
             return
-        if Role.REGULATOR not in tx.parties.current(caller).document.roles:
-            raise NotYours(f"{caller} has no part in this")
+        if any(held.agreement.terms.regulator == caller for held in tx.agreements_of(deal)):
+            return
+        raise NotYours(f"{caller} has no part in this")
+
+
+def _view(job: HubJob, tx: HubTransaction) -> JobView:
+    last = tx.last_note(job.id)
+    return JobView(job, "" if last is None else last.stage)

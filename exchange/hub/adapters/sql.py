@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from fractions import Fraction
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import BigInteger, Engine, Integer, or_, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crypto import record
@@ -27,6 +28,8 @@ from pricing.adapters.sql import SqlBookStore
 from registry.adapters.sql import SqlPartyStore, SqlProductStore
 
 _AUTO_INCREMENT: Final = BigInteger().with_variant(Integer, "sqlite")
+
+_R = TypeVar("_R", bound=SQLModel)
 
 
 class ChainRow(SQLModel, table=True):
@@ -159,11 +162,12 @@ class SqlHubTransaction:
         with self._session.begin_nested():
             yield
 
+    def chain(self, actor: PartyId) -> ChainHead:
+        row = self._session.get(ChainRow, actor, populate_existing=True)
+        return ChainHead() if row is None else _head(row)
+
     def lock_chain(self, actor: PartyId) -> ChainHead:
-        row = self._session.get(ChainRow, actor, with_for_update=True, populate_existing=True)
-        if row is None:
-            return ChainHead()
-        return ChainHead(row.next_seq, Digest.parse(row.last) if row.last else None)
+        return _head(self._lock_or_begin(ChainRow, {"actor": actor, "next_seq": 0, "last": None}))
 
     def save_chain(self, actor: PartyId, head: ChainHead) -> None:
         last = str(head.last) if head.last else None
@@ -342,10 +346,7 @@ class SqlHubTransaction:
         return [JobId(row) for row in rows]
 
     def deliver(self, to: PartyId, entry: bytes, documents: Sequence[bytes]) -> None:
-        row = self._session.get(InboxRow, to, with_for_update=True, populate_existing=True)
-        if row is None:
-            row = InboxRow(party=to, last=0)
-            self._session.add(row)
+        row = self._lock_or_begin(InboxRow, {"party": to, "last": 0})
         row.last += 1
         self._session.add(
             DeliveryRow(
@@ -369,6 +370,10 @@ class SqlHubTransaction:
             for row in rows
         ]
 
+    def newest_deliveries(self, parties: Collection[PartyId]) -> Mapping[PartyId, int]:
+        rows = self._session.exec(select(InboxRow).where(col(InboxRow.party).in_(parties)))
+        return {PartyId(row.party): row.last for row in rows}
+
     def note(self, job: JobId, stage: str, party: PartyId, detail: str, at: datetime) -> None:
         self._session.add(
             NoteRow(job=job, stage=stage, party=party, detail=detail, at=record.encode_time(at))
@@ -381,17 +386,30 @@ class SqlHubTransaction:
             .where(NoteRow.job == job, col(NoteRow.number) > after)
             .order_by(col(NoteRow.number))
         )
-        return [
-            JobEventNote(
-                row.number or 0,
-                JobId(row.job),
-                row.stage,
-                PartyId(row.party),
-                row.detail,
-                record.decode_time(row.at),
-            )
-            for row in rows
-        ]
+        return [_note(row) for row in rows]
+
+    def last_note(self, job: JobId) -> JobEventNote | None:
+        row = self._session.exec(
+            select(NoteRow).where(NoteRow.job == job).order_by(col(NoteRow.number).desc()).limit(1)
+        ).first()
+        return None if row is None else _note(row)
+
+    def _lock_or_begin(self, kind: type[_R], first: Mapping[str, object]) -> _R:
+        """Lock the row with this primary key, the first of `first`, making it if there is none.
+
+        Two transactions that both find none must not both go on as the first: of the two
+        insertions one waits for the other's commit and then finds its row.
+        """
+        key, value = next(iter(first.items()))
+        row = self._session.get(kind, value, with_for_update=True, populate_existing=True)
+        if row is not None:
+            return row
+        postgres = self._session.get_bind().dialect.name == "postgresql"
+        insert = postgresql.insert if postgres else sqlite.insert
+        self._session.execute(
+            insert(kind).values(**first).on_conflict_do_nothing(index_elements=[key])
+        )
+        return self._session.get_one(kind, value, with_for_update=True, populate_existing=True)
 
 
 class SqlHubStore:
@@ -410,6 +428,21 @@ class SqlHubStore:
     def reading(self) -> Iterator[SqlHubTransaction]:
         with Session(self._snapshots) as session, session.begin():
             yield SqlHubTransaction(session)
+
+
+def _head(row: ChainRow) -> ChainHead:
+    return ChainHead(row.next_seq, Digest.parse(row.last) if row.last else None)
+
+
+def _note(row: NoteRow) -> JobEventNote:
+    return JobEventNote(
+        row.number or 0,
+        JobId(row.job),
+        row.stage,
+        PartyId(row.party),
+        row.detail,
+        record.decode_time(row.at),
+    )
 
 
 def _agreement(row: AgreementRow) -> HubAgreement:
