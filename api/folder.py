@@ -7,15 +7,18 @@
     tls.pem         the key and certificate of its links
     party.json      the current party document, signed
     retired/        keys that a rotation replaced; results sealed to them can still be opened
+    node.lock       held by the process that runs the node
 
 Every key file has mode 0600 and is made here, never given a default.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +41,15 @@ from registry.party import PartyDocument, Role, SignedParty, party_id, read_part
 SIGNING: Final = ("identity.key", "signing.key")
 EXCHANGE: Final = ("sealing.key", "agreement.key")
 ROTATED: Final = ("signing.key", "sealing.key", "agreement.key", "tls.pem")
+NEXT: Final = "next"
+
+
+class FolderBusy(Exception):
+    """Another process works with this folder: two nodes would break the party's one chain."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"a node is running in {path}; stop it, and repeat this command")
+        self.path = path
 
 
 @dataclass(frozen=True)
@@ -77,31 +89,61 @@ class PartyFolder:
     def rotate(self, *, now: datetime) -> SignedParty:
         """New signing, sealing, agreement and TLS keys, and the next party document.
 
-        The keys before are moved to retired/<seq>/. The caller announces the new document with
-        a `party.updated` statement, signed by the new signing key.
+        The keys before are kept in retired/<seq>/. The caller announces the new document with a
+        `party.updated` statement, signed by the new signing key. Hold `alone` while calling this.
+
+        A crash leaves the old keys, or new ones that `finish_rotation` puts in place: next/ counts
+        only once its party.json is there, and that file leaves it last.
         """
         before = self.party
         retired = self.path / "retired" / str(before.document.seq)
-        retired.mkdir(mode=0o700, parents=True)
+        retired.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file in ROTATED:
-            shutil.move(self.path / file, retired / file)
-        write_key(self.path / "signing.key", SigningKey.generate())
-        self._make_exchange_keys(before.document.party, now=now)
+            shutil.copy2(self.path / file, retired / file)
+        shutil.rmtree(self.path / NEXT, ignore_errors=True)
+        fresh = PartyFolder(self.path / NEXT)
+        fresh.path.mkdir(mode=0o700)
+        write_key(fresh.path / "signing.key", SigningKey.generate())
+        fresh._make_exchange_keys(before.document.party, now=now)
         after = sign_party(
             replace(
                 before.document,
                 seq=before.document.seq + 1,
                 previous=before.digest,
-                signing=self.signing.public,
-                sealing=self.sealing.public,
-                agreement=self.agreement.public,
-                tls_certificate=self.tls.certificate,
+                signing=fresh.signing.public,
+                sealing=fresh.sealing.public,
+                agreement=fresh.agreement.public,
+                tls_certificate=fresh.tls.certificate,
                 valid_from=now,
             ),
             self.identity,
         )
-        self._write(after)
+        fresh._write(after)
+        self.finish_rotation()
         return after
+
+    def finish_rotation(self) -> None:
+        """Put the keys of a rotation in place that a crash interrupted. Safe to repeat."""
+        fresh = self.path / NEXT
+        if not (fresh / "party.json").exists():
+            return
+        for file in (*ROTATED, "party.json"):
+            with suppress(FileNotFoundError):  # in place already
+                (fresh / file).replace(self.path / file)
+        fresh.rmdir()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While inside, no other process runs this party's node or changes its keys.
+
+        Raises FolderBusy. The operating system lets go when the process ends, however it ends.
+        """
+        with (self.path / "node.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise FolderBusy(self.path) from None
+            yield
 
     @property
     def party(self) -> SignedParty:
