@@ -13,6 +13,7 @@ HttpError
 ├── RequestInFlight          try later: the same request is being answered
 ├── ProtocolTooOld           upgrade the client
 ├── MalformedHeader          fix the header it names
+├── MalformedParameter       fix the query parameter it names
 ├── NotReady                 try later
 ├── AnswerCutShort           an answer broke off after its first byte
 └── ServerNotStarted         read the cause; nothing was served
@@ -104,6 +105,13 @@ class MalformedHeader(HttpError):
     def __init__(self, header: str, problem: str) -> None:
         super().__init__(f"the header {header} {problem}")
         self.header = header
+        self.problem = problem
+
+
+class MalformedParameter(HttpError):
+    def __init__(self, parameter: str, problem: str) -> None:
+        super().__init__(f"the parameter {parameter} {problem}")
+        self.parameter = parameter
         self.problem = problem
 
 

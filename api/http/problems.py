@@ -124,6 +124,7 @@ KINDS: Final[dict[type[Exception], Kind]] = {
         headers={"Upgrade": f"unseen/{protocol.VERSION}"},
     ),
     http.MalformedHeader: Kind(400, "malformed_header", "A header does not follow its format"),
+    http.MalformedParameter: Kind(422, "malformed_parameter", "A parameter that cannot be"),
     http.NotReady: Kind(503, "not_ready", "Not ready", headers=RETRY_SOON),
     # The database's words quote the statement and its values.
     OperationalError: Kind(
@@ -286,6 +287,8 @@ def _faults(error: Exception) -> list[dict[str, str]]:
         return [{"pointer": pointer(error.constraint), "detail": error.problem}]
     if isinstance(error, http.MalformedHeader):
         return [{"parameter": error.header, "in": "header", "detail": error.problem}]
+    if isinstance(error, http.MalformedParameter):
+        return [{"parameter": error.parameter, "in": "query", "detail": error.problem}]
     if isinstance(error, http.NotReady):
         return [{"pointer": "/" + _escape(k), "detail": v} for k, v in error.failing.items()]
     return []

@@ -147,6 +147,14 @@ class Verifier:
         self._clock = clock
         self._authorities = tuple(authority.lower() for authority in authorities)
 
+    def knowing(self, keys: KeyResolver) -> Verifier:
+        """This verifier with other keys; nonces, clock and names stay."""
+        return Verifier(keys, self._nonces, self._clock, authorities=self._authorities)
+
+    @property
+    def keys(self) -> KeyResolver:
+        return self._keys
+
     def verify(self, request: HttpRequest) -> Caller:
         """The request's sender.
 

@@ -70,7 +70,7 @@ class OutcomeBody(Body):
         digest=_DIGEST,
         applied=True,
         reason="",
-        links={"receipt": f"/v1/log/receipts/{_DIGEST}", "job": f"/v1/jobs/{_JOB}"},
+        links={"receipt": f"/v1/log/receipts/{_DIGEST}", "subject": f"/v1/jobs/{_JOB}"},
     )
 
     digest: Wire[Digest]
@@ -399,7 +399,7 @@ class JobsBody(Body):
 
 
 class JobNoteBody(Body):
-    """The data of one server-sent event of a job; the event's name is the stage."""
+    """The data of one server-sent event of a job, named `note`."""
 
     model_config = _example(stage="admitted", party=_HOLDER, detail="", at=_TIME)
 
@@ -418,7 +418,7 @@ class ProgressBody(Body):
 
     model_config = _example(stage="intersecting", detail="step 2 of 4")
 
-    stage: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_-]*$")]
+    stage: Annotated[str, Field(min_length=1, max_length=40)]
     detail: Annotated[str, Field(max_length=200)]
 
 

@@ -1,0 +1,84 @@
+"""The ledger's heads and proofs, for everybody: they prove, and tell nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.hub.answers import TEXT, content, printed, refusals, tagged, unchanged
+from api.hub.bodies import ConsistencyBody
+from api.hub.desk import Desk
+from api.hub.parameters import DigestText
+from crypto.digest import Digest
+from exchange.errors import UnknownSubject
+from ledger.errors import NotCovered
+
+_CHECKPOINT: Final = """\
+exchange.example/log
+128
+n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=
+
+— exchange.example/log 9f86d081…
+"""
+_PROOF: Final = """\
+c2sp.org/tlog-proof@v1
+index 127
+n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=
+
+exchange.example/log
+128
+…
+"""
+
+
+def ledger(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["ledger"])
+
+    @router.get(
+        "/v1/log/checkpoint",
+        operation_id="read_checkpoint",
+        summary="The newest signed head",
+        description="A C2SP checkpoint with the cosignatures collected so far. Empty before the "
+        "first.",
+        response_class=Response,
+        responses={**content(TEXT, "The checkpoint, a signed note", _CHECKPOINT), **unchanged()},
+    )
+    def checkpoint(request: Request) -> Response:
+        return tagged(request, desk.service.checkpoint().encode(), media_type=TEXT)
+
+    @router.get(
+        "/v1/log/consistency",
+        operation_id="prove_consistency",
+        summary="Proof that the log only grew",
+        response_model=ConsistencyBody,
+        responses=refusals(NotCovered("the log has signed size 128, not 130")),
+    )
+    def consistency(
+        old: Annotated[int, Query(ge=0, le=2**62, description="Size of the older tree.")],
+        new: Annotated[int, Query(ge=0, le=2**62, description="Size of the newer tree.")],
+    ) -> Response:
+        return printed(ConsistencyBody(hashes=list(desk.service.consistency(old, new))))
+
+    @router.get(
+        "/v1/log/receipts/{digest}",
+        operation_id="read_receipt",
+        summary="Proof that a statement is in the log",
+        description="A C2SP tlog-proof under the best head there is: witnessed, else cosigned, "
+        "else signed. Ask again for a better one; 404 while no signed head covers it.",
+        response_class=Response,
+        responses={
+            **content(TEXT, "The proof", _PROOF),
+            **unchanged(),
+            **refusals(UnknownSubject("a signed head over sha256:…")),
+        },
+    )
+    def receipt(request: Request, digest: DigestText) -> Response:
+        proof = desk.service.receipt(Digest.parse(digest))
+        if proof is None:
+            raise UnknownSubject(f"a signed head over {digest}")
+        return tagged(request, proof.encode(), media_type=TEXT)
+
+    return router
