@@ -224,6 +224,7 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
     for side in plan.sides:
         agreement = held[side.agreement].agreement
         agreements.require_in_force(agreement, now)
+        agreements.require_outlasts(agreement, plan.run_by)
         grounds.append(Ground(agreement, tx.products.by_digest(side.product)))
     found = violations(plan, grounds)
     if found:

@@ -56,6 +56,7 @@ def check(envelope: Envelope, plan: Plan, view: View) -> None:
         raise PlanRefused("agreement", "this node has no such agreement in force")
     terms = held.agreement.terms
     agreements.require_in_force(held.agreement, view.now)
+    agreements.require_outlasts(held.agreement, plan.run_by)
     ground = Ground(held.agreement, view.products[index])
     found = side_violations(plan, index, ground, view.products)
     if found:

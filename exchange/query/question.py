@@ -92,7 +92,7 @@ def compile_question(
     """The plan that answers `question`. Raises QuestionRefused, naming the field.
 
     footings: the agreement and product of each product the question names.
-    wait:     how long the holders have to admit it.
+    wait:     how long the holders have to admit it, while the agreements last.
     Does not check rules: `rules.violations` does, here, at the hub and at each node.
     """
     if len(question.products) != 2 or len(set(question.products)) != 2:
@@ -105,6 +105,7 @@ def compile_question(
             if part.product not in question.products:
                 raise QuestionRefused(f"{name}[{index}].product", "is not among the products")
     first = footings[question.products[0]].ground.agreement
+    ends = min(footings[p].ground.agreement.terms.valid_until for p in question.products)
     plan = Plan(
         v=1,
         job=JobId.new(now, randomness),
@@ -121,7 +122,7 @@ def compile_question(
         currency=first.terms.currency,
         receivers=(Receiver(first.consumer, first.consumer_document),),
         created_at=now,
-        run_by=now + wait,
+        run_by=min(now + wait, ends) if ends > now else now + wait,  # the rules say it is over
         run_seconds=question.run_seconds,
         learns={},
         salt=randomness.draw(SALT_BYTES),

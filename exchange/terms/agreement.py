@@ -176,6 +176,12 @@ def require_in_force(agreement: Agreement, now: datetime) -> None:
         raise PlanRefused("validity", f"agreement {agreement.id} has expired")
 
 
+def require_outlasts(agreement: Agreement, run_by: datetime) -> None:
+    """Raises PlanRefused if a job admitted now could still start after the agreement's end."""
+    if run_by > agreement.terms.valid_until:
+        raise PlanRefused("validity", f"agreement {agreement.id} expires before the job must start")
+
+
 def _require_version_and_salt(version: int, salt: bytes) -> None:
     if version != 1:
         raise Malformed("v", f"is {version}; this version reads 1")
