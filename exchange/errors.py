@@ -9,6 +9,7 @@ ExchangeError
 ├── UnknownSubject      no such negotiation, agreement, deal or job
 ├── QuestionRefused     the question does not fit the products: names the field
 ├── EvidenceMissing     the ledger does not hold what it must; raise the alarm
+├── BundleNotReady      ask again in a moment: the newest evidence is not under a head yet
 ├── RestoredBackup      this node's records are older than the ledger; it must not work
 └── HubUnreachable      try later; nothing was lost
 """
@@ -58,6 +59,7 @@ class ChainBroken(ExchangeError):
         self.actor = actor
         self.expected_seq = expected_seq
         self.found_seq = found_seq
+        self.problem = problem
 
 
 class NotYours(ExchangeError):
@@ -83,6 +85,10 @@ class QuestionRefused(ExchangeError):
 
 class EvidenceMissing(ExchangeError):
     """The ledger does not show what it must."""
+
+
+class BundleNotReady(ExchangeError):
+    """A deal with statements that no head covers yet: a bundle without them would hide them."""
 
 
 class RestoredBackup(ExchangeError):

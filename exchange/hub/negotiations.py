@@ -40,6 +40,9 @@ def step(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         if product.id != terms.terms.product_id or product.holder != terms.holder:
             raise TermsRefused("product", "is not a product of this holder")
         agreements.require_within_product(terms.terms, product)
+        if any(n.consumer != terms.consumer for n in tx.negotiations_of_deal(terms.deal)):
+            # A deal is one consumer's folder, and whoever is in it may read of all of it.
+            raise TermsRefused("deal", "is another consumer's")
         if negotiation is None:
             negotiation = Negotiation(
                 number,

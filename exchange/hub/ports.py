@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from crypto.digest import Digest
-from crypto.identifiers import JobId, NegotiationId, PartyId
+from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
 from crypto.statement import ChainHead, Statement
 from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Outcome
 from exchange.jobs import JobState
@@ -40,8 +40,10 @@ class HubTransaction(Protocol):
 
     def outcome(self, statement: Digest) -> Outcome | None: ...
     def save_outcome(self, outcome: Outcome, *, of: Statement) -> None: ...
-    def statements_about(self, subjects: Sequence[str]) -> Sequence[Digest]:
-        """In order of arrival."""
+    def statements_about(
+        self, subjects: Sequence[str], *, kinds: Sequence[str] | None = None
+    ) -> Sequence[Digest]:
+        """In order of arrival; of these types only, where `kinds` is given."""
         ...
 
     def add_document(self, digest: Digest, data: bytes) -> None:
@@ -58,6 +60,7 @@ class HubTransaction(Protocol):
     def lock_negotiation(self, negotiation: NegotiationId) -> Negotiation | None: ...
     def save_negotiation(self, negotiation: Negotiation) -> None: ...
     def negotiations_of(self, party: PartyId) -> Sequence[Negotiation]: ...
+    def negotiations_of_deal(self, deal: DealId) -> Sequence[Negotiation]: ...
 
     def add_agreement(self, agreement: HubAgreement) -> None: ...
     def lock_agreement(self, digest: Digest) -> HubAgreement:

@@ -72,6 +72,7 @@ def upgrade() -> None:
     op.create_table(
         "hub_negotiation",
         sa.Column("id", sa.String(), nullable=False),
+        sa.Column("deal", sa.String(), nullable=False),
         sa.Column("consumer", sa.String(), nullable=False),
         sa.Column("holder", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
@@ -81,6 +82,7 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_hub_negotiation_consumer"), "hub_negotiation", ["consumer"], unique=False
     )
+    op.create_index(op.f("ix_hub_negotiation_deal"), "hub_negotiation", ["deal"], unique=False)
     op.create_index(op.f("ix_hub_negotiation_holder"), "hub_negotiation", ["holder"], unique=False)
     op.create_table(
         "hub_nonce",

@@ -16,7 +16,7 @@ from crypto import record
 from crypto.digest import Digest
 from crypto.envelope import Envelope
 from crypto.errors import Malformed
-from crypto.identifiers import JobId, NegotiationId, PartyId
+from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
 from crypto.statement import ChainHead, Statement
 from exchange.errors import IllegalTransition, UnknownSubject
 from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Outcome
@@ -77,6 +77,7 @@ class NegotiationRow(SQLModel, table=True):
     __tablename__ = "hub_negotiation"
 
     id: str = Field(primary_key=True)
+    deal: str = Field(index=True)
     consumer: str = Field(index=True)
     holder: str = Field(index=True)
     state: str
@@ -199,12 +200,13 @@ class SqlHubTransaction:
         )
         self._session.flush()
 
-    def statements_about(self, subjects: Sequence[str]) -> Sequence[Digest]:
-        rows = self._session.exec(
-            select(StatementRow.digest)
-            .where(col(StatementRow.subject).in_(subjects))
-            .order_by(col(StatementRow.number))
-        )
+    def statements_about(
+        self, subjects: Sequence[str], *, kinds: Sequence[str] | None = None
+    ) -> Sequence[Digest]:
+        query = select(StatementRow.digest).where(col(StatementRow.subject).in_(subjects))
+        if kinds is not None:
+            query = query.where(col(StatementRow.kind).in_(kinds))
+        rows = self._session.exec(query.order_by(col(StatementRow.number)))
         return [Digest.parse(row) for row in rows]
 
     def add_document(self, digest: Digest, data: bytes) -> None:
@@ -242,6 +244,7 @@ class SqlHubTransaction:
         self._session.merge(
             NegotiationRow(
                 id=negotiation.id,
+                deal=negotiation.deal,
                 consumer=negotiation.consumer,
                 holder=negotiation.holder,
                 state=negotiation.state,
@@ -254,6 +257,14 @@ class SqlHubTransaction:
         rows = self._session.exec(
             select(NegotiationRow)
             .where(or_(col(NegotiationRow.consumer) == party, col(NegotiationRow.holder) == party))
+            .order_by(col(NegotiationRow.id))
+        )
+        return [record.from_bytes(Negotiation, row.document) for row in rows]
+
+    def negotiations_of_deal(self, deal: DealId) -> Sequence[Negotiation]:
+        rows = self._session.exec(
+            select(NegotiationRow)
+            .where(NegotiationRow.deal == deal)
             .order_by(col(NegotiationRow.id))
         )
         return [record.from_bytes(Negotiation, row.document) for row in rows]

@@ -1,0 +1,96 @@
+"""`python -m exchange.audit deal BUNDLE --policy P --roots R`: verify a deal offline.
+
+Exit codes: 0 no check failed; 1 a check failed; 2 the command line, or a file, cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from crypto.errors import CryptoError
+from crypto.identifiers import PartyId
+from crypto.keys import read_exchange_key
+from exchange.audit.bundle import MAX_BUNDLE_BYTES
+from exchange.audit.deal import audit_deal
+from exchange.audit.errors import AuditError
+from exchange.audit.openings import Opener
+from exchange.audit.report import Report
+from exchange.audit.roots import Roots
+from exchange.query.explanation import Language
+from ledger.errors import LedgerError
+from ledger.verify.policy import Policy
+
+PASSED: Final = 0
+FAILED: Final = 1
+UNUSABLE: Final = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code; argparse itself exits with 2."""
+    asked = _parser().parse_args(arguments)
+    if (asked.open_with is None) != (asked.party is None):
+        return _refuse("--open-with and --party go together")
+    try:
+        report = _audit(asked)
+    except (AuditError, LedgerError, CryptoError) as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}")
+    language = Language(asked.language)
+    if asked.json:
+        text = json.dumps(report.to_value(language), ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = report.to_text(language)
+    sys.stdout.write(text)
+    return FAILED if report.failed else PASSED
+
+
+def _audit(asked: argparse.Namespace) -> Report:
+    opener = None
+    if asked.open_with is not None:
+        party = PartyId.parse(asked.party, where="--party")
+        opener = Opener(party, read_exchange_key(asked.open_with))
+    return audit_deal(
+        _read(asked.bundle, MAX_BUNDLE_BYTES),
+        Policy.parse(_read(asked.policy, 1 << 20)),
+        Roots.parse(_read(asked.roots, 1 << 20)),
+        opener,
+    )
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """At most one byte more than `limit`: enough for whoever parses it to refuse it."""
+    with path.open("rb") as file:
+        return file.read(limit + 1)
+
+
+def _refuse(problem: str) -> int:
+    sys.stderr.write(f"{problem}\n")
+    return UNUSABLE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m exchange.audit",
+        description="Verify evidence offline, from public keys alone.",
+        epilog="exit codes: 0 no check failed, 1 a check failed, 2 unusable arguments or files",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    deal = commands.add_parser("deal", help="audit one deal from its bundle")
+    deal.add_argument("bundle", type=Path, metavar="BUNDLE")
+    deal.add_argument("--policy", type=Path, required=True, help="C2SP tlog-policy file")
+    deal.add_argument("--roots", type=Path, required=True, help="fingerprints and registrars")
+    deal.add_argument("--open-with", type=Path, metavar="KEYFILE", help="a reader's sealing key")
+    deal.add_argument("--party", metavar="PTY", help="whose key that is")
+    deal.add_argument("--json", action="store_true", help="one JSON document")
+    deal.add_argument("--language", choices=[language.value for language in Language], default="en")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

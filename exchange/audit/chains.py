@@ -1,0 +1,137 @@
+"""Order and time: what each actor's numbering, its references and the witnesses' clocks show.
+
+`ledger.verify.chain` finds what is wrong with a range of the whole log. A bundle shows only one
+deal's entries of it, so numbers that are missing are named and held against nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from crypto.digest import Digest
+from crypto.errors import UnknownKey
+from crypto.identifiers import PartyId
+from crypto.keys import PublicKey
+from exchange.audit.log import Head, Said
+from exchange.audit.parties import Parties
+from exchange.audit.report import Check, Phrase, phrase
+from ledger.verify.chain import Finding, KeyResolver, Problem, WitnessedHead, check_chains
+
+# The hub takes a statement whose time is up to ten minutes off its own clock, and a witness
+# cosigns within a few minutes of the entry. `words.CLAIMS` states the same number.
+TOLERANCE: Final = timedelta(minutes=15)
+
+# Problems that are the actor's own: gaps are not, where not every statement is shown.
+_BROKEN: Final = frozenset(
+    {
+        Problem.DUPLICATE,
+        Problem.FORKED,
+        Problem.REORDERED,
+        Problem.BROKEN_LINK,
+        Problem.FORGED,
+        Problem.UNKNOWN_KEY,
+    }
+)
+
+
+def check_order_and_time(
+    said: Sequence[Said], heads: Sequence[Head], parties: Parties
+) -> list[Check]:
+    """That no statement was put in twice, moved, or dated to where the witnesses saw otherwise.
+
+    said: genuine ones only. Numbers and links are their actors' own word, times are bounded by
+    the witnesses' clocks.
+    """
+    witnessed = [WitnessedHead(h.checkpoint.size, h.time) for h in heads if h.accepted and h.time]
+    findings = check_chains(
+        [(s.index, s.signed.entry) for s in said],
+        resolve=_resolver(parties),
+        heads=witnessed,
+        tolerance=TOLERANCE,
+        before={},
+    )
+    timed = {f.index: f for f in findings if f.problem in (Problem.BACK_DATED, Problem.POST_DATED)}
+    checks = [_time_check(s, timed.get(s.index), witnessed) for s in said]
+    actors: dict[PartyId, list[Said]] = {}
+    for s in said:
+        actors.setdefault(s.statement.actor, []).append(s)
+    for actor, statements in actors.items():
+        wrong = [f for f in findings if f.actor == actor and f.problem in _BROKEN]
+        checks.append(_chain_check(parties.name(actor), statements, wrong))
+    return checks
+
+
+def check_references(said: Sequence[Said], taking_part: Collection[PartyId]) -> list[Check]:
+    """That whatever a statement relied on is in the bundle and came before it.
+
+    A statement's actor signs what it relied on, so leaving one out of a bundle shows here unless
+    everything that relied on it is left out as well.
+    """
+    places: dict[Digest, int] = {s.signed.digest: s.index for s in said}
+    checks = []
+    for s in said:
+        problem = _reference_problem(s, places)
+        passed: bool | None = problem is None
+        if problem is not None and s.statement.actor not in taking_part:
+            # Anybody may speak of a job; what a stranger makes up says nothing of the deal.
+            passed, problem = None, phrase("after.stranger")
+        checks.append(Check("entry.after", passed, s.subject, problem))
+    return checks
+
+
+def _resolver(parties: Parties) -> KeyResolver:
+    """Any key the actor ever had: which one was in force has been checked before."""
+    keys = {
+        (party.document.party, party.document.signing.key_id): party.document.signing
+        for party in parties.documents.values()
+    }
+
+    def resolve(actor: PartyId, time: datetime, key_id: str) -> PublicKey:
+        try:
+            return keys[actor, key_id]
+        except KeyError:
+            raise UnknownKey(key_id) from None
+
+    return resolve
+
+
+def _time_check(said: Said, finding: Finding | None, witnessed: Sequence[WitnessedHead]) -> Check:
+    if not witnessed:
+        return Check("entry.time", None, said.subject, phrase("time.no_witness"))
+    if finding is not None:
+        back = finding.problem is Problem.BACK_DATED
+        note = phrase("time.back_dated" if back else "time.post_dated", reason=finding.explanation)
+        return Check("entry.time", False, said.subject, note)
+    bounded = said.index == 0 or any(head.size <= said.index for head in witnessed)
+    if not bounded:
+        # A hub that leaves out the heads before an entry must not gain by it.
+        return Check("entry.time", None, said.subject, phrase("time.open"))
+    return Check("entry.time", True, said.subject)
+
+
+def _chain_check(actor: str, statements: Sequence[Said], wrong: Sequence[Finding]) -> Check:
+    if wrong:
+        first = wrong[0]
+        note = phrase(
+            "chain.broken",
+            index=first.index,
+            problem=first.problem.value,
+            reason=first.explanation,
+        )
+        return Check("actor.chain", False, actor, note)
+    numbers = [s.statement.actor_seq for s in statements]
+    missing = max(numbers) + 1 - len(numbers)
+    gaps = phrase("chain.gaps", count=missing) if missing else None
+    return Check("actor.chain", True, actor, gaps)
+
+
+def _reference_problem(said: Said, places: Mapping[Digest, int]) -> Phrase | None:
+    for name in said.statement.after:
+        place = places.get(name)
+        if place is None:
+            return phrase("after.outside", digest=name)
+        if place >= said.index:
+            return phrase("after.later", index=place)
+    return None

@@ -1,0 +1,76 @@
+"""What the replays stand on: genuine statements in order, genuine documents by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crypto import record
+from crypto.digest import Digest
+from crypto.envelope import Envelope
+from crypto.errors import CryptoError
+from crypto.identifiers import DealId, PartyId
+from exchange.audit.bundle import Bundle
+from exchange.audit.log import Head, Said
+from exchange.audit.parties import Parties
+from exchange.audit.report import Check, phrase
+from exchange.errors import UnknownSubject
+from exchange.submission import document_digest
+from exchange.terms.agreement import Agreement, read_agreement
+from registry.product import DataProduct
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """said: genuine statements in the order of the log. documents: those that are what their name
+    says. openings: still sealed. heads: by size."""
+
+    deal: DealId
+    said: Sequence[Said]
+    parties: Parties
+    documents: Mapping[Digest, bytes]
+    openings: Mapping[tuple[Digest, PartyId], bytes]
+    heads: Sequence[Head]
+
+    def document(self, name: Digest) -> bytes:
+        """Raises UnknownSubject if the bundle does not hold it."""
+        try:
+            return self.documents[name]
+        except KeyError:
+            raise UnknownSubject(f"document {name}") from None
+
+    def envelope(self, name: Digest) -> Envelope:
+        """Raises UnknownSubject, Malformed."""
+        return Envelope.from_bytes(self.document(name))
+
+    def product(self, name: Digest) -> DataProduct:
+        """Raises UnknownSubject, Malformed; says nothing of who signed it."""
+        return record.from_bytes(DataProduct, self.envelope(name).payload)
+
+    def agreement(self, name: Digest) -> Agreement:
+        """Raises UnknownSubject, Malformed; says nothing of who signed it."""
+        return read_agreement(self.envelope(name))
+
+    def about(self, subject: str) -> list[Said]:
+        return [said for said in self.said if said.statement.subject == subject]
+
+
+def check_documents(bundle: Bundle) -> tuple[list[Check], dict[Digest, bytes]]:
+    """That a document is the one that statements, agreements and plans name by digest. Signed or
+    not, it cannot be another one."""
+    checks: list[Check] = []
+    genuine: dict[Digest, bytes] = {}
+    for name, data in bundle.documents.items():
+        try:
+            found = document_digest(data)
+        except CryptoError as error:
+            note = phrase("reason", reason=error)
+            checks.append(Check("bundle.documents", False, f"document {name}", note))
+            continue
+        if found == name:
+            genuine[name] = data
+            checks.append(Check("bundle.documents", True, f"document {name}"))
+        else:
+            note = phrase("digest.differs", found=found)
+            checks.append(Check("bundle.documents", False, f"document {name}", note))
+    return checks, genuine

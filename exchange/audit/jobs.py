@@ -1,0 +1,345 @@
+"""Jobs replayed over the shared lifecycle, from the statements of each actor.
+
+The replay follows the hub's own rules. A participant's statement that comes too late is in the
+log without effect, there and here; an act of the operator is made in the same transaction as what
+it says, so one that does not fit is a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from crypto import envelope as dsse
+from crypto.digest import Digest
+from crypto.errors import CryptoError, Malformed
+from crypto.identifiers import JobId, PartyId
+from crypto.keys import PublicKey
+from crypto.statement import Statement
+from exchange import jobs as lifecycle
+from exchange.audit.evidence import Evidence
+from exchange.audit.log import Said
+from exchange.audit.negotiations import idle_steps
+from exchange.audit.report import Check, Phrase, phrase
+from exchange.errors import (
+    ExchangeError,
+    IllegalTransition,
+    NotYours,
+    PlanRefused,
+    UnknownSubject,
+)
+from exchange.jobs import FINAL, JobEvent, JobState
+from exchange.query import plan as plans
+from exchange.query.plan import Plan
+from exchange.terms.agreement import require_in_force, require_outlasts
+from pricing.evidence import HELD, REFUNDED, RELEASED
+from registry.errors import RegistryError
+
+MONEY: Final = (HELD, RELEASED, REFUNDED)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its statements make it. plan_digest: what every later statement names.
+
+    admitted, started, sealed: by holder. released: the operator's. ended: what ended it otherwise.
+    """
+
+    id: JobId
+    plan: Plan
+    plan_digest: Digest
+    submitted: Said
+    state: JobState
+    admitted: Mapping[PartyId, Said]
+    started: Mapping[PartyId, Said]
+    sealed: Mapping[PartyId, Said]
+    released: Said | None
+    ended: Said | None
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """known: by id. no_effect: statements that changed nothing, with the reason. misfits: those
+    among them that an honest operator or node does not make where they stand."""
+
+    known: Mapping[str, Job]
+    no_effect: Mapping[Digest, str]
+    misfits: Mapping[Digest, str]
+
+
+def replay(evidence: Evidence) -> Jobs:
+    """Every job in the bundle, from its submission, in the order of the log."""
+    known: dict[str, Job] = {}
+    no_effect: dict[Digest, str] = {}
+    misfits: dict[Digest, str] = {}
+    for said in evidence.said:
+        statement = said.statement
+        step = _STEPS.get(statement.type)
+        if step is None:
+            continue
+        job = known.get(statement.subject)
+        try:
+            known[statement.subject] = step(job, said, evidence)
+        except (ExchangeError, RegistryError, CryptoError) as error:
+            no_effect[said.signed.digest] = str(error)
+            if _is_misfit(job, said):
+                misfits[said.signed.digest] = str(error)
+    return Jobs(known, no_effect, misfits)
+
+
+def subjects(evidence: Evidence) -> list[str]:
+    """Every job that any statement of the bundle is about."""
+    kinds = {*_STEPS, *MONEY}
+    found = (s.statement.subject for s in evidence.said if s.statement.type in kinds)
+    return list(dict.fromkeys(found))
+
+
+def check_replay(subject: str, evidence: Evidence, found: Jobs) -> Check:
+    """That the job went by the table, by the signed word of whoever the step belongs to: the
+    consumer submits, cancels and opens; every holder admits, starts and seals; the operator
+    rejects, expires and releases."""
+    job = found.known.get(subject)
+    if job is None:
+        return Check("job.replayed", False, subject, phrase("job.not_submitted"))
+    if job.plan.deal != evidence.deal:
+        note = phrase("job.other_deal", deal=job.plan.deal)
+        return Check("job.replayed", False, subject, note)
+    about = evidence.about(subject)
+    for said in about:
+        if (reason := found.misfits.get(said.signed.digest)) is not None:
+            note = phrase(
+                "job.out_of_place",
+                kind=said.statement.type,
+                index=said.index,
+                actor=evidence.parties.name(said.statement.actor),
+                reason=reason,
+            )
+            return Check("job.replayed", False, subject, note)
+    idle = [s for s in about if s.signed.digest in found.no_effect]
+    if idle:
+        what = idle_steps(idle, found.no_effect)
+        return Check(
+            "job.replayed", True, subject, phrase("job.ended_but", state=job.state, what=what)
+        )
+    key = "job.ended" if job.state in FINAL else "job.stands"
+    return Check("job.replayed", True, subject, phrase(key, state=job.state))
+
+
+def check_admissions(job: Job, evidence: Evidence, found: Jobs) -> Check:
+    """That every holder said, in a statement of its own, that it admits this plan and no other,
+    under the agreement that the plan names for it, before the plan's own limit."""
+    problem = _admission_problem(job, evidence, found)
+    return Check("job.admitted", problem is None, job.id, problem)
+
+
+def ran(job: Job, evidence: Evidence) -> bool:
+    """Whether anybody claims that the job got as far as a run, so that admissions must be there."""
+    kinds = {"job.started", "job.sealed", "job.released", RELEASED}
+    by = {*job.plan.engine_parties, job.plan.operator}
+    return any(
+        s.statement.type in kinds and s.statement.actor in by for s in evidence.about(job.id)
+    )
+
+
+def _admission_problem(job: Job, evidence: Evidence, found: Jobs) -> Phrase | None:
+    for side in job.plan.sides:
+        name = evidence.parties.name(side.holder)
+        said = job.admitted.get(side.holder)
+        if said is None:
+            for other in evidence.about(job.id):
+                statement = other.statement
+                if (statement.type, statement.actor) == ("job.admitted", side.holder):
+                    reason = found.no_effect.get(other.signed.digest, "")
+                    return phrase("admission.refused", holder=name, reason=reason)
+            return phrase("admission.missing", holder=name)
+        if said.statement.policy_digest != side.agreement:
+            return phrase("admission.agreement", holder=name)
+        if said.statement.time >= job.plan.run_by:
+            return phrase("admission.late", holder=name, run_by=job.plan.run_by)
+        try:
+            agreement = evidence.agreement(side.agreement)
+            require_in_force(agreement, said.statement.time)
+            require_outlasts(agreement, job.plan.run_by)
+        except (ExchangeError, CryptoError) as error:
+            return phrase("admission.refused", holder=name, reason=error)
+    return None
+
+
+def _is_misfit(job: Job | None, said: Said) -> bool:
+    """Whether only a fault, here or there, explains that this statement has no effect.
+
+    The operator writes its acts where they have their effect. A holder starts and seals only what
+    it knows to be admitted, so while nothing has ended the job these follow.
+    """
+    statement = said.statement
+    if statement.type in _OPERATORS:
+        return True
+    if job is None or statement.actor not in job.plan.engine_parties:
+        return False
+    return statement.type in ("job.started", "job.sealed") and job.state not in FINAL
+
+
+def _submitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    statement = said.statement
+    if job is not None:
+        raise IllegalTransition(job.id, "known already", "submit")
+    if len(statement.outputs) != 1:
+        raise Malformed("outputs", "must name exactly the plan")
+    (digest,) = statement.outputs
+    envelope = evidence.envelope(digest)
+    plan = plans.read_plan(envelope)
+    if plan.consumer != statement.actor or plan.job != statement.subject:
+        raise PlanRefused("consumer", "the plan is not this party's, or for another job")
+    consumer = evidence.parties.in_force(statement.actor, said.index)
+    dsse.verify(envelope, plans.PAYLOAD_TYPE, consumer.document.signing)
+    if statement.inputs != tuple(side.agreement for side in plan.sides):
+        raise PlanRefused("agreements", "the statement names others than the plan")
+    return Job(
+        id=plan.job,
+        plan=plan,
+        plan_digest=digest,
+        submitted=said,
+        state=JobState.REQUESTED,
+        admitted={},
+        started={},
+        sealed={},
+        released=None,
+        ended=None,
+    )
+
+
+def _rejected(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    job = _of_operator(job, said)
+    if job.submitted.signed.digest not in said.statement.after:
+        raise PlanRefused("after", "does not name the submission")
+    return _end(job, JobEvent.REFUSE, said)
+
+
+def _admitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    job = _of_holder(job, said)
+    ephemeral = said.statement.body.get("ephemeral", "")
+    if PublicKey.parse(ephemeral, where="body.ephemeral").suite != "x25519":
+        raise Malformed("body.ephemeral", "is not an x25519 key")
+    actor = said.statement.actor
+    if job.state is not JobState.REQUESTED or actor in job.admitted:
+        lifecycle.advance(job.id, job.state, JobEvent.ADMIT)
+        raise NotYours(f"{actor} has answered {job.id} already")
+    after = replace(job, admitted={**job.admitted, actor: said})
+    if set(after.admitted) == set(job.plan.engine_parties):
+        return _step(after, JobEvent.ADMIT)
+    return after
+
+
+def _refused(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    return _end(_of_holder(job, said), JobEvent.REFUSE, said)
+
+
+def _started(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    job = _of_holder(job, said)
+    after = replace(job, started={**job.started, said.statement.actor: said})
+    return after if job.state is JobState.RUNNING else _step(after, JobEvent.START)
+
+
+def _sealed(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    job = _of_holder(job, said)
+    actor = said.statement.actor
+    if job.state is not JobState.RUNNING or actor not in job.started:
+        lifecycle.advance(job.id, job.state, JobEvent.SEAL)
+        raise PlanRefused("order", f"{actor} has not started {job.id}")
+    if not said.statement.outputs:
+        raise Malformed("outputs", "must name the sealed part")
+    after = replace(job, sealed={**job.sealed, actor: said})
+    if set(after.sealed) == set(job.plan.engine_parties):
+        return _step(after, JobEvent.SEAL)
+    return after
+
+
+def _failed(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    return _end(_of_holder(job, said), JobEvent.FAIL, said)
+
+
+def _cancelled(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    return _end(_of_consumer(job, said), JobEvent.CANCEL, said)
+
+
+def _expired(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    job = _of_operator(job, said)
+    event = JobEvent.FAIL if job.state is JobState.RUNNING else JobEvent.EXPIRE
+    return _end(job, event, said)
+
+
+def _released(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    job = _of_operator(job, said)
+    after = _step(job, JobEvent.RELEASE)
+    receipts = {receipt.signed.digest for receipt in job.sealed.values()}
+    if not receipts <= set(said.statement.after):
+        raise PlanRefused("after", "does not name every holder's receipt")
+    return replace(after, released=said)
+
+
+def _opened(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    job = _of_consumer(job, said)
+    if job.state is not JobState.RELEASED:
+        raise NotYours(f"{job.id} has nothing for this party to open")
+    return job
+
+
+Step = Callable[[Job | None, Said, Evidence], Job]
+
+_OPERATORS: Final = frozenset({"job.rejected", "job.expired", "job.released"})
+_STEPS: Final[Mapping[str, Step]] = {
+    "job.submitted": _submitted,
+    "job.rejected": _rejected,
+    "job.admitted": _admitted,
+    "job.refused": _refused,
+    "job.started": _started,
+    "job.sealed": _sealed,
+    "job.failed": _failed,
+    "job.cancelled": _cancelled,
+    "job.expired": _expired,
+    "job.released": _released,
+    "job.opened": _opened,
+}
+
+
+def _of_holder(job: Job | None, said: Said) -> Job:
+    job = _known(job, said.statement)
+    if said.statement.actor not in job.plan.engine_parties:
+        raise NotYours(f"{said.statement.actor} has no part in {job.id}")
+    _require_plan(job, said.statement)
+    return job
+
+
+def _of_consumer(job: Job | None, said: Said) -> Job:
+    job = _known(job, said.statement)
+    if said.statement.actor != job.plan.consumer:
+        raise NotYours(f"{said.statement.actor} is not the consumer of {job.id}")
+    return job
+
+
+def _of_operator(job: Job | None, said: Said) -> Job:
+    job = _known(job, said.statement)
+    if said.statement.actor != job.plan.operator:
+        raise NotYours(f"{said.statement.actor} is not the operator that the plan names")
+    _require_plan(job, said.statement)
+    return job
+
+
+def _known(job: Job | None, statement: Statement) -> Job:
+    if job is None:
+        raise UnknownSubject(statement.subject)
+    return job
+
+
+def _require_plan(job: Job, statement: Statement) -> None:
+    if job.plan_digest not in statement.inputs:
+        raise PlanRefused("plan", "the statement is about another plan")
+
+
+def _step(job: Job, event: JobEvent) -> Job:
+    return replace(job, state=lifecycle.advance(job.id, job.state, event))
+
+
+def _end(job: Job, event: JobEvent, said: Said) -> Job:
+    return replace(_step(job, event), ended=said)

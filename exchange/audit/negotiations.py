@@ -1,0 +1,306 @@
+"""Negotiations replayed over the shared table, and what their agreements are worth.
+
+The replay follows the hub's own rules, step for step: a statement that the hub logged and did not
+apply (too late, out of turn, another's) has no effect here either, and is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from crypto import envelope as dsse
+from crypto import record
+from crypto.digest import Digest
+from crypto.errors import CryptoError, Malformed
+from crypto.identifiers import NegotiationId
+from crypto.statement import Statement
+from exchange.audit.evidence import Evidence
+from exchange.audit.log import Said
+from exchange.audit.report import Check, phrase
+from exchange.errors import ExchangeError, TermsRefused, UnknownSubject
+from exchange.terms import agreement as agreements
+from exchange.terms import negotiation as table
+from exchange.terms.agreement import Agreement, Proposal
+from exchange.terms.negotiation import Event, Negotiation, Side, State
+from registry.errors import RegistryError
+from registry.evidence import LISTED
+from registry.product import PAYLOAD_TYPE as PRODUCT
+
+_PREFIX: Final = "negotiation."
+
+
+@dataclass(frozen=True)
+class Negotiations:
+    """known: how each ended. finalised: of each agreement, the statement that finalised it.
+    brought: of each agreement, the holder's statement that put it forward. no_effect: statements
+    that changed nothing, with the reason."""
+
+    known: Mapping[str, Negotiation]
+    finalised: Mapping[Digest, Said]
+    brought: Mapping[Digest, Said]
+    no_effect: Mapping[Digest, str]
+
+
+@dataclass
+class _Replay:
+    known: dict[str, Negotiation] = field(default_factory=dict)
+    finalised: dict[Digest, Said] = field(default_factory=dict)
+    brought: dict[Digest, Said] = field(default_factory=dict)
+    no_effect: dict[Digest, str] = field(default_factory=dict)
+
+
+def replay(evidence: Evidence) -> Negotiations:
+    """Every negotiation in the bundle, from nothing, in the order of the log."""
+    state = _Replay()
+    for said in evidence.said:
+        if not said.statement.type.startswith(_PREFIX):
+            continue
+        try:
+            _step(said, state, evidence)
+        except (ExchangeError, RegistryError, CryptoError, ValueError) as error:
+            state.no_effect[said.signed.digest] = str(error)
+    return Negotiations(state.known, state.finalised, state.brought, state.no_effect)
+
+
+def check_replays(evidence: Evidence, found: Negotiations) -> list[Check]:
+    """That each negotiation went by the table, by the roles of those who signed the steps.
+
+    A node says *verified* and *finalized* only after it has checked what it answers. Where one of
+    these does not follow although nobody ended the negotiation, something before it is missing,
+    altered or out of order.
+    """
+    subjects = dict.fromkeys(
+        s.statement.subject for s in evidence.said if s.statement.type.startswith(_PREFIX)
+    )
+    return [_replay_check(subject, evidence, found) for subject in subjects]
+
+
+def check_agreement(
+    name: Digest, evidence: Evidence, found: Negotiations, *, needed_at: int | None
+) -> list[Check]:
+    """That an agreement is the accepted proposal, signed by both under the documents it pins,
+    within the product's rule, and final before `needed_at`, where a plan first relies on it."""
+    subject = f"agreement {name}"
+    try:
+        agreement = evidence.agreement(name)
+    except (ExchangeError, CryptoError) as error:
+        note = phrase("reason", reason=error)
+        return [Check("agreement.signed", False, subject, note)]
+    subject = f"{agreement.id} with {evidence.parties.name(agreement.holder)}"
+    return [
+        _accepted(name, agreement, evidence, found, subject),
+        _signed(name, agreement, evidence, subject),
+        _within_product(agreement, evidence, subject),
+        _final(name, agreement, found, needed_at, subject),
+    ]
+
+
+def check_product(name: Digest, evidence: Evidence) -> Check:
+    """That the product version that terms name is its holder's: signed with the signing key of
+    the party document it names, and logged by the holder's own statement."""
+    subject = f"product {name}"
+    try:
+        envelope = evidence.envelope(name)
+        product = evidence.product(name)
+        subject = f"{product.name} ({product.id}) version {product.version}"
+        holder = evidence.parties.by_digest(product.holder_document)
+        if holder.document.party != product.holder:
+            raise Malformed("holder_document", "is another party's")
+        dsse.verify(envelope, PRODUCT, holder.document.signing)
+    except (ExchangeError, RegistryError, CryptoError) as error:
+        return Check("product.signed", False, subject, phrase("reason", reason=error))
+    listed = any(
+        s.statement.type == LISTED
+        and s.statement.actor == product.holder
+        and s.statement.outputs == (name,)
+        for s in evidence.about(product.id)
+    )
+    if not listed:
+        return Check("product.signed", False, subject, phrase("product.not_logged"))
+    return Check("product.signed", True, subject)
+
+
+def to_check(evidence: Evidence, found: Negotiations, named: Collection[Digest]) -> list[Digest]:
+    """The agreements that are worth a look: those that became final, those that plans name, and
+    those that a consumer verified."""
+    verified = [
+        output
+        for s in evidence.said
+        if s.statement.type == _PREFIX + Event.VERIFIED
+        and (known := found.known.get(s.statement.subject)) is not None
+        and s.statement.actor == known.consumer
+        for output in s.statement.outputs
+    ]
+    return list(dict.fromkeys([*found.finalised, *verified, *named]))
+
+
+def _step(said: Said, state: _Replay, evidence: Evidence) -> None:
+    """One statement, by the rules of `exchange.hub.negotiations`. Raises where it has no effect."""
+    statement = said.statement
+    event = Event(statement.type.removeprefix(_PREFIX))
+    number = NegotiationId.parse(statement.subject, where="subject")
+    known = state.known.get(number)
+    proposal: Digest | None = None
+    signed: Digest | None = None
+    if event in (Event.REQUESTED, Event.OFFERED):
+        proposal = _only_output(statement)
+        terms = record.from_bytes(Proposal, evidence.document(proposal))
+        _require_proposable(terms, number, evidence)
+        if known is None:
+            state.known[number] = Negotiation(
+                number,
+                terms.deal,
+                terms.consumer,
+                terms.holder,
+                terms.terms.product_id,
+                table.next_state(number, None, event, _side(terms, statement)),
+                proposal,
+            )
+            return
+        if (terms.deal, terms.consumer, terms.holder) != (
+            known.deal,
+            known.consumer,
+            known.holder,
+        ):
+            raise TermsRefused("parties", "differ from those who began this negotiation")
+    if known is None:
+        raise UnknownSubject(statement.subject)
+    if event in (Event.AGREED, Event.VERIFIED):
+        signed = _only_output(statement)
+        if event is Event.AGREED and statement.actor == known.holder:
+            state.brought.setdefault(signed, said)
+        agreement = evidence.agreement(signed)
+        agreements.require_same_but_signed(agreement, _proposal(known.proposal, evidence))
+        _require_signatures(signed, agreement, event, evidence)
+    after = table.advance(known, event, statement.actor, proposal=proposal, agreement=signed)
+    if event is Event.VERIFIED and signed != known.agreement:
+        raise TermsRefused("agreement", "is not the one that the holder signed")
+    state.known[number] = after
+    if event is Event.FINALIZED and after.agreement is not None:
+        state.finalised[after.agreement] = said
+
+
+def _require_proposable(terms: Proposal, number: NegotiationId, evidence: Evidence) -> None:
+    if terms.negotiation != number:
+        raise TermsRefused("negotiation", "the proposal belongs to another negotiation")
+    product = evidence.product(terms.terms.product)
+    if product.id != terms.terms.product_id or product.holder != terms.holder:
+        raise TermsRefused("product", "is not a product of this holder")
+    agreements.require_within_product(terms.terms, product)
+
+
+def _require_signatures(
+    name: Digest, agreement: Agreement, event: Event, evidence: Evidence
+) -> None:
+    """The holder's signature when it agrees, both from then on."""
+    envelope = evidence.envelope(name)
+    consumer = evidence.parties.by_digest(agreement.consumer_document)
+    holder = evidence.parties.by_digest(agreement.holder_document)
+    if event is Event.AGREED:
+        agreements.require_signed_by(envelope, holder, agreement.holder)
+    else:
+        agreements.require_signed(envelope, agreement, consumer=consumer, holder=holder)
+
+
+def _replay_check(subject: str, evidence: Evidence, found: Negotiations) -> Check:
+    known = found.known.get(subject)
+    if known is None:
+        note = phrase("negotiation.not_begun")
+        return Check("negotiation.replayed", False, subject, note)
+    if known.deal != evidence.deal:
+        note = phrase("negotiation.other_deal", deal=known.deal)
+        return Check("negotiation.replayed", False, subject, note)
+    idle = [s for s in evidence.about(subject) if s.signed.digest in found.no_effect]
+    for said in idle:
+        if known.state is not State.TERMINATED and _is_last_word(said, known):
+            note = phrase(
+                "negotiation.out_of_place",
+                index=said.index,
+                kind=said.statement.type,
+                reason=found.no_effect[said.signed.digest],
+            )
+            return Check("negotiation.replayed", False, subject, note)
+    named = phrase("no_effect", what=idle_steps(idle, found.no_effect)) if idle else None
+    return Check("negotiation.replayed", True, subject, named)
+
+
+def idle_steps(idle: Sequence[Said], no_effect: Mapping[Digest, str]) -> str:
+    """Statements without effect, each with its place and reason."""
+    return "; ".join(
+        f"{s.statement.type} at index {s.index} ({no_effect[s.signed.digest]})" for s in idle
+    )
+
+
+def _is_last_word(said: Said, known: Negotiation) -> bool:
+    last_words = {known.consumer: Event.VERIFIED, known.holder: Event.FINALIZED}
+    wanted = last_words.get(said.statement.actor)
+    return wanted is not None and said.statement.type == _PREFIX + wanted
+
+
+def _accepted(
+    name: Digest, agreement: Agreement, evidence: Evidence, found: Negotiations, subject: str
+) -> Check:
+    said = found.brought.get(name)
+    if said is None:
+        return Check("agreement.accepted", False, subject, phrase("agreement.no_statement"))
+    known = found.known[said.statement.subject]
+    try:
+        if said.statement.policy_digest != known.proposal:
+            raise TermsRefused("proposal", "the statement names another than the one on the table")
+        agreements.require_same_but_signed(agreement, _proposal(known.proposal, evidence))
+    except (ExchangeError, CryptoError) as error:
+        return Check("agreement.accepted", False, subject, phrase("reason", reason=error))
+    return Check("agreement.accepted", True, subject)
+
+
+def _signed(name: Digest, agreement: Agreement, evidence: Evidence, subject: str) -> Check:
+    try:
+        _require_signatures(name, agreement, Event.VERIFIED, evidence)
+    except (ExchangeError, CryptoError) as error:
+        return Check("agreement.signed", False, subject, phrase("reason", reason=error))
+    return Check("agreement.signed", True, subject)
+
+
+def _within_product(agreement: Agreement, evidence: Evidence, subject: str) -> Check:
+    terms = agreement.terms
+    try:
+        product = evidence.product(terms.product)
+        if product.id != terms.product_id or product.holder != agreement.holder:
+            raise TermsRefused("product", "is not a product of this holder")
+        agreements.require_within_product(terms, product)
+    except (ExchangeError, RegistryError, CryptoError) as error:
+        return Check("agreement.product", False, subject, phrase("reason", reason=error))
+    return Check("agreement.product", True, subject)
+
+
+def _final(
+    name: Digest, agreement: Agreement, found: Negotiations, needed_at: int | None, subject: str
+) -> Check:
+    said = found.finalised.get(name)
+    if said is None:
+        note = phrase("agreement.not_final_at_all")
+        return Check("agreement.finalised", False, subject, note)
+    if needed_at is not None and said.index >= needed_at:
+        note = phrase("agreement.not_final", negotiation=agreement.negotiation, index=needed_at)
+        return Check("agreement.finalised", False, subject, note)
+    return Check("agreement.finalised", True, subject)
+
+
+def _proposal(name: Digest, evidence: Evidence) -> Proposal:
+    return record.from_bytes(Proposal, evidence.document(name))
+
+
+def _side(terms: Proposal, statement: Statement) -> Side:
+    if statement.actor == terms.consumer:
+        return Side.CONSUMER
+    if statement.actor == terms.holder:
+        return Side.HOLDER
+    raise TermsRefused("parties", "do not include the one who proposes")
+
+
+def _only_output(statement: Statement) -> Digest:
+    if len(statement.outputs) != 1:
+        raise Malformed("outputs", "must name exactly one document")
+    return statement.outputs[0]

@@ -1,0 +1,158 @@
+"""What a plan is worth: who signed it, what it stands on, and whether anything forbids it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from crypto import envelope as dsse
+from crypto.digest import Digest
+from crypto.errors import CryptoError, Malformed
+from exchange.audit.evidence import Evidence
+from exchange.audit.jobs import Job, Jobs
+from exchange.audit.log import Said
+from exchange.audit.report import Check, phrase
+from exchange.errors import ExchangeError, PlanRefused
+from exchange.jobs import FINAL
+from exchange.query import plan as plans
+from exchange.query.explanation import learns
+from exchange.query.rules import Ground, violations
+from exchange.terms.agreement import Agreement
+from registry.errors import RegistryError
+from registry.party import Role
+
+
+def check_plan(job: Job, evidence: Evidence) -> list[Check]:
+    """All of a plan that somebody admitted. One that was only submitted bound nobody."""
+    return [
+        _signed(job, evidence),
+        _agreements(job, evidence),
+        _rules(job, evidence),
+        _learns(job),
+    ]
+
+
+def check_use(name: Digest, agreement: Agreement, evidence: Evidence, found: Jobs) -> Check:
+    """That the holder never admitted more jobs under an agreement than it allows, nor more epsilon.
+
+    Counted from the holder's own signed admissions. A job that ended before anything started
+    gives its run back, as it does at the hub.
+    """
+    subject = f"{agreement.id} with {evidence.parties.name(agreement.holder)}"
+    spent = [job for job in _admitted_under(name, agreement, found) if not _returned(job)]
+    epsilon = sum((job.plan.epsilon for job in spent), Fraction(0))
+    terms = agreement.terms
+    note = phrase(
+        "runs.used",
+        used=len(spent),
+        allowed=terms.runs,
+        epsilon=epsilon,
+        epsilon_allowed=terms.epsilon,
+    )
+    within = len(spent) <= terms.runs and epsilon <= terms.epsilon
+    return Check("agreement.runs", within, subject, note)
+
+
+def counts_possible(
+    name: Digest, agreement: Agreement, receipt: Said, evidence: Evidence
+) -> tuple[int, int]:
+    """How many runs a holder can truthfully have counted when it signed a receipt: at least the
+    jobs that it had started by then, at most those that it had admitted, by its own numbering."""
+    before = receipt.statement.actor_seq
+    admitted = {
+        s.statement.subject
+        for s in evidence.said
+        if s.statement.actor == agreement.holder
+        and s.statement.type == "job.admitted"
+        and s.statement.policy_digest == name
+        and s.statement.actor_seq < before
+    }
+    started = {
+        s.statement.subject
+        for s in evidence.said
+        if s.statement.actor == agreement.holder
+        and s.statement.type == "job.started"
+        and s.statement.subject in admitted
+        and s.statement.actor_seq < before
+    }
+    return len(started), len(admitted)
+
+
+def _admitted_under(name: Digest, agreement: Agreement, found: Jobs) -> Sequence[Job]:
+    return [
+        job
+        for job in found.known.values()
+        if any(s.agreement == name and s.holder == agreement.holder for s in job.plan.sides)
+        and agreement.holder in job.admitted
+    ]
+
+
+def _returned(job: Job) -> bool:
+    return job.state in FINAL and not job.started
+
+
+def _signed(job: Job, evidence: Evidence) -> Check:
+    """By the consumer: under the signing key of the party document that the plan itself names,
+    which fixes who receives the result, too. The operator it names is one by its own document."""
+    plan = job.plan
+    try:
+        consumer = evidence.parties.by_digest(plan.consumer_document)
+        if consumer.document.party != plan.consumer:
+            raise Malformed("consumer_document", "is another party's")
+        dsse.verify(
+            evidence.envelope(job.plan_digest), plans.PAYLOAD_TYPE, consumer.document.signing
+        )
+        for side in plan.sides:
+            if evidence.parties.by_digest(side.holder_document).document.party != side.holder:
+                raise Malformed("holder_document", "is another party's")
+        operator = evidence.parties.in_force(plan.operator, job.submitted.index)
+    except (ExchangeError, CryptoError) as error:
+        return Check("plan.signed", False, job.id, phrase("reason", reason=error))
+    if Role.OPERATOR not in operator.document.roles:
+        note = phrase("plan.not_operator", operator=plan.operator)
+        return Check("plan.signed", False, job.id, note)
+    return Check("plan.signed", True, job.id)
+
+
+def _agreements(job: Job, evidence: Evidence) -> Check:
+    """By the consumer's signed submission and the holders' signed agreements: the plan names those
+    agreements and no others, each with the holder whose side it governs, each for this deal."""
+    plan = job.plan
+    named = tuple(side.agreement for side in plan.sides)
+    if job.submitted.statement.inputs != named:
+        return Check("plan.agreements", False, job.id, phrase("plan.other_agreements"))
+    try:
+        for side in plan.sides:
+            agreement = evidence.agreement(side.agreement)
+            if agreement.holder != side.holder or agreement.consumer != plan.consumer:
+                raise PlanRefused("agreement", f"{agreement.id} is between other parties")
+            if agreement.deal != plan.deal:
+                raise PlanRefused("deal", f"{agreement.id} belongs to another deal")
+    except (ExchangeError, CryptoError) as error:
+        return Check("plan.agreements", False, job.id, phrase("reason", reason=error))
+    return Check("plan.agreements", True, job.id)
+
+
+def _rules(job: Job, evidence: Evidence) -> Check:
+    """Signed by nobody: the rule checker's own verdict, on the plan that the consumer signed and
+    the products and terms that the holders signed."""
+    try:
+        grounds = [
+            Ground(evidence.agreement(side.agreement), evidence.product(side.product))
+            for side in job.plan.sides
+        ]
+        found = violations(job.plan, grounds)
+    except (ExchangeError, RegistryError, CryptoError) as error:
+        return Check("plan.rules", False, job.id, phrase("reason", reason=error))
+    if found:
+        note = phrase("reason", reason="; ".join(map(str, found)))
+        return Check("plan.rules", False, job.id, note)
+    return Check("plan.rules", True, job.id)
+
+
+def _learns(job: Job) -> Check:
+    """That nobody was told less than what the plan lets others learn: the words the consumer
+    signed are those that follow from the plan."""
+    same = dict(job.plan.learns) == learns(job.plan)
+    note = None if same else phrase("plan.words_differ")
+    return Check("plan.learns", same, job.id, note)

@@ -1,0 +1,159 @@
+"""Receipts: what each holder signed about its own run, and what its commitments hide."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from crypto import record
+from crypto.digest import Digest, opens
+from crypto.errors import CryptoError, Malformed
+from exchange import openings
+from exchange.audit.evidence import Evidence
+from exchange.audit.jobs import Job
+from exchange.audit.log import Said
+from exchange.audit.openings import NotOpened, Opener, open_for
+from exchange.audit.plans import counts_possible
+from exchange.audit.report import Check, Phrase, phrase
+from exchange.errors import ExchangeError
+from exchange.openings import BudgetUse, ReceiptOpenings
+from exchange.query.plan import SidePlan
+from exchange.terms.agreement import Agreement
+
+COMMITTED = ("budget", "snapshot")
+
+
+def check_receipts(job: Job, evidence: Evidence, opener: Opener | None) -> list[Check]:
+    """Each holder's receipt of a sealed job and, for a reader with a key, what it opens to."""
+    checks = []
+    for side in job.plan.sides:
+        subject = f"{job.id} by {evidence.parties.name(side.holder)}"
+        said = job.sealed.get(side.holder)
+        if said is None:
+            if job.released is not None:
+                note = phrase("receipt.none")
+                checks.append(Check("job.receipt", False, subject, note))
+            continue
+        checks.append(_receipt(job, side, said, evidence, subject))
+        checks.append(_opened(job, side, said, evidence, opener, subject))
+    return checks
+
+
+def _receipt(job: Job, side: SidePlan, said: Said, evidence: Evidence, subject: str) -> Check:
+    """Signed by the holder: what it ran, behind which gate, with whom, and how much left it. The
+    plan is among its inputs, or the replay would not have taken it for a receipt."""
+    problem = _receipt_problem(job, side, said, evidence)
+    if problem is not None:
+        return Check("job.receipt", False, subject, problem)
+    body = said.statement.body
+    sent = ", ".join(
+        f"{evidence.parties.name(name.removeprefix('bytes_out.'))} {body[name]}"
+        for name in sorted(body)
+        if name.startswith("bytes_out.")
+    )
+    return Check("job.receipt", True, subject, phrase("receipt.bytes", sent=sent))
+
+
+def _receipt_problem(job: Job, side: SidePlan, said: Said, evidence: Evidence) -> Phrase | None:
+    body = said.statement.body
+    gate = f"min_group={job.plan.gate.min_group}"
+    if body.get("gate", "").split(",")[0] != gate:
+        return phrase("receipt.differs", field="gate", found=body.get("gate", ""), expected=gate)
+    if not body.get("software"):
+        return phrase("receipt.lacks", field="software")
+    try:
+        Digest.parse(body.get("lock", ""), where="lock")
+    except CryptoError:
+        return phrase("receipt.lacks", field="lock")
+    for other in job.plan.sides:
+        if other.holder == side.holder:
+            continue
+        try:
+            document = evidence.parties.by_digest(other.holder_document).document
+        except ExchangeError as error:
+            return phrase("reason", reason=error)
+        found, expected = body.get(f"peer.{other.holder}", ""), document.identity.fingerprint
+        if found != expected:
+            field = f"peer.{other.holder}"
+            return phrase("receipt.differs", field=field, found=found, expected=expected)
+    for name in COMMITTED:
+        if name not in said.statement.commitments:
+            return phrase("receipt.lacks", field=name)
+    receiver = job.plan.receivers[0].party
+    for name in [f"bytes_out.{receiver}", *(n for n in body if n.startswith("bytes_out."))]:
+        count = body.get(name, "")
+        if not count.isascii() or not count.isdigit():
+            return phrase("receipt.lacks", field=name)
+    return None
+
+
+def _opened(
+    job: Job,
+    side: SidePlan,
+    said: Said,
+    evidence: Evidence,
+    opener: Opener | None,
+    subject: str,
+) -> Check:
+    """Committed to by the holder, sealed by it to the regulator: which rows it used (as a digest
+    that only it can show the rows of) and how far its own count of runs and epsilon had come."""
+    try:
+        agreement = evidence.agreement(side.agreement)
+        plain = open_for(
+            said,
+            [agreement.terms],
+            context=openings.receipt_context(job.plan_digest, side.holder),
+            evidence=evidence,
+            opener=opener,
+        )
+        note, right = _read_openings(plain, job, side, said, agreement, evidence)
+        return Check("receipt.opened", right, subject, note)
+    except NotOpened as error:
+        return Check("receipt.opened", False if error.failed else None, subject, error.why)
+    except (ExchangeError, CryptoError) as error:
+        return Check("receipt.opened", False, subject, phrase("reason", reason=error))
+
+
+def _read_openings(
+    plain: bytes,
+    job: Job,
+    side: SidePlan,
+    said: Said,
+    agreement: Agreement,
+    evidence: Evidence,
+) -> tuple[Phrase, bool]:
+    opened = record.from_bytes(ReceiptOpenings, plain)
+    if opened.v != 1:
+        raise Malformed("v", f"is {opened.v}; this version reads 1")
+    committed = said.statement.commitments
+    if set(opened.commitments) != set(committed):
+        found, expected = (", ".join(sorted(names)) for names in (opened.commitments, committed))
+        return phrase("opening.names", found=found, expected=expected), False
+    for name, opening in opened.commitments.items():
+        if not opens(committed[name], opening.salt, opening.value):
+            return phrase("opening.mismatch", name=name), False
+    Digest(opened.commitments["snapshot"].value)
+    use = record.from_bytes(BudgetUse, opened.commitments["budget"].value)
+    low, high = counts_possible(side.agreement, agreement, said, evidence)
+    if use.runs_after != use.runs_before + 1 or not low <= use.runs_after <= high:
+        counted = phrase(
+            "budget.wrong", before=use.runs_before, after=use.runs_after, low=low, high=high
+        )
+        return counted, False
+    before, after = _fraction(use.epsilon_before), _fraction(use.epsilon_after)
+    allowed = agreement.terms.epsilon
+    if after - before != job.plan.epsilon or before < 0 or after > allowed:
+        spent = phrase(
+            "budget.epsilon", before=before, after=after, cost=job.plan.epsilon, allowed=allowed
+        )
+        return spent, False
+    note = phrase(
+        "budget.counted", after=use.runs_after, allowed=agreement.terms.runs, epsilon=after
+    )
+    return note, use.runs_after <= agreement.terms.runs
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise Malformed("budget", f"{text[:20]!r} is not a fraction") from None

@@ -1,0 +1,51 @@
+"""The story: who did what when, one sentence per statement, in the order of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from crypto.digest import Digest
+from exchange.audit.evidence import Evidence
+from exchange.audit.report import Check, Deed, phrase
+from exchange.audit.words import PHRASES
+
+ALARM: Final = "alarm.raised"
+
+
+def tell(evidence: Evidence, no_effect: Mapping[Digest, str]) -> list[Deed]:
+    """What the signed statements say, and which of them changed nothing."""
+    deeds = []
+    for said in evidence.said:
+        statement = said.statement
+        key = f"did.{statement.type}"
+        sentence = phrase(
+            key if key in PHRASES else "did.other",
+            actor=evidence.parties.name(statement.actor),
+            subject=statement.subject,
+            kind=statement.type,
+            problem=statement.body.get("problem", statement.body.get("words", "")),
+        )
+        reason = no_effect.get(said.signed.digest)
+        if reason is not None:
+            sentence = phrase("did.no_effect", sentence=sentence, reason=reason)
+        deeds.append(Deed(said.index, statement.time, sentence))
+    return deeds
+
+
+def note_alarms(evidence: Evidence) -> list[Check]:
+    """Alarms that participants raised about the deal: signed, and proof of nothing but that."""
+    return [
+        Check(
+            "alarm",
+            None,
+            f"{said.subject} by {evidence.parties.name(said.statement.actor)}",
+            phrase(
+                "alarm.words",
+                kind=said.statement.body.get("kind", ""),
+                words=said.statement.body.get("words", ""),
+            ),
+        )
+        for said in evidence.said
+        if said.statement.type == ALARM
+    ]

@@ -1,0 +1,488 @@
+"""Every sentence of an audit, in both languages.
+
+CLAIMS says what each check shows when it passes. PHRASES are the notes beside a check and the
+sentences of the story; `{…}` are facts, the same in both languages. A reason that another part of
+the program gave (why a step had no effect, why a signature was refused) stays in its own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from exchange.query.explanation import Language
+
+Words = Mapping[Language, str]
+
+
+def _both(english: str, chinese: str) -> Words:
+    return MappingProxyType({Language.ENGLISH: english, Language.CHINESE: chinese})
+
+
+HEADINGS: Final[Mapping[str, Words]] = MappingProxyType(
+    {
+        "title": _both("Audit of the deal {deal}", "交易 {deal} 的审计"),
+        "story": _both("What the signed statements say", "各方签名陈述所述经过"),
+        "checks": _both("What was shown", "已证实的内容"),
+        "ok": _both("ok", "通过"),
+        "unopened": _both("Not opened, or not provable from here", "未打开，或在此无法证明"),
+        "failures": _both("FAILED", "未通过"),
+        "not_proved": _both("What no audit of this kind proves", "此类审计不能证明的事"),
+        "good": _both(
+            "No check failed: {passed} passed, {not_opened} not opened.",
+            "没有未通过的检查：{passed} 项通过，{not_opened} 项未打开。",
+        ),
+        "bad": _both(
+            "{failed} checks FAILED: {passed} passed, {not_opened} not opened.",
+            "{failed} 项检查未通过：{passed} 项通过，{not_opened} 项未打开。",
+        ),
+    }
+)
+
+NOT_PROVED: Final[tuple[Words, ...]] = (
+    _both("That the inputs are true.", "输入数据是真实的。"),
+    _both("That the parties executed honestly.", "各方诚实地执行了计算。"),
+    _both(
+        "That parties who were not to collude did not collude.",
+        "不应串通的各方没有串通。",
+    ),
+    _both("That nothing happened outside the platform.", "平台之外没有发生任何事情。"),
+    _both(
+        "That the bundle holds every statement about the deal: one that nothing else in it relies "
+        "on could have been left out. Its actor can show it, and the whole log would.",
+        "本包含有关于该交易的全部陈述：没有其他陈述所依赖的陈述可能被遗漏。其签名方可以出示，完整日志也会显示。",
+    ),
+)
+
+CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
+    {
+        "bundle.entries": _both(
+            "Every entry has the digest that the manifest lists it with.",
+            "每条日志条目的摘要与清单所列一致。",
+        ),
+        "bundle.documents": _both(
+            "Every document is the one that its name, its digest, promises.",
+            "每份文件的内容与其名称（摘要）一致。",
+        ),
+        "log.head": _both(
+            "The head is signed by the trusted log and cosigned by the quorum of the policy.",
+            "该树头由受信任的日志签名，并由策略要求的见证方法定数共同签名。",
+        ),
+        "log.consistent": _both(
+            "The later head extends the earlier one: nothing was removed or changed between them.",
+            "后一树头是前一树头的延伸：其间没有删除或改动。",
+        ),
+        "entry.logged": _both(
+            "The entry is in the log under the accepted head.",
+            "该条目在已认可的树头之下的日志中。",
+        ),
+        "entry.readable": _both("The entry is a statement.", "该条目是一份陈述。"),
+        "entry.signed": _both(
+            "The statement is signed with the key that its actor had in force at that point.",
+            "该陈述由其行为方当时有效的密钥签名。",
+        ),
+        "entry.time": _both(
+            "The time it states lies between its neighbouring witnessed heads, give or take "
+            "15 minutes.",
+            "其所述时间位于相邻两个经见证树头之间，容差 15 分钟。",
+        ),
+        "entry.after": _both(
+            "Every statement it relies on is in the bundle and earlier in the log.",
+            "它所依据的每份陈述都在本包中，且在日志中更早。",
+        ),
+        "actor.chain": _both(
+            "The actor's statements rise in number in the order of the log, each names the one "
+            "before, and none is there twice.",
+            "该行为方的陈述编号随日志顺序递增，每份都指明前一份，且无重复。",
+        ),
+        "party.document": _both(
+            "The party document is signed by the identity key that names the party, follows the "
+            "one before, and was logged by the party itself.",
+            "主体文件由命名该主体的身份密钥签名，承接前一份，并由该主体自己记入日志。",
+        ),
+        "party.trusted": _both(
+            "The party's identity is confirmed by a fingerprint or a registrar that the auditor "
+            "trusts.",
+            "该主体的身份由审计方信任的指纹或登记方确认。",
+        ),
+        "product.signed": _both(
+            "The product version is signed by its holder and was logged by it.",
+            "该产品版本由其持有方签名，并由其记入日志。",
+        ),
+        "negotiation.replayed": _both(
+            "The negotiation went by the table: each step by the side whose step it was.",
+            "协商按状态表进行：每一步都由有权的一方作出。",
+        ),
+        "agreement.accepted": _both(
+            "The agreement is exactly the proposal that was accepted.",
+            "协议与被接受的提议完全一致。",
+        ),
+        "agreement.signed": _both(
+            "Both parties signed the agreement with the keys of the documents that it names.",
+            "双方均以协议所指主体文件中的密钥签署了协议。",
+        ),
+        "agreement.product": _both(
+            "The agreement stays within the product's own rule.",
+            "协议未超出产品自身的规则。",
+        ),
+        "agreement.finalised": _both(
+            "The agreement was finalised before anything relied on it.",
+            "协议在被依据之前已经最终确定。",
+        ),
+        "agreement.runs": _both(
+            "No more jobs were admitted, and no more epsilon spent, than the agreement allows.",
+            "获准的作业数与消耗的 ε 均未超出协议允许。",
+        ),
+        "plan.signed": _both(
+            "The consumer signed the plan with the key of the document that the plan names.",
+            "需方以计划所指主体文件中的密钥签署了计划。",
+        ),
+        "plan.agreements": _both(
+            "The plan names exactly the agreements it was submitted under, all in force when it "
+            "was admitted.",
+            "计划所指的正是其提交所依据的协议，且在获准时均有效。",
+        ),
+        "plan.rules": _both(
+            "The rule checker finds nothing in the plan that an agreement or product forbids.",
+            "规则检查未发现计划中有协议或产品所禁止的内容。",
+        ),
+        "plan.learns": _both(
+            "The plan tells each party in words exactly what follows from it.",
+            "计划以文字如实说明各方将得知的内容。",
+        ),
+        "job.replayed": _both(
+            "The job went by the table, and every act of the operator fits where it stands.",
+            "作业按状态表进行，运营方的每一行为都与其所处位置相符。",
+        ),
+        "job.admitted": _both(
+            "Every holder admitted exactly this plan, under its own agreement, in time.",
+            "每个持有方都在期限内依自己的协议准许了正是这份计划。",
+        ),
+        "job.receipt": _both(
+            "The holder's receipt names the plan, the sealed part, the gate, the software, the "
+            "lock, its peers by their fingerprints, and the bytes that left.",
+            "持有方的回执载明计划、密封结果、门限、软件、依赖锁、以指纹标识的对端及送出的字节数。",
+        ),
+        "receipt.opened": _both(
+            "The receipt's commitments open, and the budget counts up by this job.",
+            "回执的承诺可以打开，且预算因本作业如实递增。",
+        ),
+        "money.held": _both(
+            "The operator held the price once, for this submission, before anybody admitted it.",
+            "运营方就本次提交、在任何一方准许之前，恰好冻结了一次价款。",
+        ),
+        "money.settled": _both(
+            "The hold was released or refunded at most once, and released only after every "
+            "receipt and the release of the result were under a witnessed head.",
+            "冻结款至多放款或退款一次；放款仅在全部回执与结果放行均处于经见证的树头之下之后。",
+        ),
+        "money.amounts": _both(
+            "The committed amounts, payers and payees are those of the agreements.",
+            "所承诺的金额、付款方与收款方与协议一致。",
+        ),
+        "alarm": _both(
+            "A participant raised an alarm; it is that participant's word.",
+            "有参与方发出警报；此为该参与方单方之言。",
+        ),
+    }
+)
+
+PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
+    {
+        "reason": _both("{reason}", "{reason}"),
+        # the bundle and the log
+        "digest.differs": _both("its bytes have the digest {found}", "其内容的摘要为 {found}"),
+        "head.unread": _both("{reason}", "{reason}"),
+        "head.size": _both(
+            "it is filed under size {filed} and states {stated}",
+            "它按大小 {filed} 存放，却自称 {stated}",
+        ),
+        "head.beyond": _both(
+            "it is not smaller than the bundle's checkpoint, or of another log",
+            "它不小于本包的检查点，或属于另一日志",
+        ),
+        "head.no_proof": _both("the proof is not in the bundle", "本包中没有该证明"),
+        "head.stray_proof": _both(
+            "the proof is not between neighbouring heads of the bundle",
+            "该证明不在本包的相邻树头之间",
+        ),
+        "head.not_accepted": _both(
+            "the head that it is under is not accepted", "其所在的树头未被认可"
+        ),
+        "proof.index": _both("the proof is for index {index}", "该证明针对的是序号 {index}"),
+        "proof.other_head": _both(
+            "the proof is under another head than the bundle's checkpoint",
+            "该证明所用的树头不是本包的检查点",
+        ),
+        "time.no_witness": _both(
+            "no witness that the policy names stated a time",
+            "策略所列的见证方均未给出时间",
+        ),
+        "time.open": _both(
+            "no earlier witnessed head is in the bundle, so nothing shows how old it can be",
+            "本包中没有更早的经见证树头，无法证明其最早时间",
+        ),
+        "time.back_dated": _both("back-dated: it {reason}", "时间被提前：{reason}"),
+        "time.post_dated": _both("post-dated: it {reason}", "时间被推后：{reason}"),
+        # actors
+        "chain.broken": _both(
+            "at index {index}: {problem}: {reason}", "序号 {index}：{problem}：{reason}"
+        ),
+        "chain.gaps": _both(
+            "{count} of this actor's statements between those shown are not in this bundle: they "
+            "are about other matters, or were left out",
+            "该行为方另有 {count} 份陈述介于所示之间而不在本包中：或关于其他事项，或被遗漏",
+        ),
+        "after.outside": _both(
+            "it relies on {digest}, which the bundle does not hold: left out, or made up",
+            "它依据的 {digest} 不在本包中：或被遗漏，或系虚构",
+        ),
+        "after.later": _both(
+            "it relies on the statement at index {index}, which is later in the log",
+            "它依据的序号 {index} 的陈述在日志中更晚",
+        ),
+        "after.stranger": _both("by a party that has no part in the deal", "作出者与本交易无关"),
+        "signature.no_key": _both(
+            "the bundle holds no party document, logged before, that gives {actor} a key",
+            "本包中没有此前记入日志、赋予 {actor} 密钥的主体文件",
+        ),
+        "signature.other_key": _both(
+            "it is signed with key {found}; {actor} had key {expected} in force",
+            "签名所用密钥为 {found}；{actor} 当时有效的密钥为 {expected}",
+        ),
+        "party.not_logged": _both(
+            "no statement of the party's own brought it into the log",
+            "没有该主体自己的陈述将其记入日志",
+        ),
+        "party.absent": _both(
+            "a statement in the log brought this document, and the bundle does not hold it",
+            "日志中有陈述引入该文件，而本包中没有",
+        ),
+        "party.bystander": _both(
+            "not confirmed, and without a part in the deal", "未经确认，且与本交易无关"
+        ),
+        "product.not_logged": _both(
+            "no statement of its holder brought it into the log",
+            "没有其持有方的陈述将其记入日志",
+        ),
+        "product.absent": _both("it is not in the bundle", "不在本包中"),
+        # negotiations and agreements
+        "no_effect": _both("without effect: {what}", "未生效：{what}"),
+        "negotiation.not_begun": _both("no step began it", "没有任何一步启动它"),
+        "negotiation.other_deal": _both(
+            "it belongs to another deal, {deal}", "它属于另一交易 {deal}"
+        ),
+        "negotiation.out_of_place": _both(
+            "the step at index {index} ({kind}) does not follow: {reason}",
+            "序号 {index} 的一步（{kind}）不能承接：{reason}",
+        ),
+        "agreement.absent": _both("the bundle holds no such agreement", "本包中没有该协议"),
+        "agreement.no_statement": _both(
+            "no statement of its holder brought it", "没有其持有方的陈述提出它"
+        ),
+        "agreement.not_final": _both(
+            "its negotiation {negotiation} did not finalise it before index {index}",
+            "其协商 {negotiation} 在序号 {index} 之前未最终确定它",
+        ),
+        "agreement.not_final_at_all": _both(
+            "its negotiation did not finalise it", "其协商未最终确定它"
+        ),
+        "runs.used": _both(
+            "{used} of {allowed} runs, epsilon {epsilon} of {epsilon_allowed}",
+            "已用 {used} / {allowed} 次，ε 已用 {epsilon} / {epsilon_allowed}",
+        ),
+        # plans and jobs
+        "job.not_submitted": _both(
+            "no submission of it with its plan is in the bundle",
+            "本包中没有它连同计划的提交",
+        ),
+        "job.ended": _both("ended {state}", "结束于 {state}"),
+        "job.stands": _both("stands at {state}", "当前为 {state}"),
+        "job.ended_but": _both(
+            "ended {state}; without effect: {what}", "结束于 {state}；未生效：{what}"
+        ),
+        "job.out_of_place": _both(
+            "{kind} at index {index} by {actor} does not fit: {reason}",
+            "{actor} 在序号 {index} 的 {kind} 不相符：{reason}",
+        ),
+        "job.other_deal": _both("its plan belongs to the deal {deal}", "其计划属于交易 {deal}"),
+        "admission.missing": _both("{holder} did not admit this plan", "{holder} 未准许这份计划"),
+        "admission.refused": _both(
+            "the admission by {holder} does not count: {reason}",
+            "{holder} 的准许不成立：{reason}",
+        ),
+        "admission.agreement": _both(
+            "{holder} admitted it under another agreement than the plan names",
+            "{holder} 准许时所依据的协议不是计划所指的协议",
+        ),
+        "admission.late": _both(
+            "{holder} admitted it after {run_by}", "{holder} 在 {run_by} 之后才准许"
+        ),
+        "plan.other_document": _both(
+            "the plan names {named}; the consumer's document in force was another",
+            "计划指明 {named}，而需方当时有效的是另一文件",
+        ),
+        "plan.not_operator": _both(
+            "{operator}, which the plan names as operator, is not one by its document",
+            "计划所指的运营方 {operator} 按其文件并非运营方",
+        ),
+        "plan.out_of_force": _both(
+            "agreement {agreement} was not in force when {holder} admitted the plan",
+            "{holder} 准许计划时协议 {agreement} 并不有效",
+        ),
+        "plan.other_agreements": _both(
+            "the submission names other agreements than the plan",
+            "提交陈述所指的协议与计划不同",
+        ),
+        "plan.words_differ": _both(
+            "what it says differs from what follows from it", "其文字与由计划得出的内容不符"
+        ),
+        "receipt.lacks": _both("it does not state {field}", "未载明 {field}"),
+        "receipt.differs": _both(
+            "{field} is {found}, not {expected}", "{field} 为 {found}，而非 {expected}"
+        ),
+        "receipt.none": _both("there is none", "没有回执"),
+        "receipt.bytes": _both("bytes that left: {sent}", "送出字节数：{sent}"),
+        # openings
+        "opening.no_key": _both(
+            "not opened: no reader's key was given", "未打开：未提供读取方的密钥"
+        ),
+        "opening.no_reader": _both(
+            "not opened: the agreements name no regulator to open it",
+            "未打开：协议未指定可打开它的监管方",
+        ),
+        "opening.other_reader": _both(
+            "not opened: it is sealed to another party, or to another key of this one",
+            "未打开：它密封给了另一方，或该方的另一密钥",
+        ),
+        "opening.missing": _both(
+            "the opening that this reader is owed is not in the bundle",
+            "本包中没有应给予该读取方的开启件",
+        ),
+        "opening.names": _both(
+            "it opens {found}, and the receipt committed to {expected}",
+            "它打开的是 {found}，而回执承诺的是 {expected}",
+        ),
+        "opening.mismatch": _both(
+            "{name} is not what the statement committed to", "{name} 与陈述所承诺的不符"
+        ),
+        "budget.counted": _both(
+            "run {after} of {allowed}, epsilon {epsilon}", "第 {after} / {allowed} 次，ε {epsilon}"
+        ),
+        "budget.wrong": _both(
+            "it counts runs from {before} to {after}, and its admissions allow {low} to {high}",
+            "它将次数从 {before} 记到 {after}，而按其准许应为 {low} 至 {high}",
+        ),
+        "budget.epsilon": _both(
+            "it counts epsilon from {before} to {after}; the plan costs {cost} of {allowed}",
+            "它将 ε 从 {before} 记到 {after}；计划消耗 {cost}，协议允许 {allowed}",
+        ),
+        # money
+        "money.count": _both(
+            "there are {count} statements of the kind {kind}, and there must be {expected}",
+            "{kind} 类陈述有 {count} 份，应为 {expected} 份",
+        ),
+        "money.after": _both("{kind} does not rely on {what}", "{kind} 未依据 {what}"),
+        "money.inputs": _both(
+            "{kind} names other documents than the plan and its agreements",
+            "{kind} 所指的文件不是计划及其协议",
+        ),
+        "money.unknown_job": _both(
+            "money moved for a job that nobody submitted", "资金为无人提交的作业而变动"
+        ),
+        "money.early": _both(
+            "no witnessed head between what it relies on and the release is in the bundle",
+            "本包中在其所依据者与放款之间没有经见证的树头",
+        ),
+        "money.still_held": _both("still held", "仍在冻结"),
+        "money.nothing_held": _both("nothing was held", "未曾冻结"),
+        "money.released": _both("released to the holders", "已放款给持有方"),
+        "money.refunded": _both("refunded to the consumer", "已退还需方"),
+        "money.moved": _both("{what}", "{what}"),
+        "money.wrong": _both(
+            "{what}; by the plan and its agreements it must be {expected}",
+            "{what}；按计划及协议应为 {expected}",
+        ),
+        # the story
+        "did.party.registered": _both("{actor} registered.", "{actor} 完成登记。"),
+        "did.party.updated": _both(
+            "{actor} changed its keys or roles.", "{actor} 更换了密钥或角色。"
+        ),
+        "did.product.listed": _both("{actor} listed {subject}.", "{actor} 上架了 {subject}。"),
+        "did.negotiation.requested": _both(
+            "{actor} asked for terms ({subject}).", "{actor} 提出请求（{subject}）。"
+        ),
+        "did.negotiation.offered": _both(
+            "{actor} offered terms ({subject}).", "{actor} 提出要约（{subject}）。"
+        ),
+        "did.negotiation.accepted": _both(
+            "{actor} accepted the offer ({subject}).", "{actor} 接受要约（{subject}）。"
+        ),
+        "did.negotiation.agreed": _both(
+            "{actor} signed the agreement ({subject}).", "{actor} 签署协议（{subject}）。"
+        ),
+        "did.negotiation.verified": _both(
+            "{actor} verified and countersigned the agreement ({subject}).",
+            "{actor} 核验并会签协议（{subject}）。",
+        ),
+        "did.negotiation.finalized": _both(
+            "{actor} finalised the agreement ({subject}).", "{actor} 最终确定协议（{subject}）。"
+        ),
+        "did.negotiation.terminated": _both(
+            "{actor} ended the negotiation ({subject}).", "{actor} 终止协商（{subject}）。"
+        ),
+        "did.job.submitted": _both(
+            "{actor} submitted the plan of {subject}.", "{actor} 提交了 {subject} 的计划。"
+        ),
+        "did.job.rejected": _both(
+            "{actor} rejected {subject}: {problem}", "{actor} 驳回了 {subject}：{problem}"
+        ),
+        "did.job.admitted": _both("{actor} admitted {subject}.", "{actor} 准许了 {subject}。"),
+        "did.job.refused": _both(
+            "{actor} refused {subject}: {problem}", "{actor} 拒绝了 {subject}：{problem}"
+        ),
+        "did.job.started": _both(
+            "{actor} started {subject}: messages may leave from here on.",
+            "{actor} 启动了 {subject}：此后消息可能送出。",
+        ),
+        "did.job.sealed": _both(
+            "{actor} sealed its part of {subject} and signed the receipt.",
+            "{actor} 密封了 {subject} 中自己的部分并签署回执。",
+        ),
+        "did.job.failed": _both(
+            "{actor} reported that {subject} failed: {problem}",
+            "{actor} 报告 {subject} 失败：{problem}",
+        ),
+        "did.job.cancelled": _both("{actor} cancelled {subject}.", "{actor} 取消了 {subject}。"),
+        "did.job.expired": _both(
+            "{actor} let {subject} expire: {problem}", "{actor} 宣告 {subject} 过期：{problem}"
+        ),
+        "did.job.released": _both(
+            "{actor} released the sealed result of {subject}.",
+            "{actor} 放行了 {subject} 的密封结果。",
+        ),
+        "did.job.opened": _both(
+            "{actor} opened the result of {subject}.", "{actor} 打开了 {subject} 的结果。"
+        ),
+        "did.funds.held": _both(
+            "{actor} held the price of {subject} in escrow.", "{actor} 冻结了 {subject} 的价款。"
+        ),
+        "did.funds.released": _both(
+            "{actor} paid the holders of {subject} out of escrow.",
+            "{actor} 将 {subject} 的冻结款支付给持有方。",
+        ),
+        "did.funds.refunded": _both(
+            "{actor} refunded the price of {subject}.", "{actor} 退还了 {subject} 的价款。"
+        ),
+        "did.alarm.raised": _both(
+            "{actor} raised an alarm about {subject}: {problem}",
+            "{actor} 就 {subject} 发出警报：{problem}",
+        ),
+        "did.other": _both("{actor}: {kind} {subject}", "{actor}：{kind} {subject}"),
+        "did.no_effect": _both(
+            "{sentence} (No effect: {reason})", "{sentence}（未生效：{reason}）"
+        ),
+        "alarm.words": _both("{kind}: {words}", "{kind}：{words}"),
+    }
+)

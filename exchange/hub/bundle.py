@@ -1,0 +1,202 @@
+"""The deal bundle: everything the hub has logged about one deal, for people who need not trust it.
+
+What belongs in it follows from identifiers: every statement about the deal's negotiations and
+jobs, whoever made it, and what shows who its actors are. Sealed results are no evidence and stay.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Final
+
+from crypto import record
+from crypto.digest import Digest
+from crypto.envelope import Envelope
+from crypto.identifiers import DealId, PartyId
+from crypto.statement import SignedStatement, read_statement
+from exchange.audit import bundle as bundles
+from exchange.audit.bundle import Bundle
+from exchange.errors import BundleNotReady, UnknownSubject
+from exchange.hub.ports import HubTransaction
+from exchange.query import plan as plans
+from exchange.terms.agreement import Proposal, Terms, read_agreement
+from ledger import log
+from ledger.ports import StoredCheckpoint
+from ledger.verify.proof import Proof
+from registry.errors import NotFound
+from registry.evidence import LISTED, REGISTERED, UPDATED
+
+_PROPOSING: Final = ("negotiation.requested", "negotiation.offered")
+_AGREEING: Final = ("negotiation.agreed", "negotiation.verified")
+_SUBMITTED: Final = "job.submitted"
+
+
+def export(deal: DealId, tx: HubTransaction) -> bytes:
+    """The bundle of a deal, as of now. Raises UnknownSubject, and BundleNotReady while any of its
+    statements waits for a head: an audit must never miss one in silence."""
+    talks = tx.negotiations_of_deal(deal)
+    if not talks:
+        raise UnknownSubject(f"deal {deal}")
+    consumers = {negotiation.consumer for negotiation in talks}
+    jobs = [job for job in tx.jobs_of_deal(deal) if job.consumer in consumers]
+    found = _Collected()
+    subjects = [*(negotiation.id for negotiation in talks), *(job.id for job in jobs)]
+    _add(tx.statements_about(subjects), found, tx)
+    _add_documents(found, tx)
+    parties = {*found.parties, *(said.statement.actor for said in found.statements.values())}
+    parties |= {party for n in talks for party in (n.consumer, n.holder)}
+    announced = tx.statements_about(sorted(parties), kinds=(REGISTERED, UPDATED))
+    _add(announced, found, tx)
+    _add_listings(found, tx)
+    for name in (*announced, *found.listings):
+        for output in found.statements[name].statement.outputs:
+            found.documents[output] = _document(output, tx)
+    return bundles.write(_bundle(deal, found, tx))
+
+
+def readers(deal: DealId, tx: HubTransaction) -> frozenset[PartyId]:
+    """Who may have a deal's bundle besides the operator: its consumer, who is a party to every
+    agreement in it, and the regulators that the agreements name. Not a holder: the other holders'
+    terms are in it, and they are theirs."""
+    consumers = {negotiation.consumer for negotiation in tx.negotiations_of_deal(deal)}
+    terms = [held.agreement.terms for held in tx.agreements_of(deal)]
+    return frozenset({*consumers, *(t.regulator for t in terms if t.regulator is not None)})
+
+
+class _Collected:
+    """What has been found so far.
+
+    statements: by digest. documents: by digest. parties: whom documents name. products: digests
+    of the versions that documents name. listings: statements that listed them.
+    """
+
+    def __init__(self) -> None:
+        self.statements: dict[Digest, SignedStatement] = {}
+        self.index: dict[Digest, int] = {}
+        self.documents: dict[Digest, bytes] = {}
+        self.parties: set[PartyId] = set()
+        self.products: set[Digest] = set()
+        self.listings: list[Digest] = []
+
+
+def _add(names: Iterable[Digest], found: _Collected, tx: HubTransaction) -> None:
+    for name in names:
+        index = tx.log.index_of(name)
+        if index is None:
+            raise BundleNotReady(f"{name} is not in the ordered log yet; ask again in a moment")
+        (logged,) = tx.log.entries(index, index + 1)
+        found.statements[name] = read_statement(logged.entry)
+        found.index[name] = index
+
+
+def _add_documents(found: _Collected, tx: HubTransaction) -> None:
+    """What statements brought. Only those that had an effect: anybody may name the digest of
+    somebody else's document in a statement that comes to nothing, and must not be given it so."""
+    for name, said in found.statements.items():
+        statement = said.statement
+        outcome = tx.outcome(name)
+        if outcome is None or not outcome.applied:
+            continue
+        if statement.type in _PROPOSING:
+            for output in statement.outputs:
+                data = found.documents[output] = tx.document(output)
+                _note_terms(record.from_bytes(Proposal, data).terms, found)
+        elif statement.type in _AGREEING:
+            for output in statement.outputs:
+                data = found.documents[output] = tx.document(output)
+                _note_terms(read_agreement(Envelope.from_bytes(data)).terms, found)
+        elif statement.type == _SUBMITTED:
+            for output in statement.outputs:
+                data = found.documents[output] = tx.document(output)
+                plan = plans.read_plan(Envelope.from_bytes(data))
+                found.parties |= {plan.operator, *plan.engine_parties}
+                found.products |= {side.product for side in plan.sides}
+
+
+def _note_terms(terms: Terms, found: _Collected) -> None:
+    found.products.add(terms.product)
+    if terms.regulator is not None:
+        found.parties.add(terms.regulator)
+    if terms.helper is not None:
+        found.parties.add(terms.helper)
+
+
+def _add_listings(found: _Collected, tx: HubTransaction) -> None:
+    listed: dict[str, None] = {}
+    for name in sorted(found.products):
+        try:
+            listed[tx.products.by_digest(name).id] = None
+        except NotFound:
+            continue  # a rejected plan may name a product that there is not
+    before = set(found.statements)
+    names = tx.statements_about(list(listed), kinds=(LISTED,))
+    _add(names, found, tx)
+    for name in names:
+        outputs = found.statements[name].statement.outputs
+        if name not in before and not set(outputs) <= found.products:
+            del found.statements[name], found.index[name]  # another version of the product
+        else:
+            found.listings.append(name)
+
+
+def _document(name: Digest, tx: HubTransaction) -> bytes:
+    """A party document, with all signatures it has collected, or a product, or as it was sent."""
+    try:
+        return tx.parties.by_digest(name).envelope.to_bytes()
+    except NotFound:
+        pass
+    try:
+        return tx.products.envelope(name)
+    except NotFound:
+        return tx.document(name)
+
+
+def _bundle(deal: DealId, found: _Collected, tx: HubTransaction) -> Bundle:
+    head = tx.log.latest_witnessed() or tx.log.latest()
+    indices = sorted(found.index.values())
+    if head is None or indices[-1] >= head.size:
+        raise BundleNotReady(
+            f"entry {indices[-1]} is not under a witnessed head yet; ask again in a moment"
+        )
+    note = head.note.to_bytes()
+    entries = {found.index[name]: said.entry for name, said in found.statements.items()}
+    bounds = _bounds(indices, [h for h in tx.log.witnessed() if h.size < head.size])
+    openings = {
+        (name, reader): sealed for name in found.statements for reader, sealed in tx.openings(name)
+    }
+    heads = {bound.size: bound.note.to_bytes() for bound in bounds}
+    return Bundle(
+        manifest=bundles.list_content(
+            deal, entries=entries, documents=found.documents, openings=openings, heads=heads
+        ),
+        checkpoint=note,
+        entries=entries,
+        proofs={
+            index: Proof(index, log.inclusion(tx.log, index, head.size), note).text.encode()
+            for index in indices
+        },
+        documents=found.documents,
+        openings=openings,
+        heads=heads,
+        consistency=_consistency([*heads, head.size], tx),
+    )
+
+
+def _bounds(
+    indices: Sequence[int], witnessed: Sequence[StoredCheckpoint]
+) -> list[StoredCheckpoint]:
+    """The witnessed heads next to each entry, below and above. witnessed: by size."""
+    sizes = [head.size for head in witnessed]
+    wanted: set[int] = set()
+    for index in indices:
+        place = bisect_right(sizes, index)  # heads before it do not hold the entry yet
+        wanted |= {p for p in (place - 1, place) if 0 <= p < len(sizes)}
+    return [witnessed[place] for place in sorted(wanted)]
+
+
+def _consistency(
+    sizes: Sequence[int], tx: HubTransaction
+) -> Mapping[tuple[int, int], tuple[bytes, ...]]:
+    return {(old, new): log.consistency(tx.log, old, new) for old, new in pairwise(sizes)}
