@@ -138,6 +138,7 @@ class PartyFolder:
 
         Raises FolderBusy. The operating system lets go when the process ends, however it ends.
         """
+        self.party  # noqa: B018 - raises, saying what to do, where there is no participant
         with (self.path / "node.lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

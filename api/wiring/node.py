@@ -33,6 +33,7 @@ from crypto.keys import ExchangeKey, PublicKey
 from crypto.ports import SystemClock, SystemRandomness
 from exchange.errors import ExchangeError, HubUnreachable
 from exchange.links.endpoint import Endpoint, Proxy
+from exchange.node import jobs, outbox, registering
 from exchange.node.adapters.sql import SqlNodeStore
 from exchange.node.jobs import Desk
 from exchange.node.model import Alarm, Identity
@@ -92,6 +93,7 @@ class Opened:
 def open_node(settings: NodeSettings) -> Opened:
     """Raises SettingsRefused, DocumentRefused or KeyFileRefused, saying what is missing."""
     folder = PartyFolder(settings.folder)
+    folder.finish_rotation()
     party = folder.party
     clock, randomness = SystemClock(), SystemRandomness()
     engine = open_engine(settings.database_url or f"sqlite:///{settings.folder / 'node.db'}")
@@ -132,13 +134,17 @@ def run_node(settings: NodeSettings) -> int:
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
-    opened = open_node(settings)
+    with PartyFolder(settings.folder).alone():
+        return _run(open_node(settings), stop)
+
+
+def _run(opened: Opened, stop: threading.Event) -> int:
     workshop, close_workshop = _workshop(opened)
     node = Node(opened.store, opened.hub, opened.identity, opened.watch(), workshop)
     try:
-        if not _begin(node, stop):
+        if not _begin(opened, node, stop):
             return 0
-        _say_ready(opened, settings)
+        _say_ready(opened)
         threads = [
             threading.Thread(target=loop, args=(node, stop), name=name, daemon=True)
             for name, loop in (("listen", _listen), ("work", _work), ("watch", _watch))
@@ -218,17 +224,31 @@ def _workshop(opened: Opened) -> tuple[Workshop | None, Callable[[], None]]:
     return workshop, close
 
 
-def _begin(node: Node, stop: threading.Event) -> bool:
+def _begin(opened: Opened, node: Node, stop: threading.Event) -> bool:
     """Wait for the hub, then check that this node's records are not older than the ledger."""
     pause = _Backoff()
     while not stop.is_set():
         try:
+            _finish_rotation(opened)
             node.begin()
             return True
         except HubUnreachable as error:
             log.warning("hub.unreachable", reason=str(error), retry_in_s=pause.next())
             stop.wait(pause.wait_s)
     return False
+
+
+def _finish_rotation(opened: Opened) -> None:
+    """A rotation that was interrupted: until the hub has heard of the new keys, it takes nothing
+    else that they sign. Raises HubUnreachable."""
+    party = opened.folder.party
+    if party.document.seq > 0:
+        registering.announce(party, store=opened.store, identity=opened.identity)
+        with opened.store.reading() as tx:
+            said = tx.last_said(registering.UPDATED, party.document.party)
+            sent = said is None or tx.sent(said) is not None
+        if not sent:
+            outbox.send(opened.store, opened.hub, opened.identity, jobs.heed_answer)
 
 
 def _listen(node: Node, stop: threading.Event) -> None:
@@ -291,8 +311,8 @@ class _Backoff:
         return self.wait_s
 
 
-def _say_ready(opened: Opened, settings: NodeSettings) -> None:
-    line = {"ready": True, "party": opened.identity.party, "hub": settings.hub_url}
+def _say_ready(opened: Opened) -> None:
+    line = {"ready": True, "party": opened.identity.party, "hub": opened.settings.hub_url}
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 

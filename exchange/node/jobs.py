@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from crypto.digest import Digest
+from crypto.digest import SALT_BYTES, Digest
 from crypto.envelope import Envelope
 from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import DealId, JobId, PartyId, ProductId
@@ -76,21 +76,50 @@ class Desk:
                 wait=wait,
                 randomness=self.identity.randomness,
             )
-            current = {
-                party: trust.current(party, tx=tx, hub=self.hub, identity=self.identity).digest
-                for party in plan.engine_parties
-            }
+            plan = self._under_current_keys(plan, tx)
+        _require_allowed(plan, [footings[p].ground for p in question.products])
+        return plan
+
+    def recompile(self, number: JobId, *, wait: timedelta = WAIT_FOR_HOLDERS) -> Plan:
+        """The same question as an earlier job of this party's, as a new plan under the same
+        agreements. Changes nothing. Raises PlanRefused with every clause that forbids it."""
+        now = self.identity.clock.now()
+        with self.store.transaction() as tx:
+            job = _load(number, tx)
+            if job.consumer != self.identity.party:
+                raise NotYours(f"{number} is not this party's job")
+            plan = replace(
+                plan_of(job, tx),
+                job=JobId.new(now, self.identity.randomness),
+                created_at=now,
+                run_by=now + wait,
+                salt=self.identity.randomness.draw(SALT_BYTES),
+            )
+            plan = self._under_current_keys(plan, tx)
+            grounds = []
+            for side in plan.sides:
+                held = tx.agreement(side.agreement)
+                if held is None:
+                    raise UnknownSubject(f"agreement {side.agreement}")
+                product = products.by_digest(side.product, tx=tx, hub=self.hub)
+                grounds.append(Ground(held.agreement, product))
+        _require_allowed(plan, grounds)
+        return plan
+
+    def _under_current_keys(self, plan: Plan, tx: NodeTransaction) -> Plan:
+        """The plan naming everybody's newest party document: a holder that rotated its keys would
+        refuse a plan for its old ones."""
+        newest = {
+            party: trust.newest(party, tx=tx, hub=self.hub, identity=self.identity).digest
+            for party in plan.engine_parties
+        }
         own = self.identity.document
-        plan = replace(
+        return replace(
             plan,
             consumer_document=own,
             receivers=tuple(replace(r, document=own) for r in plan.receivers),
-            sides=tuple(replace(s, holder_document=current[s.holder]) for s in plan.sides),
+            sides=tuple(replace(s, holder_document=newest[s.holder]) for s in plan.sides),
         )
-        found = violations(plan, [footings[p].ground for p in question.products])
-        if found:
-            raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
-        return plan
 
     def submit(self, plan: Plan) -> JobId:
         """Sign a compiled plan and send it. From here on it runs unless somebody refuses."""
@@ -267,6 +296,12 @@ def heed_answer(
         tx.save_job(at(job, JobState.REFUSED, identity, reason=answer.reason))
 
 
+def _require_allowed(plan: Plan, grounds: Sequence[Ground]) -> None:
+    found = violations(plan, grounds)
+    if found:
+        raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
+
+
 def plan_of(job: NodeJob, tx: NodeTransaction) -> Plan:
     return plans.read_plan(Envelope.from_bytes(tx.document(job.plan)))
 
@@ -418,6 +453,8 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
     own = plan.side_of(identity.party)
     if own is None:
         raise PlanRefused("sides", "this party has no part in the plan")
+    if own.holder_document != identity.document:
+        raise PlanRefused("holder_document", "is not this holder's current one; compile again")
     found: list[DataProduct] = []
     for side in plan.sides:
         product = products.by_digest(side.product, tx=tx, hub=hub)

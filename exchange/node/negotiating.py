@@ -98,7 +98,8 @@ class Party:
             known = _load(number, tx)
             proposal = record.from_bytes(Proposal, tx.document(known.proposal))
             now = self.identity.clock.now()
-            consumer = trust.current(known.consumer, tx=tx, hub=self.hub, identity=self.identity)
+            # A consumer that rotated its keys refuses to sign for the old ones.
+            consumer = trust.newest(known.consumer, tx=tx, hub=self.hub, identity=self.identity)
             _require_known_regulator(proposal.terms, tx, self.hub, self.identity)
             product = products.by_digest(proposal.terms.product, tx=tx, hub=self.hub)
             if (product.id, product.holder) != (proposal.terms.product_id, self.identity.party):

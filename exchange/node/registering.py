@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from crypto import envelope as dsse
 from crypto import record
 from crypto.digest import Digest, digest
@@ -10,8 +12,13 @@ from exchange.node.model import Identity
 from exchange.node.ports import NodeStore
 from registry import evidence
 from registry.errors import DocumentRefused
+from registry.evidence import UPDATED
 from registry.party import SignedParty
 from registry.product import PAYLOAD_TYPE, DataProduct
+
+__all__ = ["UPDATED", "announce", "is_announced", "list_product", "product_digest", "register"]
+
+_ANNOUNCED: Final = "announced"
 
 
 def register(
@@ -26,6 +33,23 @@ def register(
     with store.transaction() as tx:
         tx.add_party(party)
         outbox.say(act, [party.envelope.to_bytes()], tx=tx, identity=identity)
+        tx.set_remark(_ANNOUNCED, str(party.digest))
+
+
+def is_announced(party: SignedParty, store: NodeStore) -> bool:
+    """Whether this very document is the last one that was announced."""
+    with store.reading() as tx:
+        return tx.remark(_ANNOUNCED) == str(party.digest)
+
+
+def announce(party: SignedParty, *, store: NodeStore, identity: Identity) -> None:
+    """Register a document, or say that it follows the one announced before, unless that was said
+    already. Raises DocumentRefused if it does neither."""
+    with store.reading() as tx:
+        text = tx.remark(_ANNOUNCED)
+        before = None if text is None else tx.party(Digest.parse(text))
+    if before is None or before.digest != party.digest:
+        register(party, store=store, identity=identity, previous=before)
 
 
 def list_product(product: DataProduct, *, store: NodeStore, identity: Identity) -> Digest:

@@ -11,6 +11,7 @@ from crypto.digest import Digest
 from crypto.errors import UnknownKey
 from crypto.identifiers import PartyId
 from crypto.statement import SignedStatement, verify_statement
+from exchange.errors import HubUnreachable
 from exchange.node.model import Identity
 from exchange.node.ports import Hub, NodeTransaction
 from registry.errors import NotTrusted
@@ -31,6 +32,15 @@ def refresh(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity
     _keep(found, tx=tx, identity=identity)
     known = tx.current_party(party)
     return known if known is not None else found
+
+
+def newest(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity) -> SignedParty:
+    """The newest document of a party that rotates its keys now and then; without the hub, the
+    newest one known. Naming an old one leaks nothing: whoever rotated its keys refuses it."""
+    try:
+        return refresh(party, tx=tx, hub=hub, identity=identity)
+    except HubUnreachable:
+        return current(party, tx=tx, hub=hub, identity=identity)
 
 
 def by_digest(
