@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from api.database import bring_up_to_date, open_engine, read_only
 from api.folder import PartyFolder
 from crypto.digest import Digest, digest
@@ -49,6 +51,7 @@ from ledger.adapters.sql import SqlLogDatabase
 from ledger.verify.cosignature import cosign
 from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, Note, Signature, VerifierKey
 from ledger.verify.policy import Policy
+from pricing.errors import AccountNotFound
 from pricing.money import Money
 from registry.adapters.duckdb_source import DuckDBFileSource
 from registry.party import Role
@@ -207,13 +210,17 @@ class Member:
 
 @dataclass
 class World:
-    """path: where every folder and database is. opened: who opened a source, in order."""
+    """path: where every folder and database is. opened: who opened a source, in order.
+
+    engines: each process's database, by member name, and the hub's as `hub`.
+    """
 
     path: Path
     clock: TestClock = field(default_factory=TestClock)
     room: EngineRoom = field(default_factory=EngineRoom)
     members: dict[str, Member] = field(default_factory=dict)
     opened: list[str] = field(default_factory=list)
+    engines: dict[str, Engine] = field(default_factory=dict)
     hub_url: str = ""
 
     def __post_init__(self) -> None:
@@ -235,6 +242,7 @@ class World:
         url = self.hub_url or f"sqlite:///{self.path}/hub.db"
         engine = open_engine(url)
         bring_up_to_date(engine, "hub")
+        self.engines["hub"] = engine
         self.store = SqlHubStore(engine, read_only(engine))
         self.operator = Operator(
             self.operator_folder.party.document.party,
@@ -262,6 +270,7 @@ class World:
         """A node on this folder's keys and database, as after a start."""
         engine = open_engine(f"sqlite:///{self.path / name}/node.db")
         bring_up_to_date(engine, "node")
+        self.engines[name] = engine
         store = SqlNodeStore(engine, read_only(engine))
         identity = Identity(
             party=folder.party.document.party,
@@ -318,6 +327,7 @@ class World:
         twin.clock = TestClock(self.clock.at)
         twin.room = EngineRoom()
         twin.opened = []
+        twin.engines = {}
         twin.witness = self.witness.on(twin.clock)
         twin.members = {}
         twin.open_hub()
@@ -365,7 +375,10 @@ class World:
         self.service.fund(self.operator.party, party, money, key=f"fund-{name}")
 
     def available(self, name: str) -> int:
-        return self.service.balance(self.members[name].id, "TEST").available.amount_minor
+        try:
+            return self.service.balance(self.members[name].id, "TEST").available.amount_minor
+        except AccountNotFound:
+            return 0
 
 
 CLINIC_ROWS = [
