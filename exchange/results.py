@@ -129,13 +129,14 @@ def _names(group: GroupBy, product: DataProduct) -> tuple[str, ...]:
     if group.categories is not None:
         return group.categories
     decimals = product.column(group.column).decimals
-    cuts = [_decimal(cut, decimals) for cut in group.cuts or ()]
+    cuts = [decimal_text(cut, decimals) for cut in group.cuts or ()]
     edges = [f"< {cuts[0]}"]
     edges += [f"{low} to < {high}" for low, high in pairwise(cuts)]
     return (*edges, f">= {cuts[-1]}")
 
 
-def _decimal(value: int, decimals: int) -> str:
+def decimal_text(value: int, decimals: int) -> str:
+    """An integer of 10**-decimals as people write the number."""
     if decimals == 0:
         return str(value)
     sign, digits = "-" if value < 0 else "", f"{abs(value):0{decimals + 1}d}"

@@ -7,16 +7,27 @@ from typing import Final
 from crypto import envelope as dsse
 from crypto import record
 from crypto.digest import Digest, digest
+from crypto.envelope import Envelope
+from crypto.identifiers import ProductId
+from exchange.errors import UnknownSubject
 from exchange.node import outbox
 from exchange.node.model import Identity
-from exchange.node.ports import NodeStore
+from exchange.node.ports import NodeStore, NodeTransaction
 from registry import evidence
 from registry.errors import DocumentRefused
 from registry.evidence import UPDATED
 from registry.party import SignedParty
 from registry.product import PAYLOAD_TYPE, DataProduct
 
-__all__ = ["UPDATED", "announce", "is_announced", "list_product", "product_digest", "register"]
+__all__ = [
+    "UPDATED",
+    "announce",
+    "is_announced",
+    "list_product",
+    "own_product",
+    "product_digest",
+    "register",
+]
 
 _ANNOUNCED: Final = "announced"
 
@@ -60,7 +71,17 @@ def list_product(product: DataProduct, *, store: NodeStore, identity: Identity) 
     with store.transaction() as tx:
         act = evidence.product_listed(product)
         outbox.say(act, [envelope.to_bytes()], tx=tx, identity=identity)
+        tx.set_remark(f"product {product.id}", str(envelope.payload_digest))
     return envelope.payload_digest
+
+
+def own_product(number: ProductId, tx: NodeTransaction) -> DataProduct:
+    """The newest version of a product that this party listed. Raises UnknownSubject."""
+    text = tx.remark(f"product {number}")
+    if text is None:
+        raise UnknownSubject(f"{number} as a product of this party")
+    envelope = Envelope.from_bytes(tx.document(Digest.parse(text)))
+    return record.from_bytes(DataProduct, envelope.payload)
 
 
 def product_digest(product: DataProduct) -> Digest:
