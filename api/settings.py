@@ -6,12 +6,26 @@ A key that is not known stops the program; a missing one is named with the comma
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from crypto.errors import Malformed
+from exchange.links.endpoint import Endpoint
+from ledger.errors import FormatRefused
+from ledger.verify.note import VerifierKey
 
 SETTINGS_VARIABLE: Final = "UNSEEN_SETTINGS"
 
@@ -55,7 +69,8 @@ class Settings(BaseModel):
                     found[key] = named.resolve().parent / str(found[key])
         for name, value in os.environ.items():
             if name.startswith(cls.prefix):
-                found[name.removeprefix(cls.prefix).lower()] = value
+                key = name.removeprefix(cls.prefix).lower()
+                found[key] = _listed(name, value) if value.startswith("[") else value
         try:
             return cls.model_validate(found)
         except ValidationError as error:
@@ -69,7 +84,16 @@ class Settings(BaseModel):
                 ) from None
             if first["type"] == "extra_forbidden":
                 raise SettingsRefused(key, "is not a setting of this program") from None
-            raise SettingsRefused(key, str(first["msg"])) from None
+            problem = str(first["msg"]).removeprefix("Value error, ")
+            raise SettingsRefused(key or "settings", problem) from None
+
+
+def _listed(variable: str, text: str) -> Any:
+    """A variable that holds several values, as a JSON array."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise SettingsRefused(variable, f"is not a JSON array: {error}") from None
 
 
 class NodeSettings(Settings):
@@ -99,3 +123,104 @@ class NodeSettings(Settings):
     link_address: str | None = None
     relay: str | None = None
     engine_memory_mb: int = 4096
+
+
+def endpoint(text: str) -> Endpoint:
+    """`host:port` to listen at; port 0 takes a free one. Raises Malformed."""
+    host, _, port = text.rpartition(":")
+    return Endpoint(host.removeprefix("[").removesuffix("]"), int(port) if port.isdecimal() else -1)
+
+
+def _listen(text: str) -> str:
+    endpoint(text)
+    return text
+
+
+def _named(text: str) -> str:
+    VerifierKey.parse(text)
+    return text
+
+
+def _checked(check: Callable[[str], str]) -> AfterValidator:
+    def refuse(text: str) -> str:
+        try:
+            return check(text)
+        except (Malformed, FormatRefused) as error:
+            raise ValueError(str(error)) from None
+
+    return AfterValidator(refuse)
+
+
+ListenAddress = Annotated[str, _checked(_listen)]
+KeyText = Annotated[str, _checked(_named)]
+
+
+class WitnessAddress(BaseModel):
+    """url: the witness's submission prefix. vkey: its verifier key, as its operator gave it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    vkey: KeyText
+
+
+class HubSettings(Settings):
+    """folder: the operator's own, with its keys, log.key and log.vkey.
+
+    listen:                 host:port of the API; port 0 takes a free one
+    public_url:             how participants write this hub's address; absent: as it listens
+    relay_listen:           host:port of the relay for nodes that only dial out; absent: no relay
+    tls_certificate:        PEM files of the chain and its key; both or neither. Without them, put
+    tls_key:                a proxy that ends TLS in front
+    database_url:           absent: hub.db in the folder
+    policy_file:            the ledger's policy: which witnesses make a quorum
+    witnesses:              whom to ask for cosignatures
+    regulators:             party ids that may read every job and deal
+    checkpoint_interval_ms: how long a statement waits for its place at most, about
+    publish_interval_s:     how often witnesses are asked at most
+    """
+
+    prefix: ClassVar[str] = "UNSEEN_HUB_"
+    made_by: ClassVar[str] = "exchange hub init"
+
+    folder: Path
+    listen: ListenAddress
+    public_url: str | None = None
+    relay_listen: ListenAddress | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    database_url: str | None = None
+    policy_file: Path
+    witnesses: tuple[WitnessAddress, ...] = ()
+    regulators: tuple[str, ...] = ()
+    checkpoint_interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
+    publish_interval_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    max_body_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 20
+
+    @property
+    def address(self) -> str:
+        """Where programs on this machine or elsewhere reach the hub."""
+        return self.public_url or f"{'http' if self.tls_key is None else 'https'}://{self.listen}"
+
+    @model_validator(mode="after")
+    def _both_tls_files(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        return self
+
+
+class WitnessSettings(Settings):
+    """folder: with witness.key. logs: verifier keys of the logs that it serves.
+
+    name: what it signs under; belongs to this one key for good.
+    database_url: absent: witness.db in the folder
+    """
+
+    prefix: ClassVar[str] = "UNSEEN_WITNESS_"
+    made_by: ClassVar[str] = "exchange witness init"
+
+    folder: Path
+    name: str
+    listen: ListenAddress
+    logs: tuple[KeyText, ...]
+    database_url: str | None = None

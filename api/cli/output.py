@@ -47,6 +47,7 @@ FAMILIES: Final[Mapping[str, Exit]] = {
     "api.client.errors.TryLater": Exit.UNREACHABLE,
     "api.client.errors.Unreachable": Exit.UNREACHABLE,
     "api.database.DatabaseTooNew": Exit.FAILED,
+    "api.folder.FolderBusy": Exit.FAILED,
     "api.http.errors.HttpError": Exit.FAILED,
     "api.settings.SettingsRefused": Exit.USAGE,
     "crypto.errors.CryptoError": Exit.FAILED,
@@ -85,7 +86,7 @@ def answer(document: Mapping[str, Any], text: RenderableType, *, as_json: bool) 
     if as_json:
         print_json(document)
     else:
-        person().print(text)
+        person().print(text, markup=False)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from api.http.errors import ServerNotStarted
 
@@ -66,7 +66,7 @@ def url_of(bound: socket.socket, *, tls: bool) -> str:
 
 
 def serve(
-    app: FastAPI,
+    app: Starlette,
     host: str,
     port: int,
     *,
@@ -85,7 +85,7 @@ def serve(
 
 def serve_on(
     bound: socket.socket,
-    app: FastAPI,
+    app: Starlette,
     *,
     tls: TlsFiles | None = None,
     on_ready: Callable[[Running], None] | None = None,
@@ -116,7 +116,7 @@ def serve_on(
 
 
 @contextlib.contextmanager
-def serving(app: FastAPI, *, tls: TlsFiles | None = None) -> Iterator[Running]:
+def serving(app: Starlette, *, tls: TlsFiles | None = None) -> Iterator[Running]:
     """The application on a free loopback port, in a thread of this process."""
     ready: threading.Event = threading.Event()
     found: list[Running] = []

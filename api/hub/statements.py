@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
+import structlog
 from fastapi import APIRouter, Depends, Query
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +27,8 @@ from registry.errors import DocumentRefused
 from registry.evidence import REGISTERED, UPDATED
 
 LONGEST_WAIT_S: Final = 25.0
+
+log: Final = structlog.get_logger("api.hub")
 
 _SUBMIT: Final = """\
 Take in one act of the caller: its signed statement and the documents that the statement names.
@@ -99,6 +102,14 @@ def statements(desk: Desk) -> APIRouter:
         submission = read_submission(body.entry, body.documents)
         outcome = desk.service.submit(caller.party, submission)
         desk.mail.ring()
+        log.info(
+            "statement.taken",
+            digest=str(outcome.statement),
+            type=submission.signed.statement.type,
+            subject=submission.signed.statement.subject,
+            actor=caller.party,
+            applied=outcome.applied,
+        )
         links = _links(submission.signed.statement)
         links["receipt"] = f"/v1/log/receipts/{outcome.statement}"
         return printed(OutcomeBody.of(outcome, links=links), status=202)

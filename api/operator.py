@@ -1,0 +1,176 @@
+"""Making the folders of those who run the infrastructure: the hub's operator, and a witness.
+
+log.key, log.vkey          the ledger's signing key, and its public half with the log's name
+witness.key, witness.vkey  the same of a witness
+policy                     whose log this is, and which witnesses count (C2SP tlog-policy)
+settings.toml              every setting of the process, explained
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from api.folder import PartyFolder
+from api.settings import SettingsRefused
+from crypto.keys import SigningKey, write_key
+from ledger.errors import FormatRefused
+from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, VerifierKey
+from registry.party import Role
+
+SETTINGS: Final = "settings.toml"
+POLICY: Final = "policy"
+LOG_KEY: Final = "log.key"
+LOG_VKEY: Final = "log.vkey"
+WITNESS_KEY: Final = "witness.key"
+WITNESS_VKEY: Final = "witness.vkey"
+WITNESS_DATABASE: Final = "witness.db"
+
+_HUB: Final = """\
+# Paths start at this file's folder. Every setting can also come from the environment, as
+# UNSEEN_HUB_ and its name in capitals.
+folder = "."
+
+# host:port of the API. Put a proxy that ends TLS in front, or name PEM files here.
+listen = {listen}
+# tls_certificate = "chain.pem"
+# tls_key = "chain.key"
+
+# How participants write this hub's address, if not as it listens.
+{public_url}
+
+# host:port of the relay for nodes that accept no connections.
+{relay_listen}
+
+# Absent: hub.db in this folder. Several hub processes may share a PostgreSQL database.
+# database_url = "postgresql://unseen@db.example/unseen"
+
+# Whose log this is, and which witnesses make a quorum. Participants and auditors need a copy.
+policy_file = "policy"
+
+# Party ids of regulators who may read every job and deal.
+regulators = []
+
+# How often the log is signed, and how often witnesses are asked at most.
+checkpoint_interval_ms = 100
+publish_interval_s = 1.0
+
+# Witnesses to ask for cosignatures; add each to the policy as well.
+# [[witnesses]]
+# url = "https://witness.example"
+# vkey = "witness.example+0123abcd+…"
+"""
+_WITNESS: Final = """\
+# Paths start at this file's folder. Every setting can also come from the environment, as
+# UNSEEN_WITNESS_ and its name in capitals.
+folder = "."
+
+# What this witness signs under; belongs to its one key for good.
+name = {name}
+
+# host:port where logs ask for cosignatures.
+listen = {listen}
+
+# Verifier keys of the logs that it serves.
+logs = {logs}
+
+# Absent: witness.db in this folder. A witness that has lost its database must be retired.
+# database_url = "postgresql://witness@db.example/witness"
+"""
+
+
+@dataclass(frozen=True)
+class MadeHub:
+    folder: PartyFolder
+    log_key: VerifierKey
+    settings: Path
+    policy: Path
+
+
+@dataclass(frozen=True)
+class MadeWitness:
+    key: VerifierKey
+    settings: Path
+
+
+def create_hub(
+    path: Path,
+    name: str,
+    origin: str,
+    *,
+    listen: str,
+    public_url: str | None,
+    relay_listen: str | None,
+    now: datetime,
+) -> MadeHub:
+    """An operator's folder. origin: the log's name, such as `exchange.example/log`.
+
+    Its policy asks for no witness until one is added. Raises SettingsRefused for what cannot be,
+    KeyFileRefused where a participant is already.
+    """
+    signer = SigningKey.generate()
+    key = _named_key("origin", origin, LOG_SIGNATURE, signer)
+    _require_free(path, SETTINGS, POLICY, LOG_KEY, LOG_VKEY)
+    folder = PartyFolder.create(path, name, [Role.OPERATOR], now=now)
+    write_key(path / LOG_KEY, signer)
+    (path / LOG_VKEY).write_text(f"{key}\n", "utf-8")
+    (path / POLICY).write_text(f"log {key}\nquorum none\n", "utf-8")
+    text = _HUB.format(
+        listen=_toml(listen),
+        public_url=_optional("public_url", public_url, "https://hub.example"),
+        relay_listen=_optional("relay_listen", relay_listen, "0.0.0.0:8401"),
+    )
+    (path / SETTINGS).write_text(text, "utf-8")
+    return MadeHub(folder, key, path / SETTINGS, path / POLICY)
+
+
+def create_witness(path: Path, name: str, logs: Sequence[str], *, listen: str) -> MadeWitness:
+    """A witness's folder, with a database in which nothing has been cosigned yet.
+
+    logs: verifier keys. Raises SettingsRefused or KeyFileRefused.
+    """
+    from api.database import bring_up_to_date, open_engine
+
+    signer = SigningKey.generate()
+    key = _named_key("name", name, COSIGNATURE, signer)
+    for text in logs:
+        try:
+            VerifierKey.parse(text)
+        except FormatRefused as error:
+            raise SettingsRefused("logs", str(error)) from None
+    _require_free(path, SETTINGS, WITNESS_KEY, WITNESS_VKEY, WITNESS_DATABASE)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_key(path / WITNESS_KEY, signer)
+    (path / WITNESS_VKEY).write_text(f"{key}\n", "utf-8")
+    engine = open_engine(f"sqlite:///{path / WITNESS_DATABASE}")
+    bring_up_to_date(engine, "witness")
+    engine.dispose()
+    text = _WITNESS.format(name=_toml(name), listen=_toml(listen), logs=_toml(list(logs)))
+    (path / SETTINGS).write_text(text, "utf-8")
+    return MadeWitness(key, path / SETTINGS)
+
+
+def _named_key(setting: str, name: str, key_type: int, signer: SigningKey) -> VerifierKey:
+    try:
+        return VerifierKey(name, key_type, signer.public)
+    except FormatRefused as error:
+        raise SettingsRefused(setting, error.problem) from None
+
+
+def _require_free(path: Path, *files: str) -> None:
+    for file in files:
+        if (path / file).exists():
+            raise SettingsRefused(str(path / file), "exists; name another folder")
+
+
+def _optional(name: str, value: str | None, example: str) -> str:
+    return f"# {name} = {_toml(example)}" if value is None else f"{name} = {_toml(value)}"
+
+
+def _toml(value: object) -> str:
+    """JSON's spelling of texts and arrays of texts is TOML's as well, but for one character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,374 @@
+"""The hub as a process: web server, relay, and the threads that do what nobody asks for.
+
+    ledger   orders what is pending and signs the grown tree
+    publish  has witnesses cosign the newest head
+    jobs     releases, settles and expires what is due
+
+Each thread outlives a failing round, except one that shows the log itself to be wrong: then this
+process signs nothing any more, and says so at /readyz until a person has looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx2
+import structlog
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from api.database import bring_up_to_date, open_engine, read_only
+from api.folder import PartyFolder
+from api.http.adapters.sql import SqlIdempotencyStore, SqlNonceStore
+from api.http.server import Running, TlsFiles, bind, serve_on, url_of
+from api.hub.app import new_hub_app
+from api.hub.desk import Booking
+from api.operator import LOG_KEY, LOG_VKEY
+from api.settings import HubSettings, SettingsRefused, endpoint
+from api.wiring.logs import configure_logs
+from crypto.identifiers import PartyId
+from crypto.keys import SigningKey, read_signing_key
+from crypto.ports import Clock, SystemClock, SystemRandomness
+from exchange.hub import background, registration
+from exchange.hub.adapters.relay import Relay
+from exchange.hub.adapters.sql import SqlHubStore, SqlHubTransaction
+from exchange.hub.background import LogKeeping
+from exchange.hub.model import Operator
+from exchange.hub.service import HubService
+from exchange.hub.sessions import Sessions
+from exchange.links.endpoint import Endpoint
+from ledger.adapters.http_witness import HttpWitness
+from ledger.adapters.sql import SqlLogDatabase
+from ledger.errors import FormatRefused, LedgerError, LogDiverged, OtherLog, WitnessDisagrees
+from ledger.verify.note import LOG_SIGNATURE, VerifierKey
+from ledger.verify.policy import Policy
+
+PAUSE_AFTER_FAILURE_S: Final = 1.0
+STOP_S: Final = 10.0
+
+log: Final = structlog.get_logger("hub")
+
+
+@dataclass
+class Fault:
+    """What shows that the log must not be signed any more; None while nothing does."""
+
+    words: str | None = None
+
+    def find(self, error: LedgerError) -> None:
+        self.words = f"the ledger is not signed any more: {error}"
+        log.critical("ledger.stopped", error=type(error).__qualname__, reason=str(error))
+
+
+@dataclass(frozen=True)
+class OpenedHub:
+    """Everything of the hub behind its web server. close: once nobody uses it any more."""
+
+    engine: Engine
+    store: SqlHubStore
+    operator: Operator
+    service: HubService
+    keeping: LogKeeping
+    fault: Fault = field(default_factory=Fault)
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    @contextlib.contextmanager
+    def booking(self) -> Iterator[Booking]:
+        with Session(self.engine) as session, session.begin():
+            yield Booking(SqlHubTransaction(session), SqlIdempotencyStore(session))
+
+    def close(self) -> None:
+        self.stack.close()
+        self.engine.dispose()
+
+
+def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
+    """Folder and database, with the operator's own party document in the ledger.
+
+    Raises SettingsRefused, KeyFileRefused, DocumentRefused or DatabaseTooNew, saying what to do.
+    """
+    clock, randomness = clock or SystemClock(), SystemRandomness()
+    folder = PartyFolder(settings.folder)
+    party = folder.party
+    signer, log_key = read_log_key(settings)
+    policy = read_policy(settings, log_key)
+    engine = open_engine(settings.database_url or f"sqlite:///{settings.folder / 'hub.db'}")
+    bring_up_to_date(engine, "hub")
+    store = SqlHubStore(engine, read_only(engine))
+    operator = Operator(party.document.party, folder.signing, clock, randomness)
+    with store.transaction() as tx:
+        registration.register_operator(party, tx, operator)
+    regulators = frozenset(PartyId.parse(text, where="regulators") for text in settings.regulators)
+    stack = ExitStack()
+    client = stack.enter_context(httpx2.Client(trust_env=False))
+    witnesses = [
+        HttpWitness(address.url, VerifierKey.parse(address.vkey), client)
+        for address in settings.witnesses
+    ]
+    counted = {witness.key for witness in policy.witnesses}
+    for witness in witnesses:
+        if witness.key not in counted:
+            log.warning("witness.not_in_policy", witness=witness.key.name)
+    return OpenedHub(
+        engine,
+        store,
+        operator,
+        HubService(store, operator, regulators),
+        LogKeeping(log_key.name, signer, SqlLogDatabase(engine), witnesses, policy),
+        stack=stack,
+    )
+
+
+def read_log_key(settings: HubSettings) -> tuple[SigningKey, VerifierKey]:
+    """The log's secret key, and its public one with the log's name. Raises SettingsRefused."""
+    signer = read_signing_key(settings.folder / LOG_KEY)
+    path = settings.folder / LOG_VKEY
+    try:
+        key = VerifierKey.parse(path.read_text("utf-8").strip())
+    except FileNotFoundError:
+        raise SettingsRefused(
+            str(path), f"does not exist; `{settings.made_by}` makes it with the log's key"
+        ) from None
+    except (FormatRefused, UnicodeDecodeError) as error:
+        raise SettingsRefused(str(path), f"cannot be read: {error}") from None
+    if key != VerifierKey(key.name, LOG_SIGNATURE, signer.public):
+        raise SettingsRefused(str(path), f"is not the public half of {LOG_KEY}")
+    return signer, key
+
+
+def read_policy(settings: HubSettings, log_key: VerifierKey) -> Policy:
+    try:
+        policy = Policy.parse(settings.policy_file.read_bytes())
+    except FileNotFoundError:
+        raise SettingsRefused(
+            "policy_file", f"{settings.policy_file} does not exist; `{settings.made_by}` makes one"
+        ) from None
+    except FormatRefused as error:
+        raise SettingsRefused("policy_file", str(error)) from None
+    if log_key not in policy.log_keys:
+        raise SettingsRefused("policy_file", f"does not trust this hub's log, {log_key}")
+    return policy
+
+
+def run_hub(settings: HubSettings, *, announce: Callable[[Mapping[str, Any]], None]) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    announce: called once, when requests are answered, with what a starting program wants to know.
+    Raises what `open_hub` raises, OSError when an address is taken, CannotListen for the relay's.
+    """
+    configure_logs()
+    hub = open_hub(settings)
+    with ExitStack() as stack:
+        stack.callback(hub.close)
+        listen = endpoint(settings.listen)
+        bound = bind(listen.host, listen.port)
+        stack.callback(bound.close)
+        tls = _tls(settings)
+        url = settings.public_url or url_of(bound, tls=tls is not None)
+        relay = None
+        if settings.relay_listen is not None:
+            relay = stack.enter_context(RelayThread(endpoint(settings.relay_listen), hub))
+        app = new_hub_app(
+            hub.service,
+            nonces=SqlNonceStore(hub.engine, hub.operator.clock),
+            booking=hub.booking,
+            authorities={_authority(url), _authority(url_of(bound, tls=tls is not None))},
+            checks={
+                "database": lambda: _ask_database(hub),
+                "ledger": lambda: hub.fault.words,
+                **({"relay": relay.missing} if relay is not None else {}),
+            },
+            max_body_bytes=settings.max_body_bytes,
+        )
+        loops = stack.enter_context(loops_of(hub, settings, delivered=app.state.mail.ring))
+
+        def ready(_running: Running) -> None:
+            loops.start()
+            where = None if relay is None else str(relay.endpoint)
+            log.info("hub.ready", url=url, relay=where, party=hub.operator.party)
+            announce({"ready": True, "url": url, "relay": where, "party": hub.operator.party})
+
+        serve_on(bound, app, tls=tls, on_ready=ready)
+        log.info("hub.stopping")
+    log.info("hub.stopped")
+
+
+class Loops:
+    """Threads that repeat a step until told to stop."""
+
+    def __init__(self, loops: Sequence[Loop]) -> None:
+        self._loops = loops
+
+    def __enter__(self) -> Loops:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for loop in self._loops:
+            loop.stop()
+        for loop in self._loops:
+            loop.join()
+
+    def start(self) -> None:
+        for loop in self._loops:
+            loop.start()
+
+
+class Loop:
+    """step: returns whether it did something. A step that raises is repeated after a pause.
+
+    wake: look now, something has changed; but not sooner than spacing_s after the last time that
+    something was done.
+    """
+
+    def __init__(
+        self, name: str, step: Callable[[], bool], pause_s: float, *, spacing_s: float = 0.0
+    ) -> None:
+        self._name = name
+        self._step = step
+        self._pause_s = pause_s
+        self._spacing_s = spacing_s
+        self._stopping = threading.Event()
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._woken.set()
+
+    def join(self) -> None:
+        if self._thread.ident is not None:
+            self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            pause_s = self._pause_s
+            try:
+                if self._step():
+                    self._stopping.wait(self._spacing_s)
+            except Exception as error:  # the hub outlives one failing round; recorded
+                log.error("round.failed", loop=self._name, error=type(error).__qualname__)
+                pause_s = max(pause_s, PAUSE_AFTER_FAILURE_S)
+            self._woken.wait(pause_s)
+
+
+def loops_of(
+    hub: OpenedHub, settings: HubSettings, *, delivered: Callable[[], None] = lambda: None
+) -> Loops:
+    """The hub's threads, not started. delivered: called when a message was put into an inbox."""
+
+    def order() -> bool:
+        if hub.fault.words is not None:
+            return False
+        try:
+            grown = background.order(hub.store, hub.operator, hub.keeping)
+        except (LogDiverged, OtherLog) as error:
+            hub.fault.find(error)
+            return False
+        if grown:
+            jobs.wake()
+            publishing.wake()
+        return grown
+
+    def publish() -> bool:
+        if hub.fault.words is not None:
+            return False
+        done = background.publish(hub.operator, hub.keeping)
+        if done is None:
+            return False
+        for name, error in done.failures.items():
+            log.warning("witness.failed", witness=name, error=type(error).__qualname__)
+            if isinstance(error, WitnessDisagrees):
+                hub.fault.find(error)
+        if done.witnessed:
+            log.info("log.witnessed", size=done.checkpoint.size)
+            jobs.wake()
+        return True
+
+    def move() -> bool:
+        moved = background.move_jobs(hub.store, hub.operator)
+        if moved:
+            log.info("jobs.moved", count=moved)
+            delivered()
+        return bool(moved)
+
+    interval_s = settings.checkpoint_interval_ms / 1000
+    publish_s = settings.publish_interval_s
+    ordering = Loop("ledger", order, interval_s)
+    publishing = Loop("publish", publish, publish_s, spacing_s=publish_s)
+    jobs = Loop("jobs", move, interval_s)
+    return Loops([ordering, publishing, jobs])
+
+
+class RelayThread:
+    """The relay on an event loop of its own, so that streams and requests do not wait for each
+    other. Raises CannotListen on entering."""
+
+    def __init__(self, listen: Endpoint, hub: OpenedHub) -> None:
+        sessions = Sessions(hub.store)
+        self._relay = Relay(
+            listen,
+            signing_key=hub.service.signing_key,
+            allowed=sessions.allowed,
+            clock=hub.operator.clock,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
+
+    def __enter__(self) -> RelayThread:
+        self._thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self._relay.start(), self._loop).result()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._relay.stop(), self._loop).result(STOP_S)
+        self._end()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._relay.endpoint
+
+    def missing(self) -> str | None:
+        return None if self._thread.is_alive() else "the relay has ended"
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_S)
+        self._loop.close()
+
+
+def _ask_database(hub: OpenedHub) -> str | None:
+    hub.service.signing_key(hub.operator.party)  # an exception says that it cannot be checked
+    return None
+
+
+def _tls(settings: HubSettings) -> TlsFiles | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings.tls_certificate, settings.tls_key)
+
+
+def _authority(url: str) -> str:
+    """As clients write it in Host: without the scheme's own port."""
+    parts = urlsplit(url)
+    own = {"http": 80, "https": 443}.get(parts.scheme)
+    host = parts.hostname or ""
+    name = f"[{host}]" if ":" in host else host
+    return name if parts.port in (None, own) else f"{name}:{parts.port}"
