@@ -100,7 +100,7 @@ class PeakMemory:
     def _watch(self) -> None:
         while not self._stop.is_set():
             for name, pid in self._processes.items():
-                total = sum(_resident_mb(p) for p in [pid, *_children(pid)])
+                total = sum(resident_mb(p) for p in [pid, *_children(pid)])
                 self._peaks[name] = max(self._peaks[name], total)
             self._stop.wait(POLL_S)
 
@@ -120,7 +120,8 @@ def _children(pid: int) -> list[int]:
     return found + [grandchild for child in found for grandchild in _children(child)]
 
 
-def _resident_mb(pid: int) -> float:
+def resident_mb(pid: int) -> float:
+    """What the process holds in memory now, in MB; 0 if it is gone."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):

@@ -108,7 +108,7 @@ def terms(
         combine_with=(other,),
         helper=None,
         min_group=MIN_GROUP,
-        runs=3,
+        runs=50,
         epsilon=Fraction(0),
         currency=CURRENCY,
         price_minor=product.price_minor,
@@ -137,6 +137,10 @@ def question(clinic: ProductId, laboratory: ProductId) -> Question:
         min_group=MIN_GROUP,
         run_seconds=60,
     )
+
+
+def month_after(now: datetime) -> datetime:
+    return now + timedelta(days=30)
 
 
 def _decimal(

@@ -18,7 +18,7 @@ from crypto import joinkeys, record, sealing
 from crypto.digest import SALT_BYTES, Digest, commit, digest
 from crypto.engine import EngineOutcome, EngineStage, EngineTask
 from crypto.errors import CryptoError, EngineFailed, EngineFault, KeyRefused, Malformed
-from crypto.identifiers import PartyId
+from crypto.identifiers import JobId, PartyId
 from crypto.joins.revealed import NO_GROUP, Int64Array, SideRows
 from crypto.keys import ExchangeKey
 from crypto.session import PairKeys, pair_keys
@@ -33,7 +33,7 @@ from exchange.node.engine import EngineLimits, EngineRun, EngineRunner
 from exchange.node.links import Links, LinkSession, PeerAddress
 from exchange.node.model import EgressRecord, Identity, NodeJob
 from exchange.node.ports import Hub, NodeStore, NodeTransaction, SourceOpener
-from exchange.openings import BudgetUse, Opening, ReceiptOpenings
+from exchange.openings import BudgetUse, BytesOut, Opening, ReceiptOpenings
 from exchange.query.plan import GroupBy, Plan, SidePlan
 from exchange.results import SealedPart, layout_of
 from registry.errors import RegistryError, SourceUnreachable
@@ -43,6 +43,7 @@ from registry.product import ColumnType, DataProduct
 
 MESSAGE_TIMEOUT_S: Final = 120
 LOCAL_PART: Final = "the local part failed at this holder"
+LINKS_FAILED: Final = "the links of this holder failed"
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,12 @@ class Run:
         try:
             self._compute()
         except EngineFailed as error:
-            local = error.fault is EngineFault.INPUT
-            self._give_up(LOCAL_PART if local else str(error), str(error))
+            self._give_up(_said_of(error), str(error))
         except (RegistryError, KeyRefused, Malformed) as error:
             self._give_up(LOCAL_PART, str(error))
-        except (CryptoError, ExchangeError, LinkError) as error:
+        except LinkError as error:
+            self._give_up(LINKS_FAILED, str(error))
+        except (CryptoError, ExchangeError) as error:
             self._give_up(str(error), str(error))
         except Exception as error:  # the node outlives one job; the owner sees what it was
             self._give_up("the node failed during the run", f"{type(error).__name__}: {error}")
@@ -136,7 +138,10 @@ class Run:
         extract = self._workshop.open_source(settings).extract(
             product, side.columns, _filters(side)
         )
-        rows = side_rows(extract, side, product, peer.keys)
+        rows = with_filler(
+            side_rows(extract, side, product, peer.keys),
+            token=self._identity.randomness.draw(joinkeys.TOKEN_BYTES),
+        )
         port = self._workshop.free_port()
         session = self._workshop.links.open_session(
             plan_digest=job.plan,
@@ -202,11 +207,13 @@ class Run:
                 receiver.document.sealing,
                 context=openings.result_context(job.plan, identity.party),
             )
-            commitments, sealed = self._commitments(extract, tx)
-            documents = [result] if sealed is None else [result, sealed]
-            sent: dict[str, int] = {receiver.document.party: len(result)}
+            # Committed to, not said: an engine's traffic grows with the rows that filters select,
+            # and the consumer and everybody else read the receipt.
+            sent: dict[str, int] = {}
             for stream in session.egress():
                 sent[stream.receiver] = sent.get(stream.receiver, 0) + stream.sent_bytes
+            commitments, sealed = self._commitments(extract, BytesOut(sent), tx)
+            documents = [result] if sealed is None else [result, sealed]
             act = evidence.sealed(
                 job.id,
                 plan=job.plan,
@@ -214,7 +221,7 @@ class Run:
                 result=digest(result),
                 openings=None if sealed is None else digest(sealed),
                 commitments=commitments,
-                bytes_out=sent,
+                bytes_out={receiver.document.party: len(result)},
                 gate=f"min_group={plan.gate.min_group}, applied under sharing",
                 software=f"{self._workshop.software}; "
                 + ", ".join(f"{n} {v}" for n, v in sorted(outcome.versions.items())),
@@ -234,14 +241,16 @@ class Run:
                 ]
             )
             tx.forget_secret(job.id)
+            tx.set_remark(engine_remark(job.id), str(outcome.timings_ms["total"]))
             tx.save_job(
                 node_jobs.at(current, jobs.advance(job.id, current.state, JobEvent.SEAL), identity)
             )
 
     def _commitments(
-        self, extract: Extract, tx: NodeTransaction
+        self, extract: Extract, egress: BytesOut, tx: NodeTransaction
     ) -> tuple[dict[str, Digest], bytes | None]:
-        """Commit to the input snapshot and the budget; seal the openings to the regulator."""
+        """Commit to the input snapshot, the budget and what left; seal the openings to the
+        regulator."""
         side = self._plan.side_of(self._identity.party)
         held = tx.agreement(side.agreement) if side else None
         if held is None:
@@ -253,7 +262,11 @@ class Run:
             epsilon_before=str(epsilon - self._plan.epsilon),
             epsilon_after=str(epsilon),
         )
-        values = {"snapshot": extract.snapshot.raw, "budget": record.to_bytes(use)}
+        values = {
+            "snapshot": extract.snapshot.raw,
+            "budget": record.to_bytes(use),
+            "egress": record.to_bytes(egress),
+        }
         opened = {
             name: Opening(self._identity.randomness.draw(SALT_BYTES), value)
             for name, value in values.items()
@@ -300,6 +313,11 @@ class Run:
             tx.add_egress(records)
 
 
+def engine_remark(job: JobId) -> str:
+    """Under which name a node keeps the milliseconds that its engine took for a job."""
+    return f"engine_ms {job}"
+
+
 def side_rows(extract: Extract, side: SidePlan, product: DataProduct, keys: PairKeys) -> SideRows:
     """One side's rows as the engine wants them: tokens, group numbers, values, validity."""
     join_keys = joinkeys.canonical_keys(extract.keys, joinkeys.KeyKind.TEXT)
@@ -322,6 +340,30 @@ def side_rows(extract: Extract, side: SidePlan, product: DataProduct, keys: Pair
         if columns
         else empty.astype(np.bool_),
     )
+
+
+def with_filler(rows: SideRows, *, token: bytes) -> SideRows:
+    """These rows, or, if there is none, one that matches nobody and counts nowhere.
+
+    No engine takes an empty side, and a job that failed for it would tell the consumer whether
+    anybody fits a filter. token: 16 random bytes.
+    """
+    if len(rows):
+        return rows
+    measures = rows.values.shape[1]
+    return SideRows(
+        tokens=np.frombuffer(token, dtype=np.uint8).reshape(1, -1),
+        group=np.array([NO_GROUP], dtype=np.int64),
+        values=np.zeros((1, measures), dtype=np.int64),
+        valid=np.zeros((1, measures), dtype=np.bool_),
+    )
+
+
+def _said_of(error: EngineFailed) -> str:
+    """The kind of failure alone: how much memory or time a run took tells how many rows it had."""
+    if error.fault is EngineFault.INPUT:
+        return LOCAL_PART
+    return f"the engine run failed ({error.fault.value})"
 
 
 def _group_index(by: GroupBy, extract: Extract, product: DataProduct) -> Int64Array:
