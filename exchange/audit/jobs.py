@@ -101,7 +101,9 @@ def check_replay(subject: str, evidence: Evidence, found: Jobs) -> Check:
     rejects, expires and releases."""
     job = found.known.get(subject)
     if job is None:
-        return Check("job.replayed", False, subject, phrase("job.not_submitted"))
+        idle = [s for s in evidence.about(subject) if s.statement.type == "job.submitted"]
+        reason = f": {idle_steps(idle, found.no_effect)}" if idle else ""
+        return Check("job.replayed", False, subject, phrase("job.not_submitted", reason=reason))
     if job.plan.deal != evidence.deal:
         note = phrase("job.other_deal", deal=job.plan.deal)
         return Check("job.replayed", False, subject, note)

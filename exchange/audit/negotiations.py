@@ -207,7 +207,8 @@ def _require_signatures(
 def _replay_check(subject: str, evidence: Evidence, found: Negotiations) -> Check:
     known = found.known.get(subject)
     if known is None:
-        note = phrase("negotiation.not_begun")
+        what = idle_steps(evidence.about(subject), found.no_effect)
+        note = phrase("negotiation.not_begun", what=what)
         return Check("negotiation.replayed", False, subject, note)
     if known.deal != evidence.deal:
         note = phrase("negotiation.other_deal", deal=known.deal)

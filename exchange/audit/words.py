@@ -269,7 +269,7 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "product.absent": _both("it is not in the bundle", "不在本包中"),
         # negotiations and agreements
         "no_effect": _both("without effect: {what}", "未生效：{what}"),
-        "negotiation.not_begun": _both("no step began it", "没有任何一步启动它"),
+        "negotiation.not_begun": _both("no step began it: {what}", "没有任何一步启动它：{what}"),
         "negotiation.other_deal": _both(
             "it belongs to another deal, {deal}", "它属于另一交易 {deal}"
         ),
@@ -294,8 +294,8 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         ),
         # plans and jobs
         "job.not_submitted": _both(
-            "no submission of it with its plan is in the bundle",
-            "本包中没有它连同计划的提交",
+            "no submission of it counts{reason}",
+            "没有成立的提交{reason}",
         ),
         "job.ended": _both("ended {state}", "结束于 {state}"),
         "job.stands": _both("stands at {state}", "当前为 {state}"),
