@@ -104,9 +104,11 @@ def sealed(
     lock: Digest,
     peers: Mapping[str, str],
 ) -> Act:
-    """The receipt. result: digest of this party's sealed part; commitments: `snapshot`, `budget`.
+    """The receipt. result: digest of this party's sealed part; commitments: `snapshot`, `budget`,
+    `egress`.
 
-    bytes_out: per receiving party. peers: per party, the fingerprint its link was pinned to.
+    bytes_out: sizes that follow from the plan, per receiving party. peers: per party, the
+    fingerprint its link was pinned to.
     """
     body = {
         "gate": gate,
@@ -164,5 +166,6 @@ def _declined(
         subject=job,
         after=tuple(after),
         inputs=(plan,),
-        body={"constraint": constraint, "problem": problem[:MAX_REASON]},
+        # Both are bounded: a constraint may hold a column's name as a stranger's plan spells it.
+        body={"constraint": constraint[:MAX_REASON], "problem": problem[:MAX_REASON]},
     )

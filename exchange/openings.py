@@ -46,6 +46,14 @@ class BudgetUse:
     epsilon_after: str
 
 
+@dataclass(frozen=True)
+class BytesOut:
+    """The value behind a receipt's `egress` commitment: engine bytes that this node handed to its
+    links, by receiving party."""
+
+    engine: Mapping[str, int]
+
+
 def context(statement: Digest) -> bytes:
     """HPKE context of an opening that belongs to a statement of the operator."""
     return _STATEMENT + statement.raw

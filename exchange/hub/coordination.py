@@ -24,6 +24,7 @@ from exchange.hub import chains, settlement
 from exchange.hub.model import HubAgreement, HubJob, Operator
 from exchange.hub.ports import HubTransaction
 from exchange.jobs import JobEvent, JobState
+from exchange.links.endpoint import Endpoint
 from exchange.query import plan as plans
 from exchange.query.plan import Plan
 from exchange.query.rules import Ground, violations
@@ -34,6 +35,9 @@ from registry.errors import RegistryError
 
 # How long after a plan's own limit the hub waits for receipts before it calls a run lost.
 GRACE: Final = timedelta(seconds=30)
+NO_MONEY: Final = "the price could not be put into escrow; the consumer's account must cover it"
+# What a receipt commits to: which rows, which counts, how much left.
+RECEIPT_COMMITMENTS: Final = ("budget", "egress", "snapshot")
 
 
 def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
@@ -63,7 +67,7 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
         updated_at=operator.clock.now(),
     )
     tx.add_job(job)
-    tx.add_document(digest, submission.document(digest))
+    tx.confirm_document(digest, submission.document(digest))
     try:
         with tx.savepoint():
             for holder in plan.engine_parties:  # before they hear that the price is held
@@ -71,16 +75,18 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
             held = _reserve(plan, job, tx, operator)
     except (ExchangeError, PricingError, RegistryError, CryptoError) as error:
         constraint = getattr(error, "constraint", type(error).__name__)
+        # The log is public and the holders read the job: nobody's balance belongs in either.
+        problem = NO_MONEY if isinstance(error, PricingError) else str(error)
         rejected = evidence.rejected(
             number,
             plan=digest,
             after=submission.signed.digest,
             constraint=constraint,
-            problem=str(error),
+            problem=problem,
         )
         chains.act(rejected, tx=tx, operator=operator, to=[plan.consumer])
-        declined = _step(job, JobEvent.REFUSE, tx, operator, reason=str(error))
-        _note(declined, "rejected", operator.party, str(error), tx, operator)
+        declined = _step(job, JobEvent.REFUSE, tx, operator, reason=problem)
+        _note(declined, "rejected", operator.party, problem, tx, operator)
         return
     saved = replace(job, held=held, settled=False)
     tx.save_job(saved, was=JobState.REQUESTED)
@@ -92,6 +98,8 @@ def admit(submission: Submission, tx: HubTransaction, operator: Operator) -> Non
     ephemeral = submission.signed.statement.body.get("ephemeral", "")
     if PublicKey.parse(ephemeral, where="body.ephemeral").suite != "x25519":
         raise Malformed("body.ephemeral", "is not an x25519 key")
+    if link := submission.signed.statement.body.get("link", ""):
+        Endpoint.parse(link, where="body.link")  # a peer would blame its own run for it
     actor = submission.signed.statement.actor
     admitted = {**job.admitted, actor: submission.signed.digest}
     if job.state is not JobState.REQUESTED or actor in job.admitted:
@@ -139,12 +147,16 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         raise PlanRefused("order", f"{statement.actor} has not started {job.id}")
     if statement.actor in job.sealed:
         raise NotYours(f"{statement.actor} has sealed its part of {job.id} already")
-    if not statement.outputs:
-        raise Malformed("outputs", "must name the sealed part")
+    if not 1 <= len(statement.outputs) <= 2:
+        raise Malformed(
+            "outputs", "must name the sealed part, and the openings where one reads them"
+        )
     for output in statement.outputs:
         submission.document(output)
-    if len(statement.outputs) == 2:
-        _keep_openings(submission, job, tx)
+    for name in RECEIPT_COMMITMENTS:
+        if name not in statement.commitments:
+            raise Malformed(f"commitments.{name}", "is missing: the receipt must commit to it")
+    _keep_openings(submission, job, tx)
     sealed = replace(
         job,
         sealed={**job.sealed, statement.actor: submission.signed.digest},
@@ -235,13 +247,16 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
 
 
 def _keep_openings(submission: Submission, job: HubJob, tx: HubTransaction) -> None:
-    """The receipt's openings, sealed to the regulator that this holder's agreement names."""
+    """The receipt's openings, sealed to the regulator that this holder's agreement names. Raises
+    Malformed if it names one and there are none: nobody is paid for a receipt that hides."""
     statement = submission.signed.statement
     plan = plans.read_plan(Envelope.from_bytes(tx.document(job.plan)))
     side = plan.side_of(statement.actor)
     if side is None:
         raise NotYours(f"{statement.actor} has no part in {job.id}")
     regulator = tx.lock_agreement(side.agreement).agreement.terms.regulator
+    if (regulator is None) != (len(statement.outputs) == 1):
+        raise Malformed("outputs", "must name openings exactly where a regulator reads them")
     if regulator is not None:
         sealed = submission.document(statement.outputs[1])
         tx.add_opening(submission.signed.digest, regulator, sealed)

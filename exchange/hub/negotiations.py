@@ -43,6 +43,7 @@ def step(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         if any(n.consumer != terms.consumer for n in tx.negotiations_of_deal(terms.deal)):
             # A deal is one consumer's folder, and whoever is in it may read of all of it.
             raise TermsRefused("deal", "is another consumer's")
+        tx.confirm_document(proposal, submission.document(proposal))
         if negotiation is None:
             negotiation = Negotiation(
                 number,
@@ -68,6 +69,7 @@ def step(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         signed = _only_output(statement)
         envelope = Envelope.from_bytes(submission.document(signed))
         _require_agreement(envelope, event, negotiation, tx)
+        tx.confirm_document(signed, submission.document(signed))
 
     after = table.advance(negotiation, event, statement.actor, proposal=proposal, agreement=signed)
     if event is Event.VERIFIED and signed != negotiation.agreement:

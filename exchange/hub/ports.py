@@ -47,7 +47,12 @@ class HubTransaction(Protocol):
         ...
 
     def add_document(self, digest: Digest, data: bytes) -> None:
-        """Of an envelope, the one with more signatures stays."""
+        """Keep what a statement brought; what is there already stays, for anybody can put more
+        signatures, or other ones, around a payload."""
+        ...
+
+    def confirm_document(self, digest: Digest, data: bytes) -> None:
+        """Keep what a handler has verified, instead of whatever came under this name before."""
         ...
 
     def document(self, digest: Digest) -> bytes:

@@ -62,8 +62,8 @@ def hear(message: Incoming, store: NodeStore, hub: Hub, identity: Identity) -> N
                     trust.require_said_by_actor(
                         submission.signed, tx=tx, hub=hub, identity=identity
                     )
-                    for name, data in submission.documents.items():
-                        tx.add_document(name, data)
+                    # Each handler keeps the documents it has checked: a sender could bring
+                    # somebody else's product again with other signatures around it.
                     handler(submission, tx, hub, identity)
         except HubUnreachable:
             raise  # nothing was decided: the message is heard again

@@ -27,6 +27,7 @@ from exchange.errors import (
     UnknownSubject,
 )
 from exchange.jobs import JobEvent, JobState
+from exchange.links.endpoint import Endpoint
 from exchange.node import admission, outbox, products, trust
 from exchange.node.admission import View
 from exchange.node.model import Decision, Identity, NodeJob
@@ -162,7 +163,7 @@ class Desk:
             _refuse(job, "holder", reason, tx, self.identity)
 
     def pause(self, paused: bool) -> None:
-        """While paused, every job is refused with that reason."""
+        """While paused, every job is refused with that reason and no admitted one starts."""
         with self.store.transaction() as tx:
             tx.set_remark("paused", "yes" if paused else "")
 
@@ -222,6 +223,8 @@ def ready_to_start(store: NodeStore, identity: Identity) -> Sequence[JobId]:
     """
     now = identity.clock.now()
     with store.reading() as tx:
+        if tx.remark("paused"):
+            return []  # whoever pauses expects that no row is touched; the jobs wait or expire
         return [
             job.id
             for job in tx.jobs()
@@ -324,6 +327,7 @@ def hear_submitted(
         raise PlanRefused("sides", "this party has no part in the plan")
     if tx.job(plan.job) is not None:
         raise PlanRefused("job", f"{plan.job} was submitted before")
+    tx.confirm_document(digest, submission.document(digest))
     tx.save_job(_new(plan, digest, submission.signed.digest, identity))
 
 
@@ -346,13 +350,16 @@ def hear_admitted(
     ephemeral = PublicKey.parse(statement.body.get("ephemeral", ""), where="body.ephemeral")
     if ephemeral.suite != "x25519":
         raise Malformed("body.ephemeral", "is not an x25519 key")
+    link = statement.body.get("link", "")
+    if link:
+        Endpoint.parse(link, where="body.link")
     if statement.actor in job.admissions:
         raise PlanRefused("admission", f"{statement.actor} has answered before")
     heard = replace(
         job,
         admissions={**job.admissions, statement.actor: submission.signed.digest},
         ephemerals={**job.ephemerals, statement.actor: ephemeral},
-        addresses={**job.addresses, statement.actor: statement.body.get("link", "")},
+        addresses={**job.addresses, statement.actor: link},
     )
     _save_with_admissions(heard, tx, identity)
 

@@ -168,6 +168,7 @@ def hear(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identi
             raise TermsRefused("parties", "the proposal is not for this party")
         if proposal.negotiation != number:
             raise TermsRefused("negotiation", "the proposal belongs to another negotiation")
+        tx.confirm_document(digest, submission.document(digest))
         if known is None:
             fresh = Negotiation(
                 number,
@@ -256,7 +257,7 @@ def _finalize(
     if own is None:
         raise TermsRefused("holder_document", "is not a document of this party")
     agreements.require_signed(envelope, agreement, consumer=consumer, holder=own)
-    tx.add_document(envelope.payload_digest, envelope.to_bytes())
+    tx.confirm_document(envelope.payload_digest, envelope.to_bytes())
     _keep(envelope.payload_digest, tx)
     act = evidence.negotiated(
         Event.FINALIZED,

@@ -32,7 +32,7 @@ def say(act: Act, documents: Sequence[bytes], *, tx: NodeTransaction, identity: 
         randomness=identity.randomness,
     )
     for data in documents:
-        tx.add_document(document_digest(data), data)
+        tx.confirm_document(document_digest(data), data)
     tx.queue(signed, documents)
     return signed.digest
 

@@ -20,6 +20,7 @@ from crypto.envelope import Envelope
 from crypto.errors import Malformed
 from crypto.identifiers import DealId, JobId, PartyId
 from crypto.joins.intersection import Intersection
+from crypto.joins.layout import MAX_OUTPUTS
 from crypto.keys import Signer
 from crypto.record import Amount
 from registry.rule import Function, Join
@@ -184,6 +185,9 @@ class Plan:
             raise Malformed("receivers", "must be exactly one")
         if self.cells > MAX_CELLS:
             raise Malformed("group_by", f"makes {self.cells} groups; at most {MAX_CELLS}")
+        measures = sum(len(side.measures) for side in self.sides)
+        if self.cells * (2 + 3 * measures) > MAX_OUTPUTS:
+            raise Malformed("measures", f"make more than {MAX_OUTPUTS} outputs; ask for fewer")
         if self.run_by <= self.created_at:
             raise Malformed("run_by", "is not after created_at")
         if not 1 <= self.run_seconds <= 86_400:

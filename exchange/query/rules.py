@@ -65,12 +65,13 @@ def side_violations(
     products: of all sides, in the plan's order; the other holders' agreements stay theirs.
     """
     side, where = plan.sides[index], f"sides[{index}]"
-    others = {product.id for product in products} - {ground.product.id}
+    # By place, not by id: another holder could list a product under this one's id.
+    others = {product.id for place, product in enumerate(products) if place != index}
     return tuple(
         _parties(plan, side, ground, where)
         + _terms(plan, side, ground, where, others=others)
         + _columns(side, ground.product, where)
-        + _sizes(side, ground.product, products, where)
+        + _sizes(side, ground.product, where)
     )
 
 
@@ -196,11 +197,12 @@ def _domain(group: GroupBy, product: DataProduct, place: str) -> list[Violation]
     return []
 
 
-def _sizes(
-    side: SidePlan, own: DataProduct, products: Sequence[DataProduct], where: str
-) -> list[Violation]:
-    """No sum may leave the ring of integers modulo 2**64: bits of the value plus of the count."""
-    pairs = min(product.cap for product in products)
+def _sizes(side: SidePlan, own: DataProduct, where: str) -> list[Violation]:
+    """No sum may leave the ring of integers modulo 2**64: bits of the value plus of the count.
+
+    Of all own rows, not only of those that can match: the engine refuses rows whose sum could
+    wrap, and whether it does must tell nothing about the rows that filters select.
+    """
     columns = {column.name: column for column in own.columns}
     found = []
     for index, measure in enumerate(side.measures):
@@ -208,7 +210,7 @@ def _sizes(
         if column is None or column.low is None or column.high is None:
             continue
         widest = max(abs(column.low), abs(column.high), 1)
-        if widest.bit_length() + pairs.bit_length() + 1 > RING_BITS - 2:
+        if widest.bit_length() + own.cap.bit_length() + 1 > RING_BITS - 2:
             found.append(
                 Violation(
                     "product.columns",

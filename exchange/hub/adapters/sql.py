@@ -14,8 +14,6 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from crypto import record
 from crypto.digest import Digest
-from crypto.envelope import Envelope
-from crypto.errors import Malformed
 from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
 from crypto.statement import ChainHead, Statement
 from exchange.errors import IllegalTransition, UnknownSubject
@@ -210,11 +208,11 @@ class SqlHubTransaction:
         return [Digest.parse(row) for row in rows]
 
     def add_document(self, digest: Digest, data: bytes) -> None:
-        row = self._session.get(DocumentRow, str(digest))
-        if row is None:
-            self._session.add(DocumentRow(digest=str(digest), data=data))
-        elif _signatures(data) > _signatures(row.data):
-            row.data = data
+        if self._session.get(DocumentRow, str(digest)) is None:
+            self.confirm_document(digest, data)
+
+    def confirm_document(self, digest: Digest, data: bytes) -> None:
+        self._session.merge(DocumentRow(digest=str(digest), data=data))
         self._session.flush()
 
     def document(self, digest: Digest) -> bytes:
@@ -473,10 +471,3 @@ def _job(row: JobRow | None, job: JobId) -> HubJob:
 
 def _fraction(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
-
-
-def _signatures(data: bytes) -> int:
-    try:
-        return len(Envelope.from_bytes(data).signatures)
-    except Malformed:
-        return 0

@@ -9,13 +9,11 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Final
 
-from sqlalchemy import BigInteger, ColumnElement, Engine, Integer, func, func
+from sqlalchemy import BigInteger, ColumnElement, Engine, Integer, func
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crypto import record
 from crypto.digest import Digest, digest
-from crypto.envelope import Envelope
-from crypto.errors import Malformed
 from crypto.identifiers import JobId, NegotiationId, PartyId, ProductId
 from crypto.statement import ChainHead, SignedStatement
 from exchange.errors import UnknownSubject
@@ -34,6 +32,7 @@ from exchange.terms.negotiation import Negotiation
 from registry.party import SignedParty, read_party
 from registry.source import SourceSettings
 
+_ONE_WRITER: Final = "SELECT pg_advisory_xact_lock(hashtext('unseen node'))"
 _AUTO_INCREMENT: Final = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -314,11 +313,11 @@ class SqlNodeTransaction:
         return None if row is None else read_party(row.envelope)
 
     def add_document(self, digest: Digest, data: bytes) -> None:
-        row = self._session.get(NodeDocumentRow, str(digest))
-        if row is None:
-            self._session.add(NodeDocumentRow(digest=str(digest), data=data))
-        elif _signatures(data) > _signatures(row.data):
-            row.data = data
+        if self._session.get(NodeDocumentRow, str(digest)) is None:
+            self.confirm_document(digest, data)
+
+    def confirm_document(self, digest: Digest, data: bytes) -> None:
+        self._session.merge(NodeDocumentRow(digest=str(digest), data=data))
         self._session.flush()
 
     def document(self, digest: Digest) -> bytes:
@@ -474,6 +473,10 @@ class SqlNodeStore:
     @contextmanager
     def transaction(self) -> Iterator[SqlNodeTransaction]:
         with Session(self._engine) as session, session.begin():
+            if self._engine.dialect.name == "postgresql":
+                # One writer, as on SQLite: else a job could end, and its run return, while
+                # another thread begins it.
+                session.connection().exec_driver_sql(_ONE_WRITER)
             yield SqlNodeTransaction(session)
 
     @contextmanager
@@ -502,10 +505,3 @@ def _agreement(row: NodeAgreementRow) -> NodeAgreement:
         row.runs_used,
         Fraction(row.epsilon_used),
     )
-
-
-def _signatures(data: bytes) -> int:
-    try:
-        return len(Envelope.from_bytes(data).signatures)
-    except Malformed:
-        return 0
