@@ -266,9 +266,7 @@ def _cancelled(job: Job | None, said: Said, evidence: Evidence) -> Job:
 
 
 def _expired(job: Job | None, said: Said, evidence: Evidence) -> Job:
-    job = _of_operator(job, said)
-    event = JobEvent.FAIL if job.state is JobState.RUNNING else JobEvent.EXPIRE
-    return _end(job, event, said)
+    return _end(_of_operator(job, said), JobEvent.EXPIRE, said)
 
 
 def _released(job: Job | None, said: Said, evidence: Evidence) -> Job:

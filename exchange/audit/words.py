@@ -193,7 +193,6 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "reason": _both("{reason}", "{reason}"),
         # the bundle and the log
         "digest.differs": _both("its bytes have the digest {found}", "其内容的摘要为 {found}"),
-        "head.unread": _both("{reason}", "{reason}"),
         "head.size": _both(
             "it is filed under size {filed} and states {stated}",
             "它按大小 {filed} 存放，却自称 {stated}",
@@ -266,7 +265,6 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "no statement of its holder brought it into the log",
             "没有其持有方的陈述将其记入日志",
         ),
-        "product.absent": _both("it is not in the bundle", "不在本包中"),
         # negotiations and agreements
         "no_effect": _both("without effect: {what}", "未生效：{what}"),
         "negotiation.not_begun": _both("no step began it: {what}", "没有任何一步启动它：{what}"),
@@ -277,7 +275,6 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "the step at index {index} ({kind}) does not follow: {reason}",
             "序号 {index} 的一步（{kind}）不能承接：{reason}",
         ),
-        "agreement.absent": _both("the bundle holds no such agreement", "本包中没有该协议"),
         "agreement.no_statement": _both(
             "no statement of its holder brought it", "没有其持有方的陈述提出它"
         ),
@@ -319,17 +316,9 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "admission.late": _both(
             "{holder} admitted it after {run_by}", "{holder} 在 {run_by} 之后才准许"
         ),
-        "plan.other_document": _both(
-            "the plan names {named}; the consumer's document in force was another",
-            "计划指明 {named}，而需方当时有效的是另一文件",
-        ),
         "plan.not_operator": _both(
             "{operator}, which the plan names as operator, is not one by its document",
             "计划所指的运营方 {operator} 按其文件并非运营方",
-        ),
-        "plan.out_of_force": _both(
-            "agreement {agreement} was not in force when {holder} admitted the plan",
-            "{holder} 准许计划时协议 {agreement} 并不有效",
         ),
         "plan.other_agreements": _both(
             "the submission names other agreements than the plan",

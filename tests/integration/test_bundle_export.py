@@ -1,0 +1,259 @@
+"""What the hub puts into a deal's bundle, what it keeps out, and when it says: not yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from crypto.digest import digest
+from crypto.envelope import Envelope
+from crypto.identifiers import DealId, NegotiationId
+from crypto.ports import SystemRandomness
+from crypto.statement import Act, read_statement, sign_statement
+from exchange import evidence
+from exchange.audit import bundle as bundles
+from exchange.audit.bundle import Bundle
+from exchange.audit.deal import audit_deal
+from exchange.audit.report import Report
+from exchange.audit.roots import Roots
+from exchange.errors import BundleNotReady, UnknownSubject
+from exchange.hub import background
+from exchange.hub import bundle as hub_bundle
+from exchange.hub.model import Outcome
+from exchange.node import registering
+from exchange.submission import read_submission
+from exchange.terms import agreement as agreements
+from exchange.terms.negotiation import Event
+from registry.party import Role
+from tests.world import Deal, Member, World, a_deal, a_world, terms_for
+
+
+@dataclass(frozen=True)
+class Scene:
+    world: World
+    deal: Deal
+
+    def export(self) -> bytes:
+        with self.world.store.reading() as tx:
+            return hub_bundle.export(self.deal.deal, tx)
+
+    def bundle(self) -> Bundle:
+        return bundles.read(self.export())
+
+    def say(self, member: Member, act: Act, *documents: bytes) -> Outcome:
+        """Past the member's own node, which would not say it."""
+        signed = sign_statement(
+            act,
+            actor=member.id,
+            head=self.world.service.chain(member.id),
+            signer=member.folder.signing,
+            now=self.world.clock.now(),
+            randomness=SystemRandomness(),
+        )
+        return self.world.service.submit(member.id, read_submission(signed.entry, documents))
+
+
+def a_scene(path: Path, **settings: str) -> Scene:
+    world = a_world(path, **settings)
+    deal = a_deal(world)
+    deal.approve_standing()
+    return Scene(world, deal)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return a_scene(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A deal with one job done, for tests that only look."""
+    scene = a_scene(tmp_path_factory.mktemp("settled"))
+    scene.deal.submit()
+    scene.world.settle()
+    return scene
+
+
+def kinds(bundle: Bundle) -> list[str]:
+    return [read_statement(entry).statement.type for _, entry in sorted(bundle.entries.items())]
+
+
+def test_a_bundle_is_the_same_bytes_until_something_happens(scene: Scene) -> None:
+    before = scene.export()
+    assert scene.export() == before
+    scene.deal.submit()
+    scene.world.settle()
+    assert scene.export() != before
+
+
+def test_it_holds_every_act_of_the_deal_and_who_its_actors_are(settled: Scene) -> None:
+    found = kinds(settled.bundle())
+    assert found.count("party.registered") == 5
+    assert found.count("product.listed") == 2
+    for kind in ("requested", "agreed", "verified", "finalized"):
+        assert found.count(f"negotiation.{kind}") == 2
+    assert found.count("job.sealed") == 2
+    assert found[-3:] == ["job.released", "job.opened", "funds.released"]
+    assert "funds.deposited" not in found  # what the consumer pays in is no part of one deal
+
+
+def test_no_sealed_result_is_in_it(settled: Scene) -> None:
+    with settled.world.store.reading() as tx:
+        (job,) = tx.jobs_of_deal(settled.deal.deal)
+        parts = [tx.document(name) for name in job.results.values()]
+    assert len(parts) == 2
+    assert set(job.results.values()).isdisjoint(settled.bundle().documents)
+    data = settled.export()
+    assert all(part not in data for part in parts)
+
+
+def test_while_an_act_is_not_under_a_witnessed_head_there_is_no_bundle(scene: Scene) -> None:
+    research = scene.world.members["research"]
+    scene.deal.submit()
+    research.node.work()  # the hub has it, and no head covers it yet
+    with pytest.raises(BundleNotReady, match="again in a moment"):
+        scene.export()
+    background.order(scene.world.store, scene.world.operator, scene.world.keeping)
+    with pytest.raises(BundleNotReady, match="witnessed"):
+        scene.export()
+    background.publish(scene.world.operator, scene.world.keeping)
+    assert "job.submitted" in kinds(scene.bundle())
+
+
+def test_a_deal_that_nobody_began_is_unknown(settled: Scene) -> None:
+    with pytest.raises(UnknownSubject), settled.world.store.reading() as tx:
+        hub_bundle.export(DealId.new(settled.world.clock.now(), SystemRandomness()), tx)
+
+
+def test_the_consumer_and_the_named_regulator_may_read_it_and_holders_may_not(
+    settled: Scene,
+) -> None:
+    members = settled.world.members
+    with settled.world.store.reading() as tx:
+        found = hub_bundle.readers(settled.deal.deal, tx)
+    assert found == {members["research"].id, members["regulator"].id}
+
+
+def test_each_entry_comes_with_the_witnessed_heads_on_both_sides(settled: Scene) -> None:
+    bundle = settled.bundle()
+    sizes = sorted(bundle.heads)
+    with settled.world.store.reading() as tx:
+        witnessed = [head.size for head in tx.log.witnessed()]
+    for index in bundle.entries:
+        below = [size for size in witnessed if size <= index]
+        above = [size for size in witnessed if size > index]
+        assert not below or below[-1] in sizes
+        assert above[0] in [*sizes, witnessed[-1]]
+
+
+def test_nobody_gets_another_deals_documents_by_naming_them(scene: Scene) -> None:
+    """Statements without effect are in the bundle; what they point at is not."""
+    world = scene.world
+    mallory = world.join("mallory", Role.CONSUMER)
+    secret = digest(b"plan of somebody else")
+    with world.store.transaction() as tx:
+        tx.add_document(secret, b"plan of somebody else")
+    job = scene.deal.submit()
+    world.settle()
+    act = evidence.submitted(job, scene.deal.deal, plan=secret, agreements=[])
+    assert not scene.say(mallory, act).applied
+    world.settle()
+    bundle = scene.bundle()
+    assert kinds(bundle).count("job.submitted") == 2
+    assert secret not in bundle.documents
+
+
+def test_a_deal_is_one_consumers_folder(scene: Scene) -> None:
+    """Otherwise a stranger could put itself among those who may read its bundle."""
+    world = scene.world
+    mallory = world.join("mallory", Role.CONSUMER)
+    world.introduce()
+    terms = terms_for(world, scene.deal.clinic_product, scene.deal.lab_product)
+    clinic = world.members["clinic"].id
+    mallory.negotiations.request(scene.deal.deal, clinic, terms)
+    world.settle()
+    with world.store.reading() as tx:
+        assert tx.negotiations_of(mallory.id) == []
+        assert mallory.id not in hub_bundle.readers(scene.deal.deal, tx)
+    own = DealId.new(world.clock.now(), SystemRandomness())
+    mallory.negotiations.request(own, clinic, terms)
+    world.settle()
+    with world.store.reading() as tx:
+        assert len(tx.negotiations_of(mallory.id)) == 1
+
+
+def test_only_the_versions_that_terms_name_are_in_it(scene: Scene) -> None:
+    clinic = scene.world.members["clinic"]
+    newer = replace(scene.deal.clinic_product, version=2, name="clinic data, again")
+    registering.list_product(newer, store=clinic.node.store, identity=clinic.node.identity)
+    scene.world.settle()
+    bundle = scene.bundle()
+    assert kinds(bundle).count("product.listed") == 2
+    assert registering.product_digest(newer) not in bundle.documents
+
+
+def test_keys_that_changed_during_the_deal_pass_the_audit(scene: Scene) -> None:
+    """Old statements count by the old key and new ones by the new; both documents are there."""
+    world = scene.world
+    clinic = world.members["clinic"]
+    scene.deal.submit()
+    world.settle()
+    before = clinic.folder.party
+    after = clinic.folder.rotate(now=world.clock.now())
+    act = registering.evidence.party_updated(after, before)
+    signed = sign_statement(
+        act,
+        actor=clinic.id,
+        head=world.service.chain(clinic.id),
+        signer=clinic.folder.signing,
+        now=world.clock.now(),
+        randomness=SystemRandomness(),
+    )
+    sent = read_submission(signed.entry, [after.envelope.to_bytes()])
+    assert world.service.submit(clinic.id, sent).applied
+    act = evidence.alarmed(str(scene.deal.deal), kind="Test", words="with the new key")
+    scene.say(clinic, act)
+    act = evidence.negotiated(
+        Event.TERMINATED, _negotiation(scene), scene.deal.deal, proposal=digest(b"none")
+    )
+    scene.say(clinic, act)
+    world.hub_step()
+    bundle = scene.bundle()
+    assert {before.digest, after.digest} <= set(bundle.documents)
+    report = audited(scene)
+    assert report.failed == ()
+    assert "changed its keys" in report.to_text()
+
+
+def test_the_agreement_in_it_has_both_signatures(settled: Scene) -> None:
+    envelopes = [
+        Envelope.from_bytes(data)
+        for data in settled.bundle().documents.values()
+        if data.startswith(b'{"payload":')
+    ]
+    signed = [e for e in envelopes if e.payload_type == agreements.PAYLOAD_TYPE]
+    assert [len(envelope.signatures) for envelope in signed] == [2, 2]
+
+
+def test_the_bundle_of_a_hub_on_postgresql_passes_as_well(
+    tmp_path: Path, new_database: Callable[[str], str]
+) -> None:
+    scene = a_scene(tmp_path, hub_url=new_database("postgresql"))
+    scene.deal.submit()
+    scene.world.settle()
+    assert audited(scene).failed == ()
+
+
+def audited(scene: Scene) -> Report:
+    world = scene.world
+    folders = [world.operator_folder, *(m.folder for m in world.members.values())]
+    fingerprints = {f.party.document.identity.fingerprint for f in folders}
+    return audit_deal(scene.export(), world.policy, Roots(frozenset(fingerprints), ()), None)
+
+
+def _negotiation(scene: Scene) -> NegotiationId:
+    with scene.world.store.reading() as tx:
+        return tx.negotiations_of_deal(scene.deal.deal)[0].id
