@@ -54,6 +54,11 @@ class Row:
     count: int | None
     measures: tuple[Figure, ...]
 
+    @property
+    def suppressed(self) -> bool:
+        """Whether any number of this group is."""
+        return self.count is None or any(figure.value is None for figure in self.measures)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -63,6 +68,19 @@ class Answer:
     groups: tuple[str, ...]
     measures: tuple[str, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def table_columns(self) -> tuple[str, ...]:
+        """Names for a table of it, each once: both holders may have a column of one name, or one
+        called `count`. The groups, `count`, the measures, `suppressed`."""
+        found: list[str] = []
+        for name in (*self.groups, "count", *self.measures, "suppressed"):
+            number, unique = 1, name
+            while unique in found:
+                number += 1
+                unique = f"{name}_{number}"
+            found.append(unique)
+        return tuple(found)
 
 
 def layout_of(plan: Plan) -> RevealedLayout:
@@ -129,7 +147,7 @@ def _names(group: GroupBy, product: DataProduct) -> tuple[str, ...]:
     if group.categories is not None:
         return group.categories
     decimals = product.column(group.column).decimals
-    cuts = [decimal_text(cut, decimals) for cut in group.cuts or ()]
+    cuts = [_short(decimal_text(cut, decimals)) for cut in group.cuts or ()]
     edges = [f"< {cuts[0]}"]
     edges += [f"{low} to < {high}" for low, high in pairwise(cuts)]
     return (*edges, f">= {cuts[-1]}")
@@ -141,3 +159,8 @@ def decimal_text(value: int, decimals: int) -> str:
         return str(value)
     sign, digits = "-" if value < 0 else "", f"{abs(value):0{decimals + 1}d}"
     return f"{sign}{digits[:-decimals]}.{digits[-decimals:]}"
+
+
+def _short(decimal: str) -> str:
+    """Without zeros that say nothing: 4.20 is 4.2."""
+    return decimal.rstrip("0").rstrip(".") if "." in decimal else decimal

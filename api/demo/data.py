@@ -20,7 +20,7 @@ SEED: Final = 20261123
 MISSING_AT_LABORATORY: Final = 47
 ONLY_AT_LABORATORY: Final = 35
 MIN_GROUP: Final = 10
-S5_CUTS: Final = ("4.20", "4.60", "5.00")
+S5_CUTS: Final = ("4.2", "4.6", "5")
 CLINIC_COLUMNS: Final = ("patient", "age", "sex", "bmi", "bp", "progression")
 LABORATORY_COLUMNS: Final = ("patient", "s1", "s2", "s3", "s4", "s5", "s6")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from api.client.errors import NotFoundError
 from api.demo.processes import Process, start_all
 from api.folder import PartyFolder
 from api.participant import Wishes, create
@@ -29,7 +30,6 @@ from exchange.node.model import Decision
 from exchange.terms.agreement import Proposal, Terms
 from exchange.terms.negotiation import State
 from ledger.verify.policy import Policy
-from pricing.errors import AccountNotFound
 from registry.party import Role, endorse
 
 ORIGIN: Final = "unseen.demo/log"
@@ -117,7 +117,7 @@ class Participant:
     def available(self) -> int:
         try:
             return self.opened.hub.balance(CURRENCY).available_minor
-        except (AccountNotFound, UnknownSubject):
+        except NotFoundError:
             return 0
 
     def follow(

@@ -26,7 +26,7 @@ class Teller:
         self._console.print(f"[bold]{number}. {self.words(key)}[/bold]")
 
     def say(self, key: str, **facts: object) -> None:
-        self._console.print("   " + self.words(key, **facts), markup=False)
+        self._console.print("   " + self.words(key, **facts), markup=False, soft_wrap=True)
 
     def progress(self, stage: str, party: str) -> None:
         self._console.print(f"   · {stage:<10} {party}", style="dim", markup=False)
@@ -40,7 +40,7 @@ class Teller:
         self._console.print(table)
 
     def report(self, report: Report) -> None:
-        self._console.print(report.to_text(Language(self.language)), markup=False)
+        self._console.print(report.to_text(Language(self.language)), markup=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)

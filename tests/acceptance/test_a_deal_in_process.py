@@ -26,9 +26,9 @@ def test_a_consumer_gets_the_plaintext_answer_and_both_holders_are_paid(tmp_path
     lab = {person: float(s5) for person, s5 in LAB_ROWS}
     for sex in ("f", "m"):
         for label, low, high in (
-            ("< 4.60", 0, 4.6),
-            ("4.60 to < 5.10", 4.6, 5.1),
-            (">= 5.10", 5.1, 99),
+            ("< 4.6", 0, 4.6),
+            ("4.6 to < 5.1", 4.6, 5.1),
+            (">= 5.1", 5.1, 99),
         ):
             values = [
                 Fraction(progression)
