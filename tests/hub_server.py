@@ -22,9 +22,12 @@ from api.hub.desk import Booking
 from crypto.identifiers import PartyId
 from crypto.keys import Signer
 from crypto.ports import Clock, SystemRandomness
+from crypto.statement import Act, ChainHead, SignedStatement, sign_statement
+from exchange.evidence import alarmed
 from exchange.hub.adapters.sql import SqlHubTransaction
 from exchange.hub.service import HubService
 from exchange.node import registering
+from registry.evidence import party_registered
 from registry.party import Role
 from tests.world import START, Member, World
 
@@ -104,6 +107,50 @@ class HttpWorld(World):
         wire = client(self.url, self.operator.party, self.operator.signer, self.clock)
         self.stack.callback(wire.close)
         return wire
+
+
+@dataclass
+class Speaker:
+    """A party that speaks to the hub without a node: keys, a chain and a client."""
+
+    folder: PartyFolder
+    clock: Clock
+    hub: WireHub
+    head: ChainHead = field(default_factory=ChainHead)
+
+    @classmethod
+    def new(cls, path: Path, url: str, clock: Clock, role: Role = Role.HOLDER) -> Speaker:
+        folder = PartyFolder.create(path, path.name, [role], now=clock.now())
+        return cls(folder, clock, client(url, folder.party.document.party, folder.signing, clock))
+
+    @property
+    def id(self) -> PartyId:
+        return self.folder.party.document.party
+
+    def signed(self, act: Act) -> SignedStatement:
+        """The next statement; whoever says it moves the chain on."""
+        return sign_statement(
+            act,
+            actor=self.id,
+            head=self.head,
+            signer=self.folder.signing,
+            now=self.clock.now(),
+            randomness=SystemRandomness(),
+        )
+
+    def say(self, act: Act, *documents: bytes) -> SignedStatement:
+        statement = self.signed(act)
+        self.hub.submit(statement.entry, documents)
+        self.head = statement.head
+        return statement
+
+    def register(self) -> SignedStatement:
+        party = self.folder.party
+        return self.say(party_registered(party), party.envelope.to_bytes())
+
+    def cry(self, words: str) -> SignedStatement:
+        """The simplest act that a participant can report."""
+        return self.say(alarmed(self.id, kind="Test", words=words))
 
 
 @contextmanager

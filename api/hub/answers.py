@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.http.errors import KeyUnknown, SignatureInvalid, SignatureMissing, SignatureReplayed
 from api.http.problems import MEDIA_TYPE, TYPE_PREFIX, kind_of, members_of
 
 JSON: Final = "application/json"
@@ -46,12 +47,18 @@ def unchanged() -> dict[int | str, dict[str, Any]]:
     return {304: {"description": "Unchanged since the ETag in `If-None-Match`"}}
 
 
-def content(media_type: str, description: str, example: str) -> dict[int | str, dict[str, Any]]:
-    """An answer that is not JSON."""
-    binary = media_type in (OCTETS, ZIP)
-    schema = {"type": "string", "format": "binary"} if binary else {"type": "string"}
-    entry: dict[str, Any] = {"schema": schema}
-    if not binary:
+def content(
+    media_type: str, description: str, example: object = None
+) -> dict[int | str, dict[str, Any]]:
+    """An answer that is not one of our bodies: bytes, text, or a document as it was signed."""
+    kinds: Mapping[str, Any] = {
+        TEXT: {"type": "string"},
+        JSON: {"type": "object"},
+    }
+    entry: dict[str, Any] = {
+        "schema": kinds.get(media_type, {"type": "string", "format": "binary"})
+    }
+    if example is not None:
         entry["example"] = example
     return {200: {"description": description, "content": {media_type: entry}}}
 
@@ -92,3 +99,12 @@ def refusals(*errors: Exception) -> dict[int | str, dict[str, Any]]:
             },
         }
     return found
+
+
+# For routers whose every operation must be signed.
+UNSIGNED: Final = refusals(
+    SignatureMissing(),
+    SignatureInvalid("it lacks the parameter nonce"),
+    SignatureReplayed(),
+    KeyUnknown("pty_…/0f3a5c7e9b1d2f40"),
+)

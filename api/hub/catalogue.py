@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
@@ -27,7 +27,11 @@ from crypto.digest import Digest
 from crypto.identifiers import PartyId, ProductId
 from registry.errors import NotFound
 
-_ENVELOPE = '{"payload":"eyJ2Ijox…","payloadType":"application/vnd.unseen.party.v1+json",…}'
+_ENVELOPE: Final = {
+    "payload": "eyJ2Ijox…",
+    "payloadType": "application/vnd.unseen.party.v1+json",
+    "signatures": [{"keyid": "0f3a5c7e9b1d2f40", "sig": "n4bQgYhM…"}],
+}
 
 
 def catalogue(desk: Desk) -> APIRouter:

@@ -20,7 +20,7 @@ from api.http.events import (
     follow,
 )
 from api.http.signing import Caller
-from api.hub.answers import OCTETS, ZIP, content, printed, refusals, tagged, unchanged
+from api.hub.answers import OCTETS, UNSIGNED, ZIP, content, printed, refusals, tagged, unchanged
 from api.hub.bodies import (
     JobBody,
     JobNoteBody,
@@ -38,16 +38,16 @@ from exchange.errors import NotYours, UnknownSubject
 NOTE: Final = "note"
 
 _EVENTS: Final = """\
-Server-sent events named `note`, whose data is a JobNoteBody: what has happened and what happens,
-until the job is final and settled; then an event named `end`. Ids are integers that rise: resume
-with `Last-Event-ID`.
+Server-sent events named `note`, whose data has `stage`, `party`, `detail` and `at`: what has
+happened and what happens, until the job is final and settled; then an event named `end`. Ids are
+integers that rise: resume with `Last-Event-ID`.
 """
 _STRANGER: Final = NotYours("pty_… has no part in this")
 _NO_JOB: Final = UnknownSubject("job_…")
 
 
 def jobs(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["jobs"])
+    router = APIRouter(tags=["jobs"], responses=UNSIGNED)
 
     @router.get(
         "/v1/jobs",
@@ -122,7 +122,7 @@ def jobs(desk: Desk) -> APIRouter:
         description="For the job's consumer alone. Only its sealing key opens the part.",
         response_class=Response,
         responses={
-            **content(OCTETS, "The sealed part", ""),
+            **content(OCTETS, "The sealed part"),
             **refusals(
                 NotYours("pty_… is not the receiver of job_…"),
                 UnknownSubject("a released part sha256:… of job_…"),
@@ -151,7 +151,7 @@ def jobs(desk: Desk) -> APIRouter:
         "of the deal, the regulator that its agreements name, and the operator.",
         response_class=Response,
         responses={
-            **content(ZIP, "The bundle", ""),
+            **content(ZIP, "The bundle"),
             **refusals(_STRANGER, UnknownSubject("a finalised agreement of dea_…")),
         },
     )

@@ -9,7 +9,7 @@ from api.http.caller import SignedBy
 from api.http.errors import IdempotencyKeyMissing, IdempotencyKeyReused, RequestInFlight
 from api.http.idempotency import Keyed, once, respond
 from api.http.ports import Answer
-from api.hub.answers import printed, refusals
+from api.hub.answers import UNSIGNED, printed, refusals
 from api.hub.bodies import BalanceBody, DepositBody, DepositedBody
 from api.hub.desk import Desk
 from api.hub.parameters import CurrencyText
@@ -20,7 +20,7 @@ from registry.errors import NotFound
 
 
 def money(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["money"])
+    router = APIRouter(tags=["money"], responses=UNSIGNED)
 
     @router.get(
         "/v1/balances/{currency}",

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api.http.caller import MessageSignature, SignedBy
 from api.http.errors import KeyUnknown
 from api.http.signing import Caller, HttpRequest, Verifier
-from api.hub.answers import printed, refusals
+from api.hub.answers import UNSIGNED, printed, refusals
 from api.hub.bodies import ChainBody, DeliveryBody, InboxBody, OutcomeBody, SubmitBody
 from api.hub.desk import Desk
 from crypto.errors import BadSignature, CryptoError, Malformed, UnknownKey
@@ -79,7 +79,7 @@ class _SenderOrNewcomer(MessageSignature):
 
 
 def statements(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["statements"])
+    router = APIRouter(tags=["statements"], responses=UNSIGNED)
     sender = Depends(_SenderOrNewcomer(desk.service))
 
     @router.post(
