@@ -274,27 +274,42 @@ def _watch(node: Node, stop: threading.Event) -> None:
 
 
 def _loop(stop: threading.Event, step: Callable[[], bool], node: Node) -> None:
-    """Do a step until told to stop; lose the hub, back off, come back."""
+    """Do a step until told to stop; lose the hub, back off, come back.
+
+    Nothing ends a loop but `stop`: a hub that answers slowly makes another thread wait too long
+    for the database, and must not put an end to the watch over it in this way.
+    """
     pause = _Backoff()
     while not stop.is_set():
         try:
-            step()
-            if pause.failures:
-                log.info("hub.back")
-            pause = _Backoff()
+            if _step(step, node):
+                if pause.failures:
+                    log.info("hub.back")
+                pause = _Backoff()
+                continue
+            pause.next()
         except HubUnreachable as error:
             log.warning("hub.unreachable", reason=str(error), retry_in_s=pause.next())
-            stop.wait(pause.wait_s)
-        except (ExchangeError, CryptoError) as error:
-            # A statement that the hub does not take, or evidence that does not hold: a person
-            # must look, and the node goes on saying so.
-            with node.store.transaction() as tx:
-                alarm = Alarm(type(error).__name__, str(error), node.identity.clock.now())
-                fresh = tx.add_alarm(alarm)
-            if fresh:
-                log.error("alarm", kind=type(error).__name__, words=str(error))
-            pause.next()
-            stop.wait(pause.wait_s)
+        except Exception as error:
+            log.exception("round.failed", kind=type(error).__name__, retry_in_s=pause.next())
+        stop.wait(pause.wait_s)
+
+
+def _step(step: Callable[[], bool], node: Node) -> bool:
+    """One step; False if it raised an alarm: a statement that the hub does not take, or evidence
+    that does not hold. A person must look, and the node goes on saying so."""
+    try:
+        step()
+        return True
+    except HubUnreachable:
+        raise
+    except (ExchangeError, CryptoError) as error:
+        with node.store.transaction() as tx:
+            alarm = Alarm(type(error).__name__, str(error), node.identity.clock.now())
+            fresh = tx.add_alarm(alarm)
+        if fresh:
+            log.error("alarm", kind=type(error).__name__, words=str(error))
+        return False
 
 
 class _Backoff:

@@ -54,10 +54,23 @@ def publish(operator: Operator, keeping: LogKeeping) -> log.Publication | None:
 
 
 def move_jobs(store: HubStore, operator: Operator) -> int:
-    """Release, settle or expire what is due. Returns how many jobs moved."""
+    """Release, settle or expire what is due. Returns how many jobs moved.
+
+    A job that cannot be moved holds up no other: what it raised is raised, as an ExceptionGroup,
+    once all have been looked at.
+    """
     with store.reading() as tx:
         waiting = list(tx.unsettled_jobs())
-    return sum(_move(number, store, operator) for number in waiting)
+    moved, failed = 0, []
+    for number in waiting:
+        try:
+            moved += _move(number, store, operator)
+        except Exception as error:
+            error.add_note(f"while moving {number}")
+            failed.append(error)
+    if failed:
+        raise ExceptionGroup("jobs that could not be moved", failed)
+    return moved
 
 
 def _move(number: JobId, store: HubStore, operator: Operator) -> bool:

@@ -27,6 +27,7 @@ from pricing.account import custody_account, escrow_account, party_account
 from pricing.evidence import MoneyAct, funds_act
 from pricing.money import Money
 from pricing.transfer import Transfer, TransferId
+from registry.party import PartyDocument
 
 
 def fund(
@@ -141,14 +142,19 @@ def _say(
     operator: Operator,
 ) -> Digest:
     said = chains.act(money.act, tx=tx, operator=operator, to=to)
-    regulators = {
-        (terms.regulator, terms.regulator_document)
-        for terms in (tx.lock_agreement(digest).agreement.terms for digest in agreements)
-        if terms.regulator is not None and terms.regulator_document is not None
-    }
-    for regulator, document in sorted(regulators):
-        key = tx.parties.by_digest(document).document.sealing
-        sealed = sealing.seal(money.opening, key, context=openings.context(said))
+    regulators: dict[PartyId, PartyDocument] = {}
+    for digest in agreements:
+        terms = tx.lock_agreement(digest).agreement.terms
+        if terms.regulator is not None and terms.regulator_document is not None:
+            document = tx.parties.by_digest(terms.regulator_document).document
+            # Agreements may name one regulator before and after it changed its keys.
+            known = regulators.setdefault(terms.regulator, document)
+            if document.seq > known.seq:
+                regulators[terms.regulator] = document
+    for regulator in sorted(regulators):
+        sealed = sealing.seal(
+            money.opening, regulators[regulator].sealing, context=openings.context(said)
+        )
         tx.add_opening(said, regulator, sealed)
     return said
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from crypto.statement import ChainHead, read_statement
 from exchange import evidence
-from exchange.errors import EvidenceMissing, RestoredBackup
+from exchange.errors import EvidenceMissing, HubUnreachable, RestoredBackup
 from exchange.node import outbox
 from exchange.node.model import Alarm, Identity, Sent
 from exchange.node.ports import Hub, NodeStore
@@ -26,6 +26,8 @@ from ledger.verify.proof import Proof, verify_proof
 
 # A statement the hub took in must be under a signed head after this long.
 PATIENCE: Final = timedelta(seconds=60)
+# A hub that answers everything but questions after proofs is away only in name.
+PATIENCE_WITHOUT_HUB: Final = timedelta(minutes=10)
 BATCH: Final = 64
 _CHECKPOINT: Final = "checkpoint"
 
@@ -65,8 +67,16 @@ class Watch:
     def look(self) -> int:
         """Check the newest head and the proofs of what was sent. Returns how many were proven.
 
-        Raises HubUnreachable. What does not hold becomes an alarm, in the ledger and here.
+        Raises HubUnreachable; when it has lasted for long, that is an alarm as well. What does
+        not hold becomes an alarm, in the ledger and here.
         """
+        try:
+            return self._look()
+        except HubUnreachable:
+            self._note_withheld()
+            raise
+
+    def _look(self) -> int:
         with self.store.reading() as tx:
             taken_in = tx.taken_in()  # before asking: what is sent meanwhile is not missed
         try:
@@ -78,6 +88,17 @@ class Watch:
             waiting = tx.unproven(BATCH)
         tied: set[bytes] = set()
         return sum(self._prove(sent, tied) for sent in waiting)
+
+    def _note_withheld(self) -> None:
+        with self.store.reading() as tx:
+            waiting = tx.unproven(1)
+        for sent in waiting:
+            if self.identity.clock.now() - sent.sent_at > PATIENCE_WITHOUT_HUB:
+                self._alarm(
+                    "ProofWithheld",
+                    f"{sent.kind} about {sent.subject} ({sent.digest}) was taken in at "
+                    f"{sent.sent_at:%H:%M:%S} and the hub has answered no question after it since",
+                )
 
     def _prove(self, sent: Sent, tied: set[bytes]) -> bool:
         """tied: heads known to lie in the history that this node follows."""
