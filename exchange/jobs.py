@@ -54,6 +54,7 @@ LIFECYCLE: Final[Mapping[tuple[JobState, JobEvent], JobState]] = {
     (JobState.ADMITTED, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.RUNNING, JobEvent.SEAL): JobState.SEALED,  # every holder's part is sealed
     (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,  # epsilon and run stay spent
+    (JobState.RUNNING, JobEvent.EXPIRE): JobState.EXPIRED,  # not finished in time; run stays spent
     (JobState.SEALED, JobEvent.RELEASE): JobState.RELEASED,  # its receipts are in a checkpoint
 }
 

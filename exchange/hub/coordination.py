@@ -202,10 +202,9 @@ def opened(submission: Submission, tx: HubTransaction, operator: Operator) -> No
 
 def expire(job: HubJob, reason: str, tx: HubTransaction, operator: Operator) -> None:
     """The background step found that a deadline has passed. The operator says so."""
-    event = JobEvent.FAIL if job.state is JobState.RUNNING else JobEvent.EXPIRE
     said = evidence.expired(job.id, plan=job.plan, after=[job.submitted], reason=reason)
     digest = chains.act(said, tx=tx, operator=operator, to=[job.consumer, *job.holders])
-    after = _step(job, event, tx, operator, reason=reason)
+    after = _step(job, JobEvent.EXPIRE, tx, operator, reason=reason)
     settlement.give_back(after, digest, tx, operator, runs=not job.started)
     _note(after, "expired", operator.party, reason, tx, operator)
 
