@@ -28,7 +28,7 @@ class Entry:
 
 
 COMMANDS: Final[Mapping[str, Entry]] = {
-    "init": Entry("api.cli.init:init", "Make a participant: its keys, folder and settings."),
+    "init": Entry("api.cli.init:app", "Make a participant: its keys, folder and settings."),
     "demo": Entry("api.cli.demo:demo", "Run one whole deal between processes on this machine."),
     "hub": Entry("api.cli.hub:app", "Run the hub, or act as its operator."),
     "node": Entry("api.cli.node:app", "Run a participant's node; its holder's desk."),

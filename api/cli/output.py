@@ -42,11 +42,14 @@ MEANINGS: Final[Mapping[Exit, str]] = {
 # The most derived class that is listed decides; an error of no listed family is a defect of
 # ours and ends in a traceback.
 FAMILIES: Final[Mapping[str, Exit]] = {
+    "api.backup.BackupRefused": Exit.FAILED,
+    "api.cli.desk.RefusedByHub": Exit.REFUSED,
     "api.client.errors.ApiError": Exit.FAILED,
     "api.client.errors.Refused": Exit.REFUSED,
     "api.client.errors.TryLater": Exit.UNREACHABLE,
     "api.client.errors.Unreachable": Exit.UNREACHABLE,
     "api.database.DatabaseTooNew": Exit.FAILED,
+    "api.files.reading.FileRefused": Exit.USAGE,
     "api.folder.FolderBusy": Exit.FAILED,
     "api.http.errors.HttpError": Exit.FAILED,
     "api.settings.SettingsRefused": Exit.USAGE,

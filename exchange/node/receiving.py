@@ -69,6 +69,12 @@ def answer(number: JobId, store: NodeStore) -> Answer:
         return record.from_bytes(Answer, text.encode())
 
 
+def is_dealt_with(number: JobId, store: NodeStore) -> bool:
+    """Whether a released job's result was opened, or could not be and an alarm says why."""
+    with store.reading() as tx:
+        return tx.remark(_remark(number)) is not None
+
+
 def _open(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
     plan = jobs.plan_of(job, tx)
     key = _receiving_key(plan, tx, identity)

@@ -15,11 +15,12 @@ from exchange.node.model import Identity
 from exchange.node.ports import NodeStore, NodeTransaction
 from registry import evidence
 from registry.errors import DocumentRefused
-from registry.evidence import UPDATED
+from registry.evidence import REGISTERED, UPDATED
 from registry.party import SignedParty
 from registry.product import PAYLOAD_TYPE, DataProduct
 
 __all__ = [
+    "REGISTERED",
     "UPDATED",
     "announce",
     "is_announced",

@@ -1,0 +1,306 @@
+"""`exchange job`: ask a question of data that stays where it is, and read the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from api.answer_files import cells, write_csv
+from api.cli.desk import (
+    PATIENCE_S,
+    RefusedByHub,
+    TimeoutOption,
+    answered,
+    opened,
+    pause,
+    until,
+)
+from api.cli.node import JobArgument, jobs_table, listed_job
+from api.cli.output import Exit, answer, person, print_json, progress
+from api.cli.speech import Commands, common, name_of, say
+from api.cli.tables import labelled, lines, together
+from api.cli.views import (
+    job_document,
+    job_text,
+    party_names,
+    plan_document,
+    plan_tree,
+    show_job,
+    show_plan,
+)
+from api.files.question import read_question
+from crypto.identifiers import DealId, JobId
+from crypto.record import encode_time
+from exchange.errors import HubUnreachable, PlanRefused, UnknownSubject
+from exchange.jobs import FINAL, JobState
+from exchange.node import receiving
+from exchange.node.model import NodeJob
+from exchange.query.plan import Plan
+from exchange.results import Answer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from api.wiring.node import Opened
+
+SETTLED: Final = "settled"
+
+app = Commands("job", no_args_is_help=True)
+
+QuestionArgument = Annotated[Path, typer.Argument(metavar="QUESTION")]
+DealOption = Annotated[str, typer.Option("--deal", metavar="DEAL", help="deal")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="yes")]
+
+
+@app.act("explain", "job.explain")
+def explain(question: QuestionArgument, deal: DealOption) -> None:
+    with opened() as node:
+        plan = node.desk.compile(DealId.parse(deal, where="--deal"), read_question(question))
+        shown = show_plan(plan, node)
+    answer(plan_document(shown), plan_tree(shown), as_json=common().as_json)
+
+
+@app.act("submit", "job.submit")
+def submit(
+    question: QuestionArgument,
+    deal: DealOption,
+    yes: YesOption = False,
+    timeout_s: TimeoutOption = PATIENCE_S,
+) -> None:
+    with opened() as node:
+        plan = node.desk.compile(DealId.parse(deal, where="--deal"), read_question(question))
+        _submit(plan, node, yes=yes, timeout_s=timeout_s)
+
+
+@app.act("rerun", "job.rerun")
+def rerun(job: JobArgument, yes: YesOption = False, timeout_s: TimeoutOption = PATIENCE_S) -> None:
+    with opened() as node:
+        plan = node.desk.recompile(JobId.parse(job, where="JOB"))
+        _submit(plan, node, yes=yes, timeout_s=timeout_s)
+
+
+def _submit(plan: Plan, node: Opened, *, yes: bool, timeout_s: float) -> None:
+    """Show what will be paid and learned, ask, sign, and wait until the price is in escrow."""
+    shown = show_plan(plan, node)
+    if not yes:
+        progress().print(plan_tree(shown))
+        typer.confirm(say("job.confirm"), abort=True, err=True)
+    number = node.desk.submit(plan)
+    answered(node, "job.submitted", number, timeout_s=timeout_s)
+    after = until(lambda: _reserved(number, node), say("wait.escrow"), timeout_s=timeout_s)
+    if after.held is None and after.state in FINAL:
+        raise RefusedByHub("job.submitted", after.reason)
+    answer(
+        {
+            "job": number,
+            "deal": plan.deal,
+            "state": after.state.value,
+            "plan": plan_document(shown),
+        },
+        lines(say("job.submitted", job=number)),
+        as_json=common().as_json,
+    )
+
+
+def _reserved(number: JobId, node: Opened) -> NodeJob | None:
+    job = _job(number, node)
+    return job if job.held is not None or job.state in FINAL else None
+
+
+@app.act("list", "job.list")
+def list_() -> None:
+    with opened() as node, node.store.reading() as tx:
+        found = [job for job in tx.jobs() if job.consumer == node.identity.party]
+        names = party_names({job.consumer for job in found}, tx)
+    answer(
+        {"jobs": [listed_job(job, names) for job in found]},
+        jobs_table(found, names),
+        as_json=common().as_json,
+    )
+
+
+@app.act("show", "job.show")
+def show(job: JobArgument) -> None:
+    with opened() as node:
+        shown = show_job(JobId.parse(job, where="JOB"), node)
+        own = node.identity.party
+    answer(job_document(shown), job_text(shown, own), as_json=common().as_json)
+
+
+@app.act("cancel", "job.cancel")
+def cancel(job: JobArgument, timeout_s: TimeoutOption = PATIENCE_S) -> None:
+    number = JobId.parse(job, where="JOB")
+    with opened() as node:
+        node.desk.cancel(number)
+        answered(node, "job.cancelled", number, timeout_s=timeout_s)
+    answer(
+        {"job": number, "state": JobState.CANCELLED.value},
+        lines(say("job.cancelled", job=number)),
+        as_json=common().as_json,
+    )
+
+
+# Watching
+
+
+@app.act("watch", "job.watch")
+def watch(
+    job: JobArgument,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0, metavar="SECONDS", help="watch.timeout")
+    ] = 3600.0,
+) -> None:
+    number = JobId.parse(job, where="JOB")
+    with opened() as node:
+        _job(number, node)
+        with node.store.reading() as tx:
+            names = party_names(list(_parties(number, node)), tx)
+        seen = []
+        with progress().status(say("job.watching", job=number)):
+            for step in _steps(number, node):
+                seen.append(step)
+                if common().as_json:
+                    continue
+                who = names.get(step["party"], step["party"])
+                told = [step["at"], name_of("stage", step["stage"]), who, step["detail"]]
+                person().print(lines("  ".join(part for part in told if part)))
+        after = until(
+            lambda: _ended(number, node), say("job.watching", job=number), timeout_s=timeout_s
+        )
+    document = {
+        "job": number,
+        "state": after.state.value,
+        "reason": after.reason,
+        "steps": seen,
+    }
+    if common().as_json:
+        print_json(document)
+    else:
+        ending = say("job.ended", job=number, state=name_of("state", after.state.value))
+        person().print(lines(ending, *([after.reason] if after.reason else [])))
+    if after.state is not JobState.RELEASED:
+        raise typer.Exit(Exit.REFUSED if after.state is JobState.REFUSED else Exit.FAILED)
+
+
+def _steps(number: JobId, node: Opened) -> Iterator[dict[str, str]]:
+    """What the hub tells of the job as it happens; without the hub, what this node records."""
+    try:
+        for event in node.hub.job_events(number):
+            note = event.note
+            yield {
+                "at": encode_time(note.at),
+                "stage": note.stage,
+                "party": str(note.party),
+                "detail": note.detail,
+            }
+            if note.stage == SETTLED:
+                return
+    except (HubUnreachable, UnknownSubject) as error:
+        progress().print(lines(say("job.no_stream", reason=error)))
+        yield from _recorded(number, node)
+
+
+def _recorded(number: JobId, node: Opened) -> Iterator[dict[str, str]]:
+    before = None
+    while before is None or before.state not in FINAL:
+        job = _job(number, node)
+        if before is None or job.state is not before.state:
+            yield {
+                "at": encode_time(job.updated_at),
+                "stage": job.state.value.lower(),
+                "party": node.identity.party,
+                "detail": job.reason,
+            }
+            before = job
+        else:
+            pause()
+
+
+def _ended(number: JobId, node: Opened) -> NodeJob | None:
+    """Once nothing more is expected of it here: for a released job, once it was opened."""
+    job = _job(number, node)
+    if job.state not in FINAL:
+        return None
+    if job.state is JobState.RELEASED and job.consumer == node.identity.party:
+        return job if receiving.is_dealt_with(number, node.store) else None
+    return job
+
+
+def _job(number: JobId, node: Opened) -> NodeJob:
+    with node.store.reading() as tx:
+        job = tx.job(number)
+    if job is None:
+        raise UnknownSubject(number)
+    return job
+
+
+def _parties(number: JobId, node: Opened) -> Iterator[Any]:
+    plan = node.desk.plan(number)
+    yield from (plan.consumer, plan.operator, *plan.engine_parties)
+
+
+# The answer
+
+
+@app.act("result", "job.result")
+def result(
+    job: JobArgument,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="result.csv")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="result.parquet")] = None,
+) -> None:
+    number = JobId.parse(job, where="JOB")
+    with opened() as node:
+        state = _job(number, node)
+        if state.state in FINAL and state.state is not JobState.RELEASED:
+            raise PlanRefused("result", say("result.none", job=number, reason=state.reason))
+        found = receiving.answer(number, node.store)
+    files = []
+    if csv is not None:
+        write_csv(found, csv)
+        files.append(csv)
+    if parquet is not None:
+        from exchange.node.adapters.answer_parquet import write_parquet
+
+        write_parquet(found, parquet)
+        files.append(parquet)
+    answer(
+        answer_document(found, [str(file) for file in files]),
+        together(_answer_text(found), lines(*(say("result.written", file=file) for file in files))),
+        as_json=common().as_json,
+    )
+
+
+def answer_document(found: Answer, files: list[str]) -> dict[str, Any]:
+    """A row's groups and measures are in the order of the names above. Values are exact fractions
+    in text; a suppressed one is null."""
+    return {
+        "job": found.job,
+        "groups": list(found.groups),
+        "measures": list(found.measures),
+        "rows": [
+            {
+                "groups": list(row.groups),
+                "count": row.count,
+                "measures": [
+                    None if figure.value is None else str(figure.value) for figure in row.measures
+                ],
+                "suppressed": row.suppressed,
+            }
+            for row in found.rows
+        ],
+        "files": files,
+    }
+
+
+def _answer_text(found: Answer) -> RenderableType:
+    hidden = say("result.suppressed")
+    return labelled(
+        [*found.groups, say("fact.people"), *found.measures],
+        [
+            [*row.groups, *(hidden if value is None else value for value in cells(row))]
+            for row in found.rows
+        ],
+    )
