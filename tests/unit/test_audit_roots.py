@@ -34,6 +34,7 @@ def test_fingerprints_registrars_comments_and_empty_lines_are_read() -> None:
         ("# nobody\n", 1),
         ("", 1),
     ],
+    ids=range(13),  # two workers must name the tests alike, and each makes its own keys
 )
 def test_a_line_that_is_not_a_root_is_named(text: str, line: int) -> None:
     with pytest.raises(RootsRefused) as refused:
