@@ -38,6 +38,7 @@ def act(
     append(signed, tx)
     for name, data in (documents or {}).items():
         tx.add_document(name, data)
+    tx.lock_inboxes(to)
     for party in dict.fromkeys(to):
         tx.deliver(party, signed.entry, tuple((documents or {}).values()))
     tx.save_outcome(Outcome(signed.digest, True, ""), of=signed.statement)

@@ -68,8 +68,11 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
     )
     tx.add_job(job)
     tx.confirm_document(digest, submission.document(digest))
+    tx.lock_chain(operator.party)  # outside the savepoint: a rejection is said under it as well
     try:
         with tx.savepoint():
+            settlement.lock(plan, tx, operator)
+            tx.lock_inboxes([*plan.engine_parties, plan.consumer])
             for holder in plan.engine_parties:  # before they hear that the price is held
                 tx.deliver(holder, submission.signed.entry, tuple(submission.documents.values()))
             held = _reserve(plan, job, tx, operator)
@@ -166,9 +169,10 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         _step(sealed, JobEvent.SEAL, tx, operator)
     else:
         _save(sealed, tx, operator, was=job.state)
-    for party in (*job.holders, job.consumer):
-        if party != statement.actor:
-            tx.deliver(party, submission.signed.entry, ())
+    others = [party for party in (*job.holders, job.consumer) if party != statement.actor]
+    tx.lock_inboxes(others)
+    for party in others:
+        tx.deliver(party, submission.signed.entry, ())
     _note(job, "sealed", statement.actor, "", tx, operator)
 
 
@@ -202,6 +206,7 @@ def opened(submission: Submission, tx: HubTransaction, operator: Operator) -> No
 
 def expire(job: HubJob, reason: str, tx: HubTransaction, operator: Operator) -> None:
     """The background step found that a deadline has passed. The operator says so."""
+    settlement.lock(settlement.plan_of(job, tx), tx, operator)
     said = evidence.expired(job.id, plan=job.plan, after=[job.submitted], reason=reason)
     digest = chains.act(said, tx=tx, operator=operator, to=[job.consumer, *job.holders])
     after = _step(job, JobEvent.EXPIRE, tx, operator, reason=reason)
@@ -299,10 +304,11 @@ def _save(job: HubJob, tx: HubTransaction, operator: Operator, *, was: JobState)
 
 def _pass_on(submission: Submission, job: HubJob, tx: HubTransaction) -> None:
     documents: Sequence[bytes] = tuple(submission.documents.values())
-    parties: list[PartyId] = [*job.holders, job.consumer]
-    for party in parties:
-        if party != submission.signed.statement.actor:
-            tx.deliver(party, submission.signed.entry, documents)
+    actor = submission.signed.statement.actor
+    others = [party for party in (*job.holders, job.consumer) if party != actor]
+    tx.lock_inboxes(others)
+    for party in others:
+        tx.deliver(party, submission.signed.entry, documents)
 
 
 def _note(

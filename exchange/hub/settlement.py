@@ -30,6 +30,19 @@ from pricing.transfer import Transfer, TransferId
 from registry.party import PartyDocument
 
 
+def lock(plan: Plan, tx: HubTransaction, operator: Operator) -> None:
+    """First in every transaction that moves money of a job: the operator's chain, then the
+    agreements in order. Everybody else takes agreements before inboxes, and accounts not at all,
+    so two transactions never wait for each other in a circle. Raises UnknownSubject."""
+    tx.lock_chain(operator.party)
+    for digest in sorted({side.agreement for side in plan.sides}):
+        tx.lock_agreement(digest)
+
+
+def plan_of(job: HubJob, tx: HubTransaction) -> Plan:
+    return plans.read_plan(Envelope.from_bytes(tx.document(job.plan)))
+
+
 def fund(
     party: PartyId, money: Money, *, key: str, tx: HubTransaction, operator: Operator
 ) -> Digest | None:
@@ -37,10 +50,10 @@ def fund(
     is returned when it was used for the same deposit before."""
     account = party_account(party, money.currency)
     custody = custody_account("play" if money.currency == "TEST" else "bank", money.currency)
-    book.open_account(tx.book, account)
-    book.open_account(tx.book, custody)
     number = TransferId.parse(f"deposit/{key}")
     tx.lock_chain(operator.party)  # two deposits with one key meet here: one books, one sees it
+    book.open_account(tx.book, account)
+    book.open_account(tx.book, custody)
     before = tx.book.chain(number)
     transfers = book.deposit(
         tx.book,
@@ -77,7 +90,8 @@ def hold(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) -> Dig
 
 def pay_out(job: HubJob, because: Sequence[Digest], tx: HubTransaction, operator: Operator) -> None:
     """Release the escrow to the holders, each its own price. because: the receipts relied on."""
-    plan = _plan(job, tx)
+    plan = plan_of(job, tx)
+    lock(plan, tx, operator)
     splits = []
     for side in plan.sides:
         account = party_account(side.holder, plan.currency)
@@ -97,7 +111,8 @@ def give_back(
     which they do only when no message can have left a holder."""
     if job.held is None:
         raise IllegalTransition(job.id, job.state, "refund")
-    plan = _plan(job, tx)
+    plan = plan_of(job, tx)
+    lock(plan, tx, operator)
     transfers = book.refund(
         tx.book, TransferId(f"refund/{job.id}"), _hold_id(job), at=operator.clock.now()
     )
@@ -157,10 +172,6 @@ def _say(
         )
         tx.add_opening(said, regulator, sealed)
     return said
-
-
-def _plan(job: HubJob, tx: HubTransaction) -> Plan:
-    return plans.read_plan(Envelope.from_bytes(tx.document(job.plan)))
 
 
 def _hold_id(job: HubJob) -> TransferId:

@@ -354,6 +354,10 @@ class SqlHubTransaction:
         )
         return [JobId(row) for row in rows]
 
+    def lock_inboxes(self, parties: Collection[PartyId]) -> None:
+        for party in sorted(set(parties)):
+            self._lock_or_begin(InboxRow, {"party": party, "last": 0})
+
     def deliver(self, to: PartyId, entry: bytes, documents: Sequence[bytes]) -> None:
         row = self._lock_or_begin(InboxRow, {"party": to, "last": 0})
         row.last += 1
