@@ -74,7 +74,9 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(found)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
+            found_wrong = error.errors(include_url=False, include_input=False)
+            # A misspelt key first: what it was meant to be is missing only because of it.
+            first = min(found_wrong, key=lambda wrong: wrong["type"] != "extra_forbidden")
             key = ".".join(map(str, first["loc"]))
             if first["type"] == "missing":
                 raise SettingsRefused(
@@ -128,7 +130,9 @@ class NodeSettings(Settings):
 def endpoint(text: str) -> Endpoint:
     """`host:port` to listen at; port 0 takes a free one. Raises Malformed."""
     host, _, port = text.rpartition(":")
-    return Endpoint(host.removeprefix("[").removesuffix("]"), int(port) if port.isdecimal() else -1)
+    if not host or not port.isdecimal():
+        raise Malformed("address", "is not an address to listen at, such as 127.0.0.1:8400")
+    return Endpoint(host.removeprefix("[").removesuffix("]"), int(port))
 
 
 def _listen(text: str) -> str:

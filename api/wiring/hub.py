@@ -51,7 +51,9 @@ from ledger.verify.note import LOG_SIGNATURE, VerifierKey
 from ledger.verify.policy import Policy
 
 PAUSE_AFTER_FAILURE_S: Final = 1.0
-STOP_S: Final = 10.0
+# How long the end waits for a thread. One that is asking a witness may be left behind: it holds no
+# transaction meanwhile.
+STOP_S: Final = 3.0
 
 log: Final = structlog.get_logger("hub")
 
