@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.answer_files import cells, write_csv
+from api.cli import desk
 from api.cli.desk import (
     PATIENCE_S,
     RefusedByHub,
     TimeoutOption,
     answered,
     opened,
-    pause,
     until,
 )
 from api.cli.node import JobArgument, jobs_table, listed_job
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from api.wiring.node import Opened
-
-SETTLED: Final = "settled"
 
 app = Commands("job", no_args_is_help=True)
 
@@ -196,8 +194,6 @@ def _steps(number: JobId, node: Opened) -> Iterator[dict[str, str]]:
                 "party": str(note.party),
                 "detail": note.detail,
             }
-            if note.stage == SETTLED:
-                return
     except (HubUnreachable, UnknownSubject) as error:
         progress().print(lines(say("job.no_stream", reason=error)))
         yield from _recorded(number, node)
@@ -216,7 +212,7 @@ def _recorded(number: JobId, node: Opened) -> Iterator[dict[str, str]]:
             }
             before = job
         else:
-            pause()
+            desk.pause()
 
 
 def _ended(number: JobId, node: Opened) -> NodeJob | None:
