@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from api.database import bring_up_to_date, open_engine, read_only
 from exchange.jobs import JobState
 from exchange.node import jobs, outbox
+from exchange.node.adapters.sql import SqlNodeStore
 from pricing import book
 from tests.world import Member, a_deal, a_world
 
@@ -46,3 +48,26 @@ def test_jobs_that_are_refused_while_others_are_submitted_never_wait_in_a_circle
         assert {tx.job(number).held is None for number in second} == {False}
         book.prove(tx.book)
         assert {held.runs_used for held in tx.agreements_of(deal.deal)} == {JOBS}
+
+
+def test_two_threads_of_a_node_on_postgresql_never_decide_on_the_same_old_record(
+    new_database: Callable[[str], str],
+) -> None:
+    """Else a job could end, and its run return, while another thread begins it."""
+    engine = open_engine(new_database("postgresql"))
+    bring_up_to_date(engine, "node")
+    store = SqlNodeStore(engine, read_only(engine))
+
+    def count() -> None:
+        for _ in range(20):
+            with store.transaction() as tx:
+                tx.set_remark("count", str(int(tx.remark("count") or 0) + 1))
+
+    threads = [threading.Thread(target=count) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.reading() as tx:
+        assert tx.remark("count") == "60"
+    engine.dispose()
