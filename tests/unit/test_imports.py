@@ -30,7 +30,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "jax": ("crypto/adapters/",),
     "sqlmodel": ("/adapters/", "api/"),
     "sqlalchemy": ("/adapters/", "api/"),
-    "duckdb": ("registry/adapters/", "api/demo"),
+    "duckdb": ("registry/adapters/", "exchange/node/adapters/", "api/demo"),
     "psycopg": ("registry/adapters/", "api/"),
     "sklearn": ("api/demo",),
 }
