@@ -7,6 +7,7 @@ deal's entries of it, so numbers that are missing are named and held against nob
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,10 +19,16 @@ from exchange.audit.log import Head, Said
 from exchange.audit.parties import Parties
 from exchange.audit.report import Check, Phrase, phrase
 from ledger.verify.chain import Finding, KeyResolver, Problem, WitnessedHead, check_chains
+from registry.evidence import REGISTERED, UPDATED
 
 # The hub takes a statement whose time is up to ten minutes off its own clock, and a witness
 # cosigns within a few minutes of the entry. `words.CLAIMS` states the same number.
 TOLERANCE: Final = timedelta(minutes=15)
+
+# The hub logs a participant's statement that is older than this when it arrives, without effect:
+# a node that could not reach the hub is not to be stuck for good. A new party document counts.
+LATE_AFTER: Final = timedelta(minutes=10)
+KEY_CHANGES: Final = (REGISTERED, UPDATED)
 
 # Problems that are the actor's own: gaps are not, where not every statement is shown.
 _BROKEN: Final = frozenset(
@@ -36,15 +43,53 @@ _BROKEN: Final = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Arrivals:
+    """late: participants' statements that certainly came too late to have an effect, with the
+    reason. perhaps: those that may have, as far as the witnessed heads around them tell."""
+
+    late: Mapping[Digest, str]
+    perhaps: frozenset[Digest]
+
+
+def witnessed_heads(heads: Sequence[Head]) -> list[WitnessedHead]:
+    """The accepted heads of which a quorum stated the time, by size."""
+    return [WitnessedHead(h.checkpoint.size, h.time) for h in heads if h.accepted and h.time]
+
+
+def arrivals(said: Sequence[Said], heads: Sequence[Head]) -> Arrivals:
+    """When statements can have reached the hub: after the head that does not hold them yet, by
+    the witnesses' clocks, and before the head that does."""
+    witnessed = witnessed_heads(heads)
+    late: dict[Digest, str] = {}
+    perhaps: set[Digest] = set()
+    for s in said:
+        if s.statement.type in KEY_CHANGES:
+            continue
+        before = max((h.time for h in witnessed if h.size <= s.index), default=None)
+        after = min((h.time for h in witnessed if h.size > s.index), default=None)
+        if before is not None and s.statement.time < before - TOLERANCE:
+            late[s.signed.digest] = f"too late: says {s.statement.time}, arrived after {before}"
+        elif after is None or s.statement.time < after - LATE_AFTER:
+            perhaps.add(s.signed.digest)
+    return Arrivals(late, frozenset(perhaps))
+
+
 def check_order_and_time(
-    said: Sequence[Said], heads: Sequence[Head], parties: Parties
+    said: Sequence[Said],
+    heads: Sequence[Head],
+    parties: Parties,
+    operators: Collection[PartyId],
+    disputed: Collection[str],
 ) -> list[Check]:
     """That no statement was put in twice, moved, or dated to where the witnesses saw otherwise.
 
     said: genuine ones only. Numbers and links are their actors' own word, times are bounded by
-    the witnesses' clocks.
+    the witnesses' clocks. A participant's statement that is older than its entry came late or was
+    back-dated: it has no effect, and fails where somebody relied on it all the same, by name or,
+    where its subject is `disputed`, because what follows does not fit without it.
     """
-    witnessed = [WitnessedHead(h.checkpoint.size, h.time) for h in heads if h.accepted and h.time]
+    witnessed = witnessed_heads(heads)
     findings = check_chains(
         [(s.index, s.signed.entry) for s in said],
         resolve=_resolver(parties),
@@ -53,7 +98,19 @@ def check_order_and_time(
         before={},
     )
     timed = {f.index: f for f in findings if f.problem in (Problem.BACK_DATED, Problem.POST_DATED)}
-    checks = [_time_check(s, timed.get(s.index), witnessed) for s in said]
+    relying: dict[Digest, set[PartyId]] = {}
+    for s in said:
+        for name in s.statement.after:
+            relying.setdefault(name, set()).add(s.statement.actor)
+    checks = []
+    for s in said:
+        others = relying.get(s.signed.digest, set()) - {s.statement.actor}
+        excusable = (
+            not others
+            and s.statement.actor not in operators
+            and s.statement.subject not in disputed
+        )
+        checks.append(_time_check(s, timed.get(s.index), witnessed, excusable=excusable))
     actors: dict[PartyId, list[Said]] = {}
     for s in said:
         actors.setdefault(s.statement.actor, []).append(s)
@@ -97,12 +154,17 @@ def _resolver(parties: Parties) -> KeyResolver:
     return resolve
 
 
-def _time_check(said: Said, finding: Finding | None, witnessed: Sequence[WitnessedHead]) -> Check:
+def _time_check(
+    said: Said, finding: Finding | None, witnessed: Sequence[WitnessedHead], *, excusable: bool
+) -> Check:
     if not witnessed:
         return Check("entry.time", None, said.subject, phrase("time.no_witness"))
     if finding is not None:
         back = finding.problem is Problem.BACK_DATED
-        note = phrase("time.back_dated" if back else "time.post_dated", reason=finding.explanation)
+        if back and excusable:
+            return Check("entry.time", None, said.subject, phrase("time.late"))
+        key = "time.back_dated" if back else "time.post_dated"
+        note = phrase(key, reason=finding.explanation)
         return Check("entry.time", False, said.subject, note)
     bounded = said.index == 0 or any(head.size <= said.index for head in witnessed)
     if not bounded:

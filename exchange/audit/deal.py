@@ -12,7 +12,7 @@ from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
 from exchange.audit import jobs, log, money, negotiations, parties, plans, receipts, story
 from exchange.audit.bundle import read
-from exchange.audit.chains import check_order_and_time, check_references
+from exchange.audit.chains import arrivals, check_order_and_time, check_references
 from exchange.audit.evidence import Evidence, check_documents
 from exchange.audit.jobs import Job, Jobs
 from exchange.audit.negotiations import Negotiations
@@ -50,13 +50,22 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
         documents=documents,
         openings=content.openings,
         heads=heads,
+        arrivals=arrivals(heard.genuine, heads),
     )
     talks = negotiations.replay(evidence)
     work = jobs.replay(evidence)
     taking_part = _taking_part(talks, work, evidence)
     checks += parties.check_party_documents(party_documents, refused, heard, taking_part)
     checks += parties.check_trust(party_documents, roots, taking_part)
-    checks += check_order_and_time(evidence.said, heads, evidence.parties)
+    checks += check_order_and_time(
+        evidence.said,
+        heads,
+        evidence.parties,
+        operators={job.plan.operator for job in work.known.values()},
+        disputed={
+            said.statement.subject for said in evidence.said if said.signed.digest in work.misfits
+        },
+    )
     checks += check_references(evidence.said, taking_part)
 
     checks += negotiations.check_replays(evidence, talks)

@@ -11,6 +11,7 @@ from crypto.envelope import Envelope
 from crypto.errors import CryptoError
 from crypto.identifiers import DealId, PartyId
 from exchange.audit.bundle import Bundle
+from exchange.audit.chains import Arrivals
 from exchange.audit.log import Head, Said
 from exchange.audit.parties import Parties
 from exchange.audit.report import Check, phrase
@@ -23,7 +24,7 @@ from registry.product import DataProduct
 @dataclass(frozen=True)
 class Evidence:
     """said: genuine statements in the order of the log. documents: those that are what their name
-    says. openings: still sealed. heads: by size."""
+    says. openings: still sealed. heads: by size. arrivals: which statements came too late."""
 
     deal: DealId
     said: Sequence[Said]
@@ -31,6 +32,7 @@ class Evidence:
     documents: Mapping[Digest, bytes]
     openings: Mapping[tuple[Digest, PartyId], bytes]
     heads: Sequence[Head]
+    arrivals: Arrivals
 
     def document(self, name: Digest) -> bytes:
         """Raises UnknownSubject if the bundle does not hold it."""

@@ -18,6 +18,7 @@ from crypto.identifiers import JobId, PartyId
 from crypto.keys import PublicKey
 from crypto.statement import Statement
 from exchange import jobs as lifecycle
+from exchange.audit.doubts import replay_with_doubts
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
 from exchange.audit.negotiations import idle_steps
@@ -30,6 +31,7 @@ from exchange.errors import (
     UnknownSubject,
 )
 from exchange.jobs import FINAL, JobEvent, JobState
+from exchange.links.endpoint import Endpoint
 from exchange.query import plan as plans
 from exchange.query.plan import Plan
 from exchange.terms.agreement import require_in_force, require_outlasts
@@ -37,6 +39,7 @@ from pricing.evidence import HELD, REFUNDED, RELEASED
 from registry.errors import RegistryError
 
 MONEY: Final = (HELD, RELEASED, REFUNDED)
+COMMITTED: Final = ("budget", "egress", "snapshot")  # by every receipt
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,22 @@ class Job:
 @dataclass(frozen=True)
 class Jobs:
     """known: by id. no_effect: statements that changed nothing, with the reason. misfits: those
-    among them that an honest operator or node does not make where they stand."""
+    among them that an honest operator or node does not make where they stand. supposed: those
+    that must have had no effect for the rest to fit, although nothing here shows it."""
 
     known: Mapping[str, Job]
     no_effect: Mapping[Digest, str]
     misfits: Mapping[Digest, str]
+    supposed: frozenset[Digest]
+
+
+@dataclass(frozen=True)
+class _One:
+    """One job's replay, as `Jobs` has them together."""
+
+    job: Job | None
+    no_effect: dict[Digest, str]
+    misfits: dict[Digest, str]
 
 
 def replay(evidence: Evidence) -> Jobs:
@@ -73,19 +87,15 @@ def replay(evidence: Evidence) -> Jobs:
     known: dict[str, Job] = {}
     no_effect: dict[Digest, str] = {}
     misfits: dict[Digest, str] = {}
-    for said in evidence.said:
-        statement = said.statement
-        step = _STEPS.get(statement.type)
-        if step is None:
-            continue
-        job = known.get(statement.subject)
-        try:
-            known[statement.subject] = step(job, said, evidence)
-        except (ExchangeError, RegistryError, CryptoError) as error:
-            no_effect[said.signed.digest] = str(error)
-            if _is_misfit(job, said):
-                misfits[said.signed.digest] = str(error)
-    return Jobs(known, no_effect, misfits)
+    supposed: set[Digest] = set()
+    for subject in subjects(evidence):
+        found, without = _replay_one(subject, evidence)
+        if found.job is not None:
+            known[subject] = found.job
+        no_effect |= found.no_effect
+        misfits |= found.misfits
+        supposed |= set(without)
+    return Jobs(known, no_effect, misfits, frozenset(supposed))
 
 
 def subjects(evidence: Evidence) -> list[str]:
@@ -102,8 +112,8 @@ def check_replay(subject: str, evidence: Evidence, found: Jobs) -> Check:
     job = found.known.get(subject)
     if job is None:
         idle = [s for s in evidence.about(subject) if s.statement.type == "job.submitted"]
-        reason = f": {idle_steps(idle, found.no_effect)}" if idle else ""
-        return Check("job.replayed", False, subject, phrase("job.not_submitted", reason=reason))
+        why = f": {idle_steps(idle, found.no_effect)}" if idle else ""
+        return Check("job.replayed", False, subject, phrase("job.not_submitted", reason=why))
     if job.plan.deal != evidence.deal:
         note = phrase("job.other_deal", deal=job.plan.deal)
         return Check("job.replayed", False, subject, note)
@@ -119,6 +129,11 @@ def check_replay(subject: str, evidence: Evidence, found: Jobs) -> Check:
             )
             return Check("job.replayed", False, subject, note)
     idle = [s for s in about if s.signed.digest in found.no_effect]
+    if supposed := [s for s in idle if s.signed.digest in found.supposed]:
+        what = idle_steps(supposed, found.no_effect)
+        return Check(
+            "job.replayed", None, subject, phrase("job.supposed", state=job.state, what=what)
+        )
     if idle:
         what = idle_steps(idle, found.no_effect)
         return Check(
@@ -141,6 +156,41 @@ def ran(job: Job, evidence: Evidence) -> bool:
     by = {*job.plan.engine_parties, job.plan.operator}
     return any(
         s.statement.type in kinds and s.statement.actor in by for s in evidence.about(job.id)
+    )
+
+
+def _replay_one(subject: str, evidence: Evidence) -> tuple[_One, tuple[Digest, ...]]:
+    steps = [said for said in evidence.about(subject) if said.statement.type in _STEPS]
+
+    def run(without: Mapping[Digest, str]) -> _One:
+        job: Job | None = None
+        no_effect: dict[Digest, str] = {}
+        misfits: dict[Digest, str] = {}
+        for said in steps:
+            name, statement = said.signed.digest, said.statement
+            by_operator = job is not None and statement.actor == job.plan.operator
+            if name in without and not by_operator:
+                no_effect[name] = without[name]
+                continue
+            try:
+                job = _STEPS[statement.type](job, said, evidence)
+            except (ExchangeError, RegistryError, CryptoError) as error:
+                no_effect[name] = str(error)
+                if _is_misfit(job, said):
+                    misfits[name] = str(error)
+        return _One(job, no_effect, misfits)
+
+    return replay_with_doubts(
+        run,
+        lambda found: not found.misfits,
+        late=evidence.arrivals.late,
+        # Whether a sealed part came with its receipt, no bundle shows: results are not in it.
+        doubtful=[
+            said.signed.digest
+            for said in steps
+            if said.signed.digest in evidence.arrivals.perhaps
+            or said.statement.type == "job.sealed"
+        ],
     )
 
 
@@ -223,6 +273,8 @@ def _admitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
     ephemeral = said.statement.body.get("ephemeral", "")
     if PublicKey.parse(ephemeral, where="body.ephemeral").suite != "x25519":
         raise Malformed("body.ephemeral", "is not an x25519 key")
+    if link := said.statement.body.get("link", ""):
+        Endpoint.parse(link, where="body.link")
     actor = said.statement.actor
     if job.state is not JobState.REQUESTED or actor in job.admitted:
         lifecycle.advance(job.id, job.state, JobEvent.ADMIT)
@@ -239,7 +291,10 @@ def _refused(job: Job | None, said: Said, evidence: Evidence) -> Job:
 
 def _started(job: Job | None, said: Said, evidence: Evidence) -> Job:
     job = _of_holder(job, said)
-    after = replace(job, started={**job.started, said.statement.actor: said})
+    actor = said.statement.actor
+    if actor in job.started:
+        raise NotYours(f"{actor} has started {job.id} already")
+    after = replace(job, started={**job.started, actor: said})
     return after if job.state is JobState.RUNNING else _step(after, JobEvent.START)
 
 
@@ -249,8 +304,9 @@ def _sealed(job: Job | None, said: Said, evidence: Evidence) -> Job:
     if job.state is not JobState.RUNNING or actor not in job.started:
         lifecycle.advance(job.id, job.state, JobEvent.SEAL)
         raise PlanRefused("order", f"{actor} has not started {job.id}")
-    if not said.statement.outputs:
-        raise Malformed("outputs", "must name the sealed part")
+    if actor in job.sealed:
+        raise NotYours(f"{actor} has sealed its part of {job.id} already")
+    _require_receipt(job, said.statement, evidence)
     after = replace(job, sealed={**job.sealed, actor: said})
     if set(after.sealed) == set(job.plan.engine_parties):
         return _step(after, JobEvent.SEAL)
@@ -330,6 +386,19 @@ def _known(job: Job | None, statement: Statement) -> Job:
     if job is None:
         raise UnknownSubject(statement.subject)
     return job
+
+
+def _require_receipt(job: Job, statement: Statement, evidence: Evidence) -> None:
+    """The sealed part, what it commits to, and openings exactly where a regulator reads them."""
+    for name in COMMITTED:
+        if name not in statement.commitments:
+            raise Malformed(f"commitments.{name}", "is missing: the receipt must commit to it")
+    side = job.plan.side_of(statement.actor)
+    if side is None:
+        raise NotYours(f"{statement.actor} has no part in {job.id}")
+    regulator = evidence.agreement(side.agreement).terms.regulator
+    if len(statement.outputs) != (1 if regulator is None else 2):
+        raise Malformed("outputs", "must name the sealed part, and openings where one reads them")
 
 
 def _require_plan(job: Job, statement: Statement) -> None:

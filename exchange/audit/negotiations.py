@@ -16,6 +16,7 @@ from crypto.digest import Digest
 from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import NegotiationId
 from crypto.statement import Statement
+from exchange.audit.doubts import ASSUMED, replay_with_doubts
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
 from exchange.audit.report import Check, phrase
@@ -35,12 +36,14 @@ _PREFIX: Final = "negotiation."
 class Negotiations:
     """known: how each ended. finalised: of each agreement, the statement that finalised it.
     brought: of each agreement, the holder's statement that put it forward. no_effect: statements
-    that changed nothing, with the reason."""
+    that changed nothing, with the reason. supposed: those that must have had none for the rest to
+    fit, although nothing here shows it."""
 
     known: Mapping[str, Negotiation]
     finalised: Mapping[Digest, Said]
     brought: Mapping[Digest, Said]
     no_effect: Mapping[Digest, str]
+    supposed: frozenset[Digest]
 
 
 @dataclass
@@ -53,15 +56,18 @@ class _Replay:
 
 def replay(evidence: Evidence) -> Negotiations:
     """Every negotiation in the bundle, from nothing, in the order of the log."""
-    state = _Replay()
-    for said in evidence.said:
-        if not said.statement.type.startswith(_PREFIX):
-            continue
-        try:
-            _step(said, state, evidence)
-        except (ExchangeError, RegistryError, CryptoError, ValueError) as error:
-            state.no_effect[said.signed.digest] = str(error)
-    return Negotiations(state.known, state.finalised, state.brought, state.no_effect)
+    whole = _Replay()
+    supposed: set[Digest] = set()
+    for subject in _subjects(evidence):
+        found, without = _replay_one(subject, evidence)
+        whole.known |= found.known
+        whole.finalised |= found.finalised
+        whole.brought |= found.brought
+        whole.no_effect |= found.no_effect
+        supposed |= set(without)
+    return Negotiations(
+        whole.known, whole.finalised, whole.brought, whole.no_effect, frozenset(supposed)
+    )
 
 
 def check_replays(evidence: Evidence, found: Negotiations) -> list[Check]:
@@ -71,17 +77,15 @@ def check_replays(evidence: Evidence, found: Negotiations) -> list[Check]:
     these does not follow although nobody ended the negotiation, something before it is missing,
     altered or out of order.
     """
-    subjects = dict.fromkeys(
-        s.statement.subject for s in evidence.said if s.statement.type.startswith(_PREFIX)
-    )
-    return [_replay_check(subject, evidence, found) for subject in subjects]
+    return [_replay_check(subject, evidence, found) for subject in _subjects(evidence)]
 
 
 def check_agreement(
     name: Digest, evidence: Evidence, found: Negotiations, *, needed_at: int | None
 ) -> list[Check]:
     """That an agreement is the accepted proposal, signed by both under the documents it pins,
-    within the product's rule, and final before `needed_at`, where a plan first relies on it."""
+    within the product's rule, and final before `needed_at`, where a plan first relies on it, if
+    one does."""
     subject = f"agreement {name}"
     try:
         agreement = evidence.agreement(name)
@@ -93,7 +97,7 @@ def check_agreement(
         _accepted(name, agreement, evidence, found, subject),
         _signed(name, agreement, evidence, subject),
         _within_product(agreement, evidence, subject),
-        _final(name, agreement, found, needed_at, subject),
+        *_final(name, agreement, found, needed_at, subject),
     ]
 
 
@@ -134,6 +138,55 @@ def to_check(evidence: Evidence, found: Negotiations, named: Collection[Digest])
         for output in s.statement.outputs
     ]
     return list(dict.fromkeys([*found.finalised, *verified, *named]))
+
+
+def _subjects(evidence: Evidence) -> list[str]:
+    said = (s.statement for s in evidence.said)
+    return list(dict.fromkeys(s.subject for s in said if s.type.startswith(_PREFIX)))
+
+
+def _replay_one(subject: str, evidence: Evidence) -> tuple[_Replay, tuple[Digest, ...]]:
+    steps = [s for s in evidence.about(subject) if s.statement.type.startswith(_PREFIX)]
+
+    def run(without: Mapping[Digest, str]) -> _Replay:
+        state = _Replay()
+        for said in steps:
+            name = said.signed.digest
+            if name in without:
+                state.no_effect[name] = without[name]
+                continue
+            try:
+                _step(said, state, evidence)
+            except (ExchangeError, RegistryError, CryptoError, ValueError) as error:
+                state.no_effect[name] = str(error)
+        return state
+
+    return replay_with_doubts(
+        run,
+        lambda found: _misfit(steps, found.known, found.no_effect, evidence) is None,
+        late=evidence.arrivals.late,
+        doubtful=[s.signed.digest for s in steps if s.signed.digest in evidence.arrivals.perhaps],
+    )
+
+
+def _misfit(
+    steps: Sequence[Said],
+    known: Mapping[str, Negotiation],
+    no_effect: Mapping[Digest, str],
+    evidence: Evidence,
+) -> Said | None:
+    """A step that its actor says only after checking what it answers, and that does not follow.
+    One that came too late, or after somebody had ended it all, is nobody's fault."""
+    for said in steps:
+        name = said.signed.digest
+        if name not in no_effect or name in evidence.arrivals.late:
+            continue
+        negotiation = known.get(said.statement.subject)
+        if negotiation is None or negotiation.state is State.TERMINATED:
+            continue
+        if no_effect[name] != ASSUMED and _is_last_word(said, negotiation):
+            return said
+    return None
 
 
 def _step(said: Said, state: _Replay, evidence: Evidence) -> None:
@@ -213,16 +266,20 @@ def _replay_check(subject: str, evidence: Evidence, found: Negotiations) -> Chec
     if known.deal != evidence.deal:
         note = phrase("negotiation.other_deal", deal=known.deal)
         return Check("negotiation.replayed", False, subject, note)
-    idle = [s for s in evidence.about(subject) if s.signed.digest in found.no_effect]
-    for said in idle:
-        if known.state is not State.TERMINATED and _is_last_word(said, known):
-            note = phrase(
-                "negotiation.out_of_place",
-                index=said.index,
-                kind=said.statement.type,
-                reason=found.no_effect[said.signed.digest],
-            )
-            return Check("negotiation.replayed", False, subject, note)
+    about = evidence.about(subject)
+    said = _misfit(about, found.known, found.no_effect, evidence)
+    if said is not None:
+        note = phrase(
+            "negotiation.out_of_place",
+            index=said.index,
+            kind=said.statement.type,
+            reason=found.no_effect[said.signed.digest],
+        )
+        return Check("negotiation.replayed", False, subject, note)
+    idle = [s for s in about if s.signed.digest in found.no_effect]
+    if supposed := [s for s in idle if s.signed.digest in found.supposed]:
+        note = phrase("negotiation.supposed", what=idle_steps(supposed, found.no_effect))
+        return Check("negotiation.replayed", None, subject, note)
     named = phrase("no_effect", what=idle_steps(idle, found.no_effect)) if idle else None
     return Check("negotiation.replayed", True, subject, named)
 
@@ -278,15 +335,17 @@ def _within_product(agreement: Agreement, evidence: Evidence, subject: str) -> C
 
 def _final(
     name: Digest, agreement: Agreement, found: Negotiations, needed_at: int | None, subject: str
-) -> Check:
+) -> list[Check]:
     said = found.finalised.get(name)
+    if said is None and needed_at is None:
+        return []  # not final yet, or ended before it was; nothing relies on it
     if said is None:
         note = phrase("agreement.not_final_at_all")
-        return Check("agreement.finalised", False, subject, note)
+        return [Check("agreement.finalised", False, subject, note)]
     if needed_at is not None and said.index >= needed_at:
         note = phrase("agreement.not_final", negotiation=agreement.negotiation, index=needed_at)
-        return Check("agreement.finalised", False, subject, note)
-    return Check("agreement.finalised", True, subject)
+        return [Check("agreement.finalised", False, subject, note)]
+    return [Check("agreement.finalised", True, subject)]
 
 
 def _proposal(name: Digest, evidence: Evidence) -> Proposal:

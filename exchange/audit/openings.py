@@ -45,14 +45,16 @@ def open_for(
         raise NotOpened(phrase("opening.no_reader"), failed=False)
     if opener is None:
         raise NotOpened(phrase("opening.no_key"), failed=False)
-    keys = {
-        known.document.sealing
+    documents = [
+        known.document
         for reader, document in pinned
         if reader == opener.party
         and document is not None
         and (known := evidence.parties.documents.get(document)) is not None
-    }
-    if opener.key.public not in keys:
+    ]
+    # Agreements may name one reader before and after it changed its keys: the newer one counts.
+    newest = max(documents, key=lambda document: document.seq, default=None)
+    if newest is None or opener.key.public != newest.sealing:
         raise NotOpened(phrase("opening.other_reader"), failed=False)
     sealed = evidence.openings.get((said.signed.digest, opener.party))
     if sealed is None:

@@ -9,17 +9,15 @@ from crypto.digest import Digest, opens
 from crypto.errors import CryptoError, Malformed
 from exchange import openings
 from exchange.audit.evidence import Evidence
-from exchange.audit.jobs import Job
+from exchange.audit.jobs import COMMITTED, Job
 from exchange.audit.log import Said
 from exchange.audit.openings import NotOpened, Opener, open_for
 from exchange.audit.plans import counts_possible
 from exchange.audit.report import Check, Phrase, phrase
 from exchange.errors import ExchangeError
-from exchange.openings import BudgetUse, ReceiptOpenings
+from exchange.openings import BudgetUse, BytesOut, ReceiptOpenings
 from exchange.query.plan import SidePlan
 from exchange.terms.agreement import Agreement
-
-COMMITTED = ("budget", "snapshot")
 
 
 def check_receipts(job: Job, evidence: Evidence, opener: Opener | None) -> list[Check]:
@@ -75,9 +73,6 @@ def _receipt_problem(job: Job, side: SidePlan, said: Said, evidence: Evidence) -
         if found != expected:
             field = f"peer.{other.holder}"
             return phrase("receipt.differs", field=field, found=found, expected=expected)
-    for name in COMMITTED:
-        if name not in said.statement.commitments:
-            return phrase("receipt.lacks", field=name)
     receiver = job.plan.receivers[0].party
     for name in [f"bytes_out.{receiver}", *(n for n in body if n.startswith("bytes_out."))]:
         count = body.get(name, "")
@@ -125,7 +120,7 @@ def _read_openings(
     if opened.v != 1:
         raise Malformed("v", f"is {opened.v}; this version reads 1")
     committed = said.statement.commitments
-    if set(opened.commitments) != set(committed):
+    if set(opened.commitments) != set(committed) or not set(COMMITTED) <= set(committed):
         found, expected = (", ".join(sorted(names)) for names in (opened.commitments, committed))
         return phrase("opening.names", found=found, expected=expected), False
     for name, opening in opened.commitments.items():
@@ -146,8 +141,14 @@ def _read_openings(
             "budget.epsilon", before=before, after=after, cost=job.plan.epsilon, allowed=allowed
         )
         return spent, False
+    egress = record.from_bytes(BytesOut, opened.commitments["egress"].value)
+    sent = ", ".join(f"{evidence.parties.name(p)} {n}" for p, n in sorted(egress.engine.items()))
     note = phrase(
-        "budget.counted", after=use.runs_after, allowed=agreement.terms.runs, epsilon=after
+        "budget.counted",
+        after=use.runs_after,
+        allowed=agreement.terms.runs,
+        epsilon=after,
+        sent=sent or "0",
     )
     return note, use.runs_after <= agreement.terms.runs
 

@@ -222,6 +222,10 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "no earlier witnessed head is in the bundle, so nothing shows how old it can be",
             "本包中没有更早的经见证树头，无法证明其最早时间",
         ),
+        "time.late": _both(
+            "it came late or was back-dated; it had no effect, and nobody relied on it",
+            "它迟到或被提前标注时间；它未生效，也无人依据它",
+        ),
         "time.back_dated": _both("back-dated: it {reason}", "时间被提前：{reason}"),
         "time.post_dated": _both("post-dated: it {reason}", "时间被推后：{reason}"),
         # actors
@@ -268,6 +272,10 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         # negotiations and agreements
         "no_effect": _both("without effect: {what}", "未生效：{what}"),
         "negotiation.not_begun": _both("no step began it: {what}", "没有任何一步启动它：{what}"),
+        "negotiation.supposed": _both(
+            "that fits only if these steps had no effect, which nothing here shows: {what}",
+            "仅当以下步骤未生效时才相符，而此处无从证明：{what}",
+        ),
         "negotiation.other_deal": _both(
             "it belongs to another deal, {deal}", "它属于另一交易 {deal}"
         ),
@@ -298,6 +306,11 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "job.stands": _both("stands at {state}", "当前为 {state}"),
         "job.ended_but": _both(
             "ended {state}; without effect: {what}", "结束于 {state}；未生效：{what}"
+        ),
+        "job.supposed": _both(
+            "ended {state}; that fits only if these had no effect, which nothing here shows: "
+            "{what}",
+            "结束于 {state}；仅当以下陈述未生效时才相符，而此处无从证明：{what}",
         ),
         "job.out_of_place": _both(
             "{kind} at index {index} by {actor} does not fit: {reason}",
@@ -357,7 +370,8 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "{name} is not what the statement committed to", "{name} 与陈述所承诺的不符"
         ),
         "budget.counted": _both(
-            "run {after} of {allowed}, epsilon {epsilon}", "第 {after} / {allowed} 次，ε {epsilon}"
+            "run {after} of {allowed}, epsilon {epsilon}; engine bytes that left: {sent}",
+            "第 {after} / {allowed} 次，ε {epsilon}；引擎送出字节数：{sent}",
         ),
         "budget.wrong": _both(
             "it counts runs from {before} to {after}, and its admissions allow {low} to {high}",

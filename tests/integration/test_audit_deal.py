@@ -25,12 +25,15 @@ from exchange import evidence
 from exchange.audit import bundle as bundles
 from exchange.audit.__main__ import main
 from exchange.audit.bundle import Bundle
+from exchange.audit.chains import LATE_AFTER
 from exchange.audit.deal import audit_deal
 from exchange.audit.openings import Opener
 from exchange.audit.report import Report
 from exchange.audit.roots import Roots
 from exchange.audit.words import NOT_PROVED
 from exchange.hub import bundle as hub_bundle
+from exchange.hub import intake
+from exchange.jobs import JobState
 from exchange.openings import BudgetUse, ReceiptOpenings
 from exchange.query import plan as plans
 from exchange.query.explanation import Language
@@ -229,6 +232,33 @@ def test_a_job_that_nobody_answers_expires_is_refunded_and_passes(
     report = audit(world, deal, _opener(world))
     assert report.failed == ()
     assert "ended EXPIRED" in report.to_text()
+
+
+def test_a_cancellation_that_reached_the_hub_too_late_leaves_the_audit_without_failure(
+    fresh: tuple[World, Deal],
+) -> None:
+    """The hub logs it and lets the job expire; only the hub can know when it arrived."""
+    world, deal = fresh
+    research = world.members["research"]
+    job = deal.submit()
+    world.settle()
+    with down(research):
+        research.desk.cancel(job)
+        world.clock.pass_(LATE_AFTER + timedelta(minutes=1))
+    world.settle()
+    with down(world.members["clinic"]), down(world.members["lab"]):
+        world.clock.pass_(timedelta(hours=1))
+        world.settle()
+    with world.store.reading() as tx:
+        assert tx.job(job).state is JobState.EXPIRED
+    report = audit(world, deal, _opener(world))
+    assert report.failed == ()
+    (check,) = [c for c in report.not_opened if c.id == "job.replayed"]
+    assert "job.cancelled" in check.words(Language.ENGLISH)
+
+
+def test_the_audit_calls_late_what_the_hub_calls_late() -> None:
+    assert LATE_AFTER == intake.CLOCK_TOLERANCE
 
 
 def test_a_terminated_negotiation_passes(fresh: tuple[World, Deal]) -> None:
@@ -511,10 +541,34 @@ def test_a_time_that_the_witnesses_contradict_is_named(
     place = forger.place("job.started", nth=2)
     forger.change(place, time=forger.drafts[place].statement.time + shift)
     report = forger.audit(done.roots)
-    assert failing(report) == ({"entry.time"} if fails else set())
+    assert ("entry.time" in failing(report)) is fails
+    assert bool(report.failed) is fails
     if fails:
+        (check,) = [c for c in report.failed if c.id == "entry.time"]
         word = "back-dated" if shift < timedelta(0) else "post-dated"
-        assert word in report.failed[0].words(Language.ENGLISH)
+        assert word in check.words(Language.ENGLISH)
+
+
+def test_what_came_too_late_had_no_effect_and_accuses_nobody(done: Audited, forger: Forger) -> None:
+    """A second admission by the lab, an hour old when it arrives, on which nobody relies."""
+    place = forger.place("job.admitted", done.id("lab"))
+    draft = forger.drafts[place]
+    last = forger.drafts[-1]
+    late = replace(draft, was=digest(b"late"), seen=last.seen)
+    forger.drafts.append(late)
+    report = forger.audit(done.roots)
+    assert report.failed == ()
+    unproved = {c.subject for c in report.not_opened if c.id == "entry.time"}
+    assert f"entry {len(forger.drafts) - 1} job.admitted" in unproved
+    assert "too late" in report.to_text()
+
+
+def test_an_operators_act_that_is_back_dated_is_never_excused(
+    done: Audited, forger: Forger
+) -> None:
+    place = forger.place("funds.released", nth=1)
+    forger.change(place, time=forger.drafts[place].statement.time - timedelta(hours=1))
+    assert failing(forger.audit(done.roots)) == {"entry.time"}
 
 
 # Negotiation and agreement
