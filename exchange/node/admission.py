@@ -15,7 +15,7 @@ from crypto.envelope import Envelope
 from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
 from exchange.errors import PlanRefused
-from exchange.node.model import NodeAgreement, NodeJob, StandingApproval
+from exchange.node.model import NodeAgreement, StandingApproval
 from exchange.query import plan as plans
 from exchange.query.explanation import learns
 from exchange.query.plan import Plan
@@ -81,12 +81,11 @@ def approved_by_standing(
     approvals: Sequence[StandingApproval],
     *,
     own: DataProduct,
-    earlier: Sequence[NodeJob],
+    today: int,
     now: datetime,
 ) -> bool:
-    """Whether a standing approval covers this plan. earlier: this node's admitted jobs."""
-    day_ago = now - timedelta(days=1)
-    today = sum(1 for j in earlier if j.consumer == plan.consumer and j.updated_at > day_ago)
+    """Whether a standing approval covers this plan. today: how many jobs of this consumer the node
+    has admitted in the last 24 hours."""
     return any(
         approval.product == own.id
         and plan.consumer in approval.consumers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from crypto.digest import SALT_BYTES, Digest
@@ -206,9 +206,9 @@ def decide(
                 for p, s in zip(view.products, plan.sides, strict=True)
                 if s.holder == identity.party
             )
-            earlier = [j for j in tx.jobs() if j.decision is Decision.ADMITTED]
+            today = _admitted_today(plan.consumer, view.now, tx, identity)
             if admission.approved_by_standing(
-                plan, tx.standing(), own=own, earlier=earlier, now=view.now
+                plan, tx.standing(), own=own, today=today, now=view.now
             ):
                 _admit(job, tx, hub, identity, ephemeral)
                 answered += 1
@@ -449,6 +449,22 @@ def hear_released(
 
 
 # Deciding
+
+
+def _admitted_today(
+    consumer: PartyId, now: datetime, tx: NodeTransaction, identity: Identity
+) -> int:
+    """Jobs of this consumer admitted here in the last 24 hours, by the admissions' own times: a
+    job also changes when it ends, and must not count for another day then."""
+    since = now - timedelta(days=1)
+    recent = [
+        job.admissions[identity.party]
+        for job in tx.jobs()
+        if job.consumer == consumer
+        and job.decision is Decision.ADMITTED
+        and job.updated_at > since  # nothing changed before it was admitted
+    ]
+    return sum(1 for said in recent if tx.said_at(said) > since)
 
 
 def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> tuple[Plan, View]:

@@ -15,7 +15,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from crypto import record
 from crypto.digest import Digest, digest
 from crypto.identifiers import JobId, NegotiationId, PartyId, ProductId
-from crypto.statement import ChainHead, SignedStatement
+from crypto.statement import ChainHead, SignedStatement, read_statement
 from exchange.errors import UnknownSubject
 from exchange.node.model import (
     Alarm,
@@ -234,6 +234,9 @@ class SqlNodeTransaction:
     def sent(self, digest: Digest) -> Sent | None:
         row = self._find(digest)
         return None if row is None or row.sent_at is None else _sent(row)
+
+    def said_at(self, digest: Digest) -> datetime:
+        return read_statement(self._statement(digest).entry).statement.time
 
     def entry(self, number: int) -> bytes | None:
         row = self._session.get(NodeStatementRow, number)
