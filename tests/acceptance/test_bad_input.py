@@ -569,10 +569,10 @@ def test_jobs_submitted_at_once_cannot_use_more_runs_than_agreed(
     for thread in threads:
         thread.join(60)
     world.settle()
-    with world.store.reading() as tx:
-        held = [job.id for job in tx.jobs_of(research.id) if job.held is not None]
-        assert len(tx.jobs_of(research.id)) == 5
-        book.prove(tx.book)
+    with world.store.reading() as hub:
+        held = [job.id for job in hub.jobs_of(research.id) if job.held is not None]
+        assert len(hub.jobs_of(research.id)) == 5
+        book.prove(hub.book)
     assert len(held) == 2
     states = [job_at(world, "research", JobId(n)).state for n in held]
     assert states == [JobState.REQUESTED] * 2
