@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Protocol
 
 from crypto.digest import Digest
 from crypto.identifiers import PartyId, ProductId
 from registry.party import SignedParty
 from registry.product import DataProduct
 from registry.source import SourceReport
+
+if TYPE_CHECKING:  # the hub and clients, which see no rows, start without it
+    import numpy as np
+    import numpy.typing as npt
 
 
 class PartyStore(Protocol):
