@@ -82,7 +82,7 @@ def request(
     with opened() as node:
         identity = node.identity
         digest, found = listed(ProductId.parse(written.product, where="product"), node)
-        with naming(terms or Path("--")):
+        with naming(terms):
             asked = complete(
                 written,
                 found,
@@ -121,7 +121,7 @@ def offer(
     number = NegotiationId.parse(negotiation, where="NEGOTIATION")
     with opened() as node:
         known, proposal = _on_the_table(number, node)
-        with naming(terms or Path("--")):
+        with naming(terms):
             other = amend(
                 proposal.terms, written, document_of=lambda party: _document_of(party, node)
             )

@@ -30,14 +30,6 @@ class Exit(IntEnum):
     UNREACHABLE = 4
 
 
-MEANINGS: Final[Mapping[Exit, str]] = {
-    Exit.OK: "done",
-    Exit.FAILED: "failed; stderr says why",
-    Exit.USAGE: "the command, its arguments or its settings are not as they must be",
-    Exit.REFUSED: "refused by a policy: terms, rights, trust or budget",
-    Exit.UNREACHABLE: "something did not answer in time; the command may be repeated",
-}
-
 # By name, so that saying how an error ends a command imports nothing that the command did not.
 # The most derived class that is listed decides; an error of no listed family is a defect of
 # ours and ends in a traceback.

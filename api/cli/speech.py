@@ -18,6 +18,7 @@ import click
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from api.cli.output import Exit
 from api.cli.words import CHINESE, ENGLISH
 
 SENTENCES: Final[Mapping[str, Mapping[str, str]]] = {"en": ENGLISH, "zh-CN": CHINESE}
@@ -99,6 +100,20 @@ class Group(TyperGroup):
         TyperGroup.format_help(spoken, ctx, formatter)
 
 
+class TopLevel(TyperGroup):
+    """The group of all commands: --lang only."""
+
+    def __init__(self, *args: Any, params: Sequence[click.Parameter] = (), **rest: Any) -> None:
+        super().__init__(*args, params=[*params, _language_option()], **rest)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _remember_language(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        TyperGroup.format_help(_spoken(self), ctx, formatter)
+
+
 class Commands(typer.Typer):
     """A Typer application whose commands are of the classes above. summary: a key."""
 
@@ -115,9 +130,13 @@ class Commands(typer.Typer):
 def _spoken(command: Any) -> Any:
     """The command with its keys replaced by sentences, for one printing."""
     spoken = copy(command)
-    spoken.help = name_of("help", command.help or "")
+    spoken.help = name_of("help", command.help or "").replace("{codes}", _exit_codes())
     spoken.params = [_spoken_param(param) for param in command.params]
     return spoken
+
+
+def _exit_codes() -> str:
+    return "\n".join(f"  {code.value}  {say(f'exit.{code.value}')}" for code in Exit)
 
 
 def _spoken_param(param: Any) -> Any:
@@ -145,14 +164,18 @@ def _options(*, own_settings: bool) -> list[click.Parameter]:
         expose_value=False,
         callback=_remember("as_json"),
     )
-    tongue = TyperOption(
+    tongue = _language_option()
+    return [settings, as_json, tongue] if own_settings else [as_json, tongue]
+
+
+def _language_option() -> click.Parameter:
+    return TyperOption(
         param_decls=["--lang"],
         type=click.Choice(list(SENTENCES)),
         help="lang",
         expose_value=False,
         callback=_remember("language"),
     )
-    return [settings, as_json, tongue] if own_settings else [as_json, tongue]
 
 
 def _remember_language(ctx: click.Context, args: Sequence[str]) -> None:

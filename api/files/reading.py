@@ -23,10 +23,11 @@ E = TypeVar("E", bound=Enum)
 
 
 class FileRefused(Exception):
-    """A file that a person has to correct. `where` names the field, as it is written there."""
+    """A file, or options given instead of one, that a person has to correct. `where` names the
+    field as it is written there. path: None for options."""
 
-    def __init__(self, path: Path, where: str, problem: str) -> None:
-        super().__init__(f"{path}: {where}: {problem}" if where else f"{path}: {problem}")
+    def __init__(self, path: Path | None, where: str, problem: str) -> None:
+        super().__init__(": ".join(str(part) for part in (path, where, problem) if part))
         self.path = path
         self.where = where
         self.problem = problem
@@ -81,7 +82,7 @@ def read_json(kind: type[M], path: Path) -> M:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Path | None) -> Iterator[None]:
     """What the core finds wrong with the contents is wrong with the file."""
     try:
         yield
