@@ -236,18 +236,18 @@ def ready_to_start(store: NodeStore, identity: Identity) -> Sequence[JobId]:
         ]
 
 
-def begin(number: JobId, *, store: NodeStore, identity: Identity) -> tuple[Plan, NodeJob]:
-    """Say that messages may leave from here on. A crash after this leaves the run spent."""
+def begin(number: JobId, *, store: NodeStore, identity: Identity) -> Digest:
+    """Say that messages may leave from here on. A crash after this leaves the run spent.
+    Returns the statement's digest: nothing starts before the hub has taken it in."""
     with store.transaction() as tx:
         job = _load(number, tx)
         plan = plan_of(job, tx)
         state = jobs.advance(number, job.state, JobEvent.START)
         admissions = [job.admissions[party] for party in plan.engine_parties]
         act = evidence.started(number, plan=job.plan, admissions=admissions)
-        outbox.say(act, [], tx=tx, identity=identity)
-        running = at(job, state, identity)
-        tx.save_job(running)
-        return plan, running
+        said = outbox.say(act, [], tx=tx, identity=identity)
+        tx.save_job(at(job, state, identity))
+        return said
 
 
 def give_up(number: JobId, said: str, detail: str, *, store: NodeStore, identity: Identity) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from crypto.digest import Digest
 from crypto.identifiers import JobId
 from crypto.keys import ExchangeKey
+from crypto.statement import SignedStatement
 from exchange import jobs as lifecycle
 from exchange.errors import IllegalTransition
 from exchange.jobs import JobState
-from exchange.node import inbox, jobs, outbox, receiving
+from exchange.node import inbox, jobs, negotiating, outbox, receiving
 from exchange.node.model import Identity
-from exchange.node.ports import Hub, NodeStore
+from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
 from exchange.node.runs import Run, Workshop
 from exchange.node.watch import Watch
 
@@ -32,6 +34,7 @@ class Node:
     workshop: Workshop | None
     ephemeral: Callable[[], ExchangeKey] = ExchangeKey.generate
     runs: dict[JobId, Run] = field(default_factory=dict)
+    begun: dict[JobId, Digest] = field(default_factory=dict)
 
     def begin(self) -> None:
         """At start: refuse to work on old records, and give up runs that died with the process."""
@@ -46,10 +49,11 @@ class Node:
         """Decide, run, open, send. Returns whether anything happened. Raises HubUnreachable."""
         decided = jobs.decide(self.store, self.hub, self.identity, self.ephemeral)
         self._end_runs()
-        begun = self._begin_runs()
+        self._begin_jobs()
         opened = receiving.open_released(self.store, self.hub, self.identity)
-        sent = outbox.send(self.store, self.hub, self.identity, jobs.heed_answer)
-        return bool(sent or decided or begun or opened)
+        sent = outbox.send(self.store, self.hub, self.identity, _heed)
+        started = self._start_runs()
+        return bool(sent or decided or opened or started)
 
     def look(self) -> int:
         """Check the ledger for this party's own statements. Raises HubUnreachable."""
@@ -62,16 +66,36 @@ class Node:
         for run in self.runs.values():
             run.join(timeout_s)
 
-    def _begin_runs(self) -> int:
+    def _begin_jobs(self) -> None:
+        """Say of each job that everybody has admitted that it starts here."""
         if self.workshop is None:
-            return 0
-        begun = 0
+            return
         for number in jobs.ready_to_start(self.store, self.identity):
             try:
-                plan, job = jobs.begin(number, store=self.store, identity=self.identity)
+                self.begun[number] = jobs.begin(number, store=self.store, identity=self.identity)
             except IllegalTransition:
                 continue  # it ended meanwhile
-            run = Run(
+
+    def _start_runs(self) -> int:
+        """Start the engine of each job whose start the hub has taken in, and no earlier: from
+        then on the consumer cannot withdraw, so no intersection runs that nobody pays for."""
+        if self.workshop is None:
+            return 0
+        started = 0
+        for number, said in list(self.begun.items()):
+            with self.store.reading() as tx:
+                answer, job = tx.sent(said), tx.job(number)
+                plan = None if job is None else jobs.plan_of(job, tx)
+            if answer is None:
+                continue  # the hub has not answered yet
+            del self.begun[number]
+            if job is None or plan is None or job.state is not JobState.RUNNING:
+                continue  # it ended meanwhile
+            if not answer.applied:
+                why = f"the hub did not take its start in: {answer.reason}"
+                jobs.give_up(number, why, why, store=self.store, identity=self.identity)
+                continue
+            self.runs[number] = Run(
                 plan,
                 job,
                 store=self.store,
@@ -79,10 +103,9 @@ class Node:
                 identity=self.identity,
                 workshop=self.workshop,
             )
-            self.runs[number] = run
-            run.start()
-            begun += 1
-        return begun
+            self.runs[number].start()
+            started += 1
+        return started
 
     def _end_runs(self) -> None:
         """Kill runs of jobs that others ended, and forget those that are over."""
@@ -94,3 +117,11 @@ class Node:
                 self.runs[number].kill()
             if not self.runs[number].alive:
                 del self.runs[number]
+
+
+def _heed(signed: SignedStatement, answer: Answer, tx: NodeTransaction, identity: Identity) -> None:
+    """What the hub answered to a statement of this party's own, for whom it is news."""
+    if signed.statement.type.startswith("negotiation."):
+        negotiating.heed_answer(signed, answer, tx, identity)
+    else:
+        jobs.heed_answer(signed, answer, tx, identity)
