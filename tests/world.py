@@ -335,6 +335,11 @@ class World:
             twin.members[name] = twin.open_member(name, member.folder)
         return twin
 
+    def close(self) -> None:
+        """Close every database, for tests that make many worlds."""
+        for engine in self.engines.values():
+            engine.dispose()
+
     def introduce(self) -> None:
         """Everybody confirms everybody's fingerprint."""
         for member in self.members.values():

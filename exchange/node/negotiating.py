@@ -14,18 +14,19 @@ from crypto.digest import SALT_BYTES, Digest
 from crypto.envelope import Envelope
 from crypto.errors import Malformed
 from crypto.identifiers import AgreementId, DealId, NegotiationId, PartyId
+from crypto.statement import SignedStatement
 from exchange import evidence
 from exchange.errors import TermsRefused, UnknownSubject
 from exchange.node import outbox, products, trust
 from exchange.node.model import Identity, NodeAgreement
-from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
 from exchange.submission import Submission
 from exchange.terms import agreement as agreements
 from exchange.terms import negotiation as table
 from exchange.terms.agreement import Agreement, Proposal, Terms
 from exchange.terms.negotiation import Event, Negotiation
 
-__all__ = ["Event", "Party", "hear"]
+__all__ = ["Event", "Party", "hear", "heed_answer"]
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,13 @@ class Party:
             return self._say(Event.AGREED, known, after, tx, digest, envelope.to_bytes())
 
     def terminate(self, number: NegotiationId, reason: str) -> Negotiation:
+        """Ask to end the negotiation; returned as it will be then. It ends here once the hub has
+        put this into order: the other side may have finalised before."""
         with self.store.transaction() as tx:
             known = _load(number, tx)
             after = table.advance(known, Event.TERMINATED, self.identity.party)
-            return self._say(Event.TERMINATED, known, after, tx, reason=reason)
+            self._say(Event.TERMINATED, known, known, tx, reason=reason)
+            return after
 
     def _say(
         self,
@@ -161,6 +165,8 @@ def hear(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identi
     number = NegotiationId.parse(statement.subject, where="subject")
     event = Event(statement.type.removeprefix("negotiation."))
     known = tx.negotiation(number)
+    if known is not None and known.state is table.State.TERMINATED:
+        return  # said before its sender heard that this side had ended it
     if event in (Event.REQUESTED, Event.OFFERED):
         digest = _only(statement.outputs)
         proposal = record.from_bytes(Proposal, submission.document(digest))
@@ -202,13 +208,28 @@ def hear(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identi
             raise TermsRefused("agreement", "is not the one that this holder signed")
         known = table.advance(known, event, statement.actor)
         _finalize(known, Envelope.from_bytes(submission.document(digest)), tx, hub, identity)
-        known = table.advance(known, Event.FINALIZED, identity.party)
     else:
         known = table.advance(known, event, statement.actor)
         if event is Event.FINALIZED and known.agreement is not None:
             _keep(known.agreement, tx)
     tx.set_remark(f"heard {number}", str(submission.signed.digest))
     tx.save_negotiation(known)
+
+
+def heed_answer(
+    signed: SignedStatement, answer: Answer, tx: NodeTransaction, identity: Identity
+) -> None:
+    """The hub's answer to a step of this party's own. Termination and finalisation can cross on
+    their way; which was first, and so has an effect, the hub's order says."""
+    event = Event(signed.statement.type.removeprefix("negotiation."))
+    if event not in (Event.TERMINATED, Event.FINALIZED) or not answer.applied:
+        return
+    known = _load(NegotiationId.parse(signed.statement.subject, where="subject"), tx)
+    if known.state in table.FINAL:
+        return
+    if event is Event.FINALIZED and known.agreement is not None:
+        _keep(known.agreement, tx)
+    tx.save_negotiation(table.advance(known, event, identity.party))
 
 
 def _verify(
@@ -248,7 +269,8 @@ def _finalize(
     hub: Hub,
     identity: Identity,
 ) -> None:
-    """The holder finalises once both signatures are on it."""
+    """The holder finalises once both signatures are on it. The agreement is in force here once
+    the hub has put this into order: the consumer may have terminated before."""
     agreement = agreements.read_agreement(envelope)
     consumer = trust.by_digest(
         agreement.consumer_document, known.consumer, tx=tx, hub=hub, identity=identity
@@ -258,7 +280,6 @@ def _finalize(
         raise TermsRefused("holder_document", "is not a document of this party")
     agreements.require_signed(envelope, agreement, consumer=consumer, holder=own)
     tx.confirm_document(envelope.payload_digest, envelope.to_bytes())
-    _keep(envelope.payload_digest, tx)
     act = evidence.negotiated(
         Event.FINALIZED,
         known.id,
