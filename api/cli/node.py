@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -43,12 +42,10 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB")]
 def run(ctx: typer.Context) -> None:
     if ctx.invoked_subcommand is not None:
         return
-    import structlog
-
+    from api.wiring.logs import configure_logs
     from api.wiring.node import run_node
 
-    # stdout carries one line, for whoever waits for this process to be ready.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    configure_logs()
     raise typer.Exit(run_node(NodeSettings.load(common().settings)))
 
 
