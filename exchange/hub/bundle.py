@@ -56,15 +56,6 @@ def export(deal: DealId, tx: HubTransaction) -> bytes:
     return bundles.write(_bundle(deal, found, tx))
 
 
-def readers(deal: DealId, tx: HubTransaction) -> frozenset[PartyId]:
-    """Who may have a deal's bundle besides the operator: its consumer, who is a party to every
-    agreement in it, and the regulators that the agreements name. Not a holder: the other holders'
-    terms are in it, and they are theirs."""
-    consumers = {negotiation.consumer for negotiation in tx.negotiations_of_deal(deal)}
-    terms = [held.agreement.terms for held in tx.agreements_of(deal)]
-    return frozenset({*consumers, *(t.regulator for t in terms if t.regulator is not None)})
-
-
 class _Collected:
     """What has been found so far.
 

@@ -8,13 +8,14 @@ repetition finds the stored outcome.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
 from crypto.errors import BadSignature, CryptoError, Malformed, UnknownKey
-from crypto.identifiers import PartyId
+from crypto.identifiers import JobId, NegotiationId, PartyId
 from crypto.keys import PublicKey
-from crypto.statement import ChainHead, SignedStatement, verify_statement
+from crypto.statement import ChainHead, SignedStatement, Statement, verify_statement
 from exchange.errors import ChainBroken, ExchangeError, NotYours
 from exchange.hub import chains, coordination, negotiations, registration
 from exchange.hub.model import Operator, Outcome
@@ -75,6 +76,7 @@ def receive(
         age = operator.clock.now() - signed.statement.time
         if age < -CLOCK_TOLERANCE:
             raise Malformed("time", f"is {-age} after the hub's clock; set this machine's clock")
+        _lock_subject(signed.statement, tx)
         chains.append(signed, tx)  # first, so that what the hub does about it comes after it
         for name, data in submission.documents.items():
             tx.add_document(name, data)
@@ -84,6 +86,16 @@ def receive(
         if outcome != applied:
             tx.save_outcome(outcome, of=signed.statement)
         return outcome
+
+
+def _lock_subject(statement: Statement, tx: HubTransaction) -> None:
+    """Wait for whoever is changing the same job or negotiation before taking a place in the log:
+    an audit replays the log, so its order must be that in which acts had their effect."""
+    with suppress(CryptoError, ExchangeError):  # the handler says what is wrong with the subject
+        if statement.type.startswith("job."):
+            tx.lock_job(JobId.parse(statement.subject, where="subject"))
+        elif statement.type.startswith("negotiation."):
+            tx.lock_negotiation(NegotiationId.parse(statement.subject, where="subject"))
 
 
 def _apply(
