@@ -45,7 +45,7 @@ from exchange.node.runs import Workshop
 from exchange.node.watch import Watch
 from exchange.query.question import AskedGroup, AskedMeasure, Question
 from exchange.submission import read_submission
-from exchange.terms.agreement import Terms
+from exchange.terms.agreement import Partner, Terms
 from exchange.terms.negotiation import Negotiation
 from ledger.adapters.sql import SqlLogDatabase
 from ledger.verify.cosignature import cosign
@@ -486,7 +486,7 @@ def terms_for(
         "product": registering.product_digest(product),
         "purposes": (PURPOSE,),
         "joins": (Join.REVEALED,),
-        "combine_with": (other.id,),
+        "combine_with": (Partner(other.id, other.holder),),
         "helper": None,
         "min_group": 5,
         "runs": runs,

@@ -34,7 +34,8 @@ TermsOption = Annotated[Path | None, typer.Option("--terms", metavar="FILE", hel
 PurposeOption = Annotated[list[str] | None, typer.Option("--purpose", help="terms.purpose")]
 JoinOption = Annotated[list[str] | None, typer.Option("--join", help="terms.join")]
 CombineOption = Annotated[
-    list[str] | None, typer.Option("--combine-with", metavar="PRODUCT", help="terms.combine_with")
+    list[str] | None,
+    typer.Option("--combine-with", metavar="PRODUCT@HOLDER", help="terms.combine_with"),
 ]
 MinGroupOption = Annotated[int | None, typer.Option("--min-group", min=2, help="terms.min_group")]
 RunsOption = Annotated[int | None, typer.Option("--runs", min=1, help="terms.runs")]

@@ -181,7 +181,7 @@ def terms_text(terms: Terms, product_name: str | None) -> RenderableType:
             ("product", product_name or terms.product_id),
             ("purposes", ", ".join(terms.purposes)),
             ("joins", ", ".join(join.value for join in terms.joins)),
-            ("combine_with", ", ".join(terms.combine_with) or None),
+            ("combine_with", ", ".join(map(str, terms.combine_with)) or None),
             ("min_group", terms.min_group),
             ("runs", terms.runs),
             ("epsilon", terms.epsilon),

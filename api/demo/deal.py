@@ -15,7 +15,7 @@ from crypto.joins.intersection import Intersection
 from crypto.ports import Randomness
 from crypto.record import Amount
 from exchange.query.question import AskedGroup, AskedMeasure, Question
-from exchange.terms.agreement import Terms
+from exchange.terms.agreement import Partner, Terms
 from registry.party import SignedParty
 from registry.product import Column, ColumnType, DataProduct
 from registry.rule import AnalysisRule, Function, Join, Use
@@ -96,7 +96,7 @@ def terms(
     product: DataProduct,
     digest: Digest,
     *,
-    other: ProductId,
+    other: DataProduct,
     regulator: SignedParty,
     now: datetime,
 ) -> Terms:
@@ -105,7 +105,7 @@ def terms(
         product=digest,
         purposes=(PURPOSE,),
         joins=(Join.REVEALED,),
-        combine_with=(other,),
+        combine_with=(Partner(other.id, other.holder),),
         helper=None,
         min_group=MIN_GROUP,
         runs=50,

@@ -176,7 +176,7 @@ class Story:
             terms = deal.terms(
                 product,
                 registering.product_digest(product),
-                other=other.id,
+                other=other,
                 regulator=regulator,
                 now=identity.clock.now(),
             )

@@ -16,9 +16,9 @@ from pydantic import ConfigDict
 
 from api.files.reading import Minor, Written, member, read_toml
 from crypto.digest import Digest
-from crypto.identifiers import PartyId, ProductId
+from crypto.identifiers import PartyId
 from crypto.record import Amount
-from exchange.terms.agreement import Terms
+from exchange.terms.agreement import Partner, Terms
 from registry.errors import DocumentRefused
 from registry.product import DataProduct
 from registry.rule import Join
@@ -100,7 +100,7 @@ def amend(
         )
     if written.combine_with is not None:
         changes["combine_with"] = tuple(
-            ProductId.parse(text, where=f"combine_with[{i}]")
+            Partner.parse(text, where=f"combine_with[{i}]")
             for i, text in enumerate(written.combine_with)
         )
     if written.min_group is not None:

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from crypto.identifiers import ProductId
 from exchange.query.plan import GroupBy, Plan, SidePlan
-from exchange.terms.agreement import Agreement
+from exchange.terms.agreement import Agreement, Partner
 from registry.product import ColumnType, DataProduct
 from registry.rule import Function, Use
 
@@ -66,7 +65,11 @@ def side_violations(
     """
     side, where = plan.sides[index], f"sides[{index}]"
     # By place, not by id: another holder could list a product under this one's id.
-    others = {product.id for place, product in enumerate(products) if place != index}
+    others = {
+        Partner(product.id, plan.sides[place].holder)
+        for place, product in enumerate(products)
+        if place != index
+    }
     return tuple(
         _parties(plan, side, ground, where)
         + _terms(plan, side, ground, where, others=others)
@@ -97,7 +100,7 @@ def _parties(plan: Plan, side: SidePlan, ground: Ground, where: str) -> list[Vio
 
 
 def _terms(
-    plan: Plan, side: SidePlan, ground: Ground, where: str, *, others: set[ProductId]
+    plan: Plan, side: SidePlan, ground: Ground, where: str, *, others: set[Partner]
 ) -> list[Violation]:
     terms, rule = ground.agreement.terms, ground.product.rule
     found = []

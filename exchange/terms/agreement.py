@@ -28,12 +28,30 @@ from registry.rule import Join
 PAYLOAD_TYPE: Final = "application/vnd.unseen.agreement.v1+json"
 
 
+@dataclass(frozen=True, order=True)
+class Partner:
+    """A data product that another holder's may be joined with. The holder is named as well: a
+    product id alone could be listed by anybody who wants to learn whose keys match."""
+
+    product: ProductId
+    holder: PartyId
+
+    def __str__(self) -> str:
+        return f"{self.product}@{self.holder}"
+
+    @classmethod
+    def parse(cls, text: str, *, where: str = "partner") -> Partner:
+        """Read `prd_…@pty_…`. Raises Malformed, naming `where`."""
+        product, _, holder = text.partition("@")
+        return cls(ProductId.parse(product, where=where), PartyId.parse(holder, where=where))
+
+
 @dataclass(frozen=True)
 class Terms:
     """What one holder lets one consumer compute on one data product, for how much.
 
     product:      digest of the listed product version the terms are about
-    combine_with: the other products it may be combined with in one job
+    combine_with: the other products, and whose, it may be combined with in one job
     helper:       the neutral party that three-party protocols may use, where one is named
     min_group:    fewest people a released group may hold; never below the product's
     runs:         jobs allowed in all
@@ -46,7 +64,7 @@ class Terms:
     product: Digest
     purposes: tuple[str, ...]
     joins: tuple[Join, ...]
-    combine_with: tuple[ProductId, ...]
+    combine_with: tuple[Partner, ...]
     helper: PartyId | None
     min_group: int
     runs: int

@@ -231,6 +231,24 @@ def test_a_product_that_another_holder_lists_under_the_same_id_is_not_the_own_on
     assert violation.clause == "terms.combine_with"
 
 
+def test_the_agreed_partners_product_listed_by_somebody_else_is_refused(deal: Deal) -> None:
+    """Whoever lists under the partner's product id would learn whose keys match."""
+    desk = deal.world.members["research"].desk
+    plan = desk.compile(deal.deal, deal.question())
+    with deal.world.members["clinic"].node.store.reading() as tx:
+        held = tx.agreement(plan.sides[0].agreement)
+    assert held is not None
+    stranger = deal.world.members["regulator"].id
+    sides = (plan.sides[0], replace(plan.sides[1], holder=stranger))
+    found = side_violations(
+        replace(plan, sides=sides),
+        0,
+        Ground(held.agreement, deal.clinic_product),
+        [deal.clinic_product, replace(deal.lab_product, holder=stranger)],
+    )
+    assert [violation.clause for violation in found] == ["terms.combine_with"]
+
+
 def test_a_range_is_judged_by_all_own_rows_and_not_by_those_that_can_match(deal: Deal) -> None:
     """Else whether a sum of filtered rows could wrap would show as a failure."""
     desk = deal.world.members["research"].desk

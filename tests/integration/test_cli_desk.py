@@ -165,10 +165,11 @@ def test_a_deal_goes_from_product_files_to_a_paid_answer_by_commands_alone(
     common = ("--runs", 3, "--until", UNTIL, "--regulator", regulator)
     first = desks.ok(
         "research", "negotiation", "request", "--product", products["clinic"],
-        "--combine-with", products["lab"], *common,
+        "--combine-with", f"{products['lab']}@{desks.world.members['lab'].id}", *common,
     )  # fmt: skip
     terms = tmp_path / "terms.toml"
-    terms.write_text(f'product = "{products["lab"]}"\ncombine_with = ["{products["clinic"]}"]\n')
+    partner = f"{products['clinic']}@{desks.world.members['clinic'].id}"
+    terms.write_text(f'product = "{products["lab"]}"\ncombine_with = ["{partner}"]\n')
     second = desks.ok(
         "research", "negotiation", "request", "--terms", terms, "--deal", first["deal"], *common
     )

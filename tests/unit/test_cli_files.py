@@ -17,6 +17,7 @@ from crypto.digest import Digest
 from crypto.errors import Malformed
 from crypto.identifiers import PartyId, ProductId
 from exchange.results import Answer
+from exchange.terms.agreement import Partner
 from registry.product import DataProduct
 
 PRODUCT = ProductId("prd_" + "1" * 32)
@@ -115,7 +116,7 @@ def test_what_an_option_says_wins_over_the_file(tmp_path: Path, text: str) -> No
     file = tmp_path / "terms.toml"
     file.write_text(
         f'product = "{PRODUCT}"\nruns = 3\nepsilon = "1/4"\nprice_minor = "900"\n'
-        f'combine_with = ["{OTHER}"]\nregulator = "{REGULATOR}"\n'
+        f'combine_with = ["{OTHER}@{REGULATOR}"]\nregulator = "{REGULATOR}"\n'
         "valid_until = 2027-01-01T00:00:00+08:00\n"
     )
     written = WrittenTerms(runs=5).over(read_terms(file))
@@ -124,7 +125,7 @@ def test_what_an_option_says_wins_over_the_file(tmp_path: Path, text: str) -> No
     )
     assert (terms.runs, terms.epsilon, terms.price_minor) == (5, Fraction(1, 4), 900)
     assert terms.valid_until == datetime(2026, 12, 31, 16, tzinfo=UTC)
-    assert (terms.combine_with, terms.regulator) == ((OTHER,), REGULATOR)
+    assert (terms.combine_with, terms.regulator) == ((Partner(OTHER, REGULATOR),), REGULATOR)
 
 
 @pytest.mark.parametrize(
