@@ -48,7 +48,9 @@ def bind(host: str, port: int) -> socket.socket:
     port: 0 takes a free one; read it from `getsockname()`.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol by name: asyncio turns Nagle's algorithm off only where it sees TCP, and an
+    # answer in two parts would wait for the reader's delayed acknowledgement, 40 ms.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
