@@ -97,6 +97,8 @@ class Party:
         """As holder, sign the terms on the table."""
         with self.store.transaction() as tx:
             known = _load(number, tx)
+            side = known.side_of(self.identity.party)
+            table.next_state(known.id, known.state, Event.AGREED, side)  # before anything is asked
             proposal = record.from_bytes(Proposal, tx.document(known.proposal))
             now = self.identity.clock.now()
             # A consumer that rotated its keys refuses to sign for the old ones.
