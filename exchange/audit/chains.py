@@ -6,9 +6,11 @@ deal's entries of it, so numbers that are missing are named and held against nob
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Final
 
 from crypto.digest import Digest
@@ -54,20 +56,25 @@ class Arrivals:
 
 def witnessed_heads(heads: Sequence[Head]) -> list[WitnessedHead]:
     """The accepted heads of which a quorum stated the time, by size."""
-    return [WitnessedHead(h.checkpoint.size, h.time) for h in heads if h.accepted and h.time]
+    found = [WitnessedHead(h.checkpoint.size, h.time) for h in heads if h.accepted and h.time]
+    return sorted(found, key=lambda head: head.size)
 
 
 def arrivals(said: Sequence[Said], heads: Sequence[Head]) -> Arrivals:
     """When statements can have reached the hub: after the head that does not hold them yet, by
     the witnesses' clocks, and before the head that does."""
     witnessed = witnessed_heads(heads)
+    sizes = [head.size for head in witnessed]
+    latest = list(accumulate((head.time for head in witnessed), max))
+    earliest = list(accumulate((head.time for head in reversed(witnessed)), min))[::-1]
     late: dict[Digest, str] = {}
     perhaps: set[Digest] = set()
     for s in said:
         if s.statement.type in KEY_CHANGES:
             continue
-        before = max((h.time for h in witnessed if h.size <= s.index), default=None)
-        after = min((h.time for h in witnessed if h.size > s.index), default=None)
+        place = bisect_right(sizes, s.index)  # heads before it do not hold the entry yet
+        before = latest[place - 1] if place > 0 else None
+        after = earliest[place] if place < len(sizes) else None
         if before is not None and s.statement.time < before - TOLERANCE:
             late[s.signed.digest] = f"too late: says {s.statement.time}, arrived after {before}"
         elif after is None or s.statement.time < after - LATE_AFTER:
@@ -166,7 +173,7 @@ def _time_check(
         key = "time.back_dated" if back else "time.post_dated"
         note = phrase(key, reason=finding.explanation)
         return Check("entry.time", False, said.subject, note)
-    bounded = said.index == 0 or any(head.size <= said.index for head in witnessed)
+    bounded = said.index == 0 or witnessed[0].size <= said.index
     if not bounded:
         # A hub that leaves out the heads before an entry must not gain by it.
         return Check("entry.time", None, said.subject, phrase("time.open"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from crypto import record
 from crypto.digest import Digest
@@ -53,8 +54,19 @@ class Evidence:
         """Raises UnknownSubject, Malformed; says nothing of who signed it."""
         return read_agreement(self.envelope(name))
 
-    def about(self, subject: str) -> list[Said]:
-        return [said for said in self.said if said.statement.subject == subject]
+    def about(self, subject: str) -> Sequence[Said]:
+        return self._by_subject.get(subject, ())
+
+    def by(self, actor: PartyId) -> Sequence[Said]:
+        return self._by_actor.get(actor, ())
+
+    @cached_property
+    def _by_subject(self) -> Mapping[str, Sequence[Said]]:
+        return _grouped(self.said, lambda said: said.statement.subject)
+
+    @cached_property
+    def _by_actor(self) -> Mapping[str, Sequence[Said]]:
+        return _grouped(self.said, lambda said: said.statement.actor)
 
 
 def check_documents(bundle: Bundle) -> tuple[list[Check], dict[Digest, bytes]]:
@@ -76,3 +88,10 @@ def check_documents(bundle: Bundle) -> tuple[list[Check], dict[Digest, bytes]]:
             note = phrase("digest.differs", found=found)
             checks.append(Check("bundle.documents", False, f"document {name}", note))
     return checks, genuine
+
+
+def _grouped(said: Sequence[Said], key: Callable[[Said], str]) -> Mapping[str, Sequence[Said]]:
+    found: dict[str, list[Said]] = {}
+    for one in said:
+        found.setdefault(key(one), []).append(one)
+    return found

@@ -175,7 +175,7 @@ def _logged(bundle: Bundle, said: Said, head: Head | None) -> Check:
         proof = Proof.parse(bundle.proofs[said.index])
         if proof.index != said.index:
             return no("proof.index", index=proof.index)
-        if head is None or Checkpoint.parse(Note.parse(proof.checkpoint).text) != head.checkpoint:
+        if head is None or proof.checkpoint != bundle.checkpoint:
             return no("proof.other_head")
         verify_inclusion(
             leaf_hash(said.signed.entry),

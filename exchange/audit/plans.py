@@ -58,23 +58,13 @@ def counts_possible(
 ) -> tuple[int, int]:
     """How many runs a holder can truthfully have counted when it signed a receipt: at least the
     jobs that it had started by then, at most those that it had admitted, by its own numbering."""
-    before = receipt.statement.actor_seq
-    admitted = {
-        s.statement.subject
-        for s in evidence.said
-        if s.statement.actor == agreement.holder
-        and s.statement.type == "job.admitted"
-        and s.statement.policy_digest == name
-        and s.statement.actor_seq < before
-    }
-    started = {
-        s.statement.subject
-        for s in evidence.said
-        if s.statement.actor == agreement.holder
-        and s.statement.type == "job.started"
-        and s.statement.subject in admitted
-        and s.statement.actor_seq < before
-    }
+    earlier = [
+        s.statement
+        for s in evidence.by(agreement.holder)
+        if s.statement.actor_seq < receipt.statement.actor_seq
+    ]
+    admitted = {s.subject for s in earlier if s.type == "job.admitted" and s.policy_digest == name}
+    started = {s.subject for s in earlier if s.type == "job.started" and s.subject in admitted}
     return len(started), len(admitted)
 
 

@@ -4,6 +4,7 @@ it. The nearest forgery is always made by people who may sign everything again."
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -27,6 +28,7 @@ from exchange.audit.__main__ import main
 from exchange.audit.bundle import Bundle
 from exchange.audit.chains import LATE_AFTER
 from exchange.audit.deal import audit_deal
+from exchange.audit.errors import BundleRefused
 from exchange.audit.openings import Opener
 from exchange.audit.report import Report
 from exchange.audit.roots import Roots
@@ -336,6 +338,36 @@ def test_a_flipped_byte_in_an_entry_is_found_by_its_proof(done: Audited) -> None
             done, lambda b, i=index, e=flipped: replace(b, entries={**b.entries, i: e})
         )
         assert "entry.logged" in failing(report)
+
+
+@pytest.mark.slow
+def test_no_byte_of_a_bundle_can_be_changed_unnoticed(done: Audited) -> None:
+    files = bundles.unpack(done.bundle)
+    names = sorted(name for name in files if name != "manifest.json")
+    chance = random.Random(11)
+    for _ in range(150):
+        name = chance.choice(names)
+        data = bytearray(files[name])
+        place = chance.randrange(len(data))
+        match chance.randrange(3):
+            case 0:
+                data[place] ^= 1 << chance.randrange(8)
+            case 1:
+                del data[place : place + chance.randrange(1, 9)]
+            case _:
+                data[place:place] = chance.randbytes(3)
+        try:
+            report = audit_deal(
+                bundles.pack({**files, name: bytes(data)}),
+                done.world.policy,
+                done.roots,
+                done.opener,
+            )
+        except BundleRefused:
+            continue
+        assert report.failed, (name, place)
+        for language in Language:
+            assert report.to_text(language)
 
 
 def test_an_entry_that_the_manifest_lists_otherwise_is_named(done: Audited) -> None:
@@ -724,9 +756,10 @@ def test_a_budget_that_was_set_back_or_skips_is_found(
     assert failing(forger.audit(done.roots)) == {"receipt.opened"}
 
 
-def test_epsilon_that_does_not_add_up_is_found(done: Audited, forger: Forger) -> None:
+@pytest.mark.parametrize("epsilon", ["1/4", "1e999999999", "1/0", "-1/4", "٣"])
+def test_epsilon_that_does_not_add_up_is_found(done: Audited, forger: Forger, epsilon: str) -> None:
     place = forger.place("job.sealed", done.id("lab"))
-    _recommit(forger, place, lambda use: replace(use, epsilon_after="1/4"))
+    _recommit(forger, place, lambda use: replace(use, epsilon_after=epsilon))
     assert failing(forger.audit(done.roots)) == {"receipt.opened"}
 
 
