@@ -139,19 +139,16 @@ class HubService:
             return tx.negotiations_of(caller)
 
     def bundle(self, caller: PartyId, deal: DealId) -> bytes:
-        """The deal's evidence as a zip, for its parties and for regulators."""
+        """The deal's evidence as a zip, for its consumer and for whoever supervises. A holder gets
+        none: the other holder's agreement, price included, is in it."""
         # The auditor's format is needed by nothing else here.
         from exchange.hub.bundle import export
 
         with self.store.reading() as tx:
-            parties = {
-                party
-                for found in tx.agreements_of(deal)
-                for party in (found.agreement.consumer, found.agreement.holder)
-            }
-            if not parties:
+            consumers = {found.agreement.consumer for found in tx.agreements_of(deal)}
+            if not consumers:
                 raise UnknownSubject(f"a finalised agreement of {deal}")
-            self._require_concerned(caller, parties, deal, tx)
+            self._require_concerned(caller, consumers, deal, tx)
             return export(deal, tx)
 
     # Who is who

@@ -460,10 +460,15 @@ def test_a_job_is_shown_to_its_parties_and_to_the_regulator_that_its_agreements_
         stranger.hub.close()
 
 
-def test_the_parties_and_the_regulator_of_a_deal_get_its_bundle(finished: Finished) -> None:
+def test_the_consumer_and_the_regulator_of_a_deal_get_its_bundle_and_no_holder_does(
+    finished: Finished,
+) -> None:
     world = finished.world
-    for name in ("research", "clinic", "regulator"):
+    for name in ("research", "regulator"):
         assert world.members[name].hub.bundle(finished.deal.deal)[:2] == b"PK"
+    for name in ("clinic", "lab"):  # the other holder's price is in it
+        with pytest.raises(NotYours):
+            world.members[name].hub.bundle(finished.deal.deal)
     unknown = DealId.new(world.clock.now(), SystemRandomness())
     with pytest.raises(UnknownSubject):
         world.members["research"].hub.bundle(unknown)
