@@ -147,7 +147,7 @@ def jobs(desk: Desk) -> APIRouter:
         "/v1/deals/{deal}/bundle",
         operation_id="export_deal",
         summary="The evidence of a deal",
-        description="A zip for `exchange audit deal`, which verifies it offline. For the parties "
+        description="A zip for `exchange audit deal`, which verifies it offline. For the consumer "
         "of the deal, the regulator that its agreements name, and the operator.",
         response_class=Response,
         responses={
