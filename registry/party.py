@@ -112,10 +112,24 @@ def require_trusted(
     *,
     fingerprints: Collection[str],
     registrars: Collection[PublicKey],
+    believed: Collection[SignedParty] = (),
 ) -> None:
-    """Raises NotTrusted unless the identity was confirmed, or a pinned registrar signed."""
-    if party.document.identity.fingerprint in fingerprints:
+    """Raises NotTrusted unless the identity was confirmed, or a pinned registrar signed.
+
+    believed: documents that were found trusted before. A registrar vouches that an identity key
+    belongs to a name in certain roles; that holds for every later document of the same key that
+    says the same of its owner, so a rotation of the other keys needs no new signature.
+    """
+    document = party.document
+    if document.identity.fingerprint in fingerprints:
         return
+    for other in (one.document for one in believed):
+        if (other.identity, other.name, other.roles) == (
+            document.identity,
+            document.name,
+            document.roles,
+        ):
+            return
     signed_by = {key_id for key_id, _ in party.envelope.signatures}
     for registrar in registrars:
         if registrar.key_id in signed_by:

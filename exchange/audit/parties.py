@@ -157,14 +157,21 @@ def check_trust(
     documents: Mapping[Digest, SignedParty], roots: Roots, taking_part: Collection[PartyId]
 ) -> list[Check]:
     """That the auditor has reason to believe each document is of the organisation it names: its
-    identity key's fingerprint was confirmed, or a registrar of the roots signed it.
+    identity key's fingerprint was confirmed, or a registrar of the roots signed it, or an earlier
+    one of the same key that says the same of its owner.
 
     Whoever has no part in the deal and only spoke of it need not be known to the auditor.
     """
     checks = []
+    believed = [party for party in documents.values() if _is_vouched_for(party, roots)]
     for party in documents.values():
         try:
-            require_trusted(party, fingerprints=roots.fingerprints, registrars=roots.registrars)
+            require_trusted(
+                party,
+                fingerprints=roots.fingerprints,
+                registrars=roots.registrars,
+                believed=believed,
+            )
             checks.append(Check("party.trusted", True, _subject(party)))
         except (RegistryError, CryptoError) as error:
             if party.document.party in taking_part:
@@ -174,6 +181,14 @@ def check_trust(
                 note = phrase("party.bystander")
                 checks.append(Check("party.trusted", None, _subject(party), note))
     return checks
+
+
+def _is_vouched_for(party: SignedParty, roots: Roots) -> bool:
+    try:
+        require_trusted(party, fingerprints=roots.fingerprints, registrars=roots.registrars)
+    except (RegistryError, CryptoError):
+        return False
+    return True
 
 
 def _subject(party: SignedParty) -> str:

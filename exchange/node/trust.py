@@ -1,21 +1,27 @@
 """Whose keys these are. The hub hands out party documents; this decides which to believe.
 
 A document counts when its identity key signed it, that key is the one the party is named after,
-and either a person confirmed the key's fingerprint or a pinned registrar signed the document.
-A hub that swaps any key therefore needs the identity key or a registrar's.
+and either a person confirmed the key's fingerprint or a pinned registrar signed the document, or
+an earlier one of the same key that says the same of its owner. A hub that swaps any key therefore
+needs the identity key or a registrar's.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
 
 from crypto.digest import Digest
 from crypto.errors import UnknownKey
 from crypto.identifiers import PartyId
 from crypto.statement import SignedStatement, verify_statement
-from exchange.errors import HubUnreachable
+from exchange.errors import ExchangeError, HubUnreachable
 from exchange.node.model import Identity
 from exchange.node.ports import Hub, NodeTransaction
-from registry.errors import NotTrusted
+from registry.errors import NotTrusted, RegistryError
 from registry.party import SignedParty, read_party, require_trusted
+
+MAX_ROTATIONS: Final = 64
 
 
 def current(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity) -> SignedParty:
@@ -29,7 +35,7 @@ def refresh(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity
     found = read_party(hub.party(party))
     if found.document.party != party:
         raise NotTrusted(f"the hub answered with the document of {found.document.party}")
-    _keep(found, tx=tx, identity=identity)
+    _keep(found, tx=tx, hub=hub, identity=identity)
     known = tx.current_party(party)
     return known if known is not None else found
 
@@ -52,7 +58,7 @@ def by_digest(
         known = read_party(hub.document(digest))
         if known.digest != digest:
             raise NotTrusted(f"the hub answered with another document than {digest}")
-        _keep(known, tx=tx, identity=identity)
+        _keep(known, tx=tx, hub=hub, identity=identity)
     if known.document.party != party:
         raise NotTrusted(f"{digest} is the document of {known.document.party}, not of {party}")
     return known
@@ -71,6 +77,52 @@ def require_said_by_actor(
         verify_statement(signed, key)
 
 
-def _keep(party: SignedParty, *, tx: NodeTransaction, identity: Identity) -> None:
-    require_trusted(party, fingerprints=tx.trusted_fingerprints(), registrars=identity.registrars)
+def _keep(party: SignedParty, *, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+    """Keep a document that is to be believed: by itself, or as a later one of a party that is."""
+    fingerprints, registrars = tx.trusted_fingerprints(), identity.registrars
+    known = tx.current_party(party.document.party)
+    try:
+        require_trusted(
+            party,
+            fingerprints=fingerprints,
+            registrars=registrars,
+            believed=() if known is None else (known,),
+        )
+    except NotTrusted:
+        for earlier in _before(party, hub):
+            if _is_trusted(earlier, tx, identity):
+                break
+        else:
+            raise
+        require_trusted(
+            party, fingerprints=fingerprints, registrars=registrars, believed=(earlier,)
+        )
     tx.add_party(party)
+
+
+def _before(party: SignedParty, hub: Hub) -> Iterator[SignedParty]:
+    """The documents that this one follows, newest first, as far as the hub has them."""
+    for _ in range(MAX_ROTATIONS):
+        previous = party.document.previous
+        if previous is None:
+            return
+        try:
+            earlier = read_party(hub.document(previous))
+        except (ExchangeError, RegistryError) as error:
+            if isinstance(error, HubUnreachable):
+                raise
+            return
+        if earlier.digest != previous:
+            raise NotTrusted(f"the hub answered with another document than {previous}")
+        yield earlier
+        party = earlier
+
+
+def _is_trusted(party: SignedParty, tx: NodeTransaction, identity: Identity) -> bool:
+    try:
+        require_trusted(
+            party, fingerprints=tx.trusted_fingerprints(), registrars=identity.registrars
+        )
+    except NotTrusted:
+        return False
+    return True

@@ -14,7 +14,7 @@ from typing import Final
 
 from crypto.statement import ChainHead, read_statement
 from exchange import evidence
-from exchange.errors import EvidenceMissing, HubUnreachable, RestoredBackup
+from exchange.errors import EvidenceMissing, HubUnreachable, RestoredBackup, UnknownSubject
 from exchange.node import outbox
 from exchange.node.model import Alarm, Identity, Sent
 from exchange.node.ports import Hub, NodeStore
@@ -23,6 +23,8 @@ from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.merkle import verify_consistency
 from ledger.verify.policy import NO_QUORUM, CheckedCheckpoint, Policy
 from ledger.verify.proof import Proof, verify_proof
+from registry.errors import NotFound
+from registry.party import read_party
 
 # A statement the hub took in must be under a signed head after this long.
 PATIENCE: Final = timedelta(seconds=60)
@@ -44,6 +46,7 @@ class Watch:
 
     def require_not_restored(self) -> None:
         """At start. Raises RestoredBackup, or EvidenceMissing if the hub knows another chain."""
+        self._require_current_keys()
         theirs = self.hub.chain()
         with self.store.reading() as tx:
             own = tx.head()
@@ -62,6 +65,21 @@ class Watch:
         if entry is None or read_statement(entry).digest != theirs.last:
             raise EvidenceMissing(
                 f"the hub's statement {theirs.next_seq - 1} of this party is not the one it signed"
+            )
+
+    def _require_current_keys(self) -> None:
+        """A backup from before a rotation holds keys that the hub takes nothing from any more."""
+        try:
+            theirs = read_party(self.hub.party(self.identity.party)).document
+        except (UnknownSubject, NotFound):
+            return  # not registered yet
+        with self.store.reading() as tx:
+            own = tx.party(self.identity.document)
+        if own is not None and theirs.seq > own.document.seq:
+            raise RestoredBackup(
+                f"the ledger holds party document {theirs.seq} of this party and this folder has "
+                f"{own.document.seq}: it was restored from a backup from before its keys were "
+                "rotated. Restore a newer backup"
             )
 
     def look(self) -> int:
