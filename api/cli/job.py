@@ -18,10 +18,11 @@ from api.cli.desk import (
     opened,
     until,
 )
-from api.cli.node import JobArgument, jobs_table, listed_job
+from api.cli.node import JobArgument, listed_job, when
 from api.cli.output import Exit, answer, person, print_json, progress
+from api.cli.output import show as show_text
 from api.cli.speech import Commands, common, name_of, say
-from api.cli.tables import labelled, lines, together
+from api.cli.tables import labelled, lines, table, together
 from api.cli.views import (
     job_document,
     job_text,
@@ -84,7 +85,7 @@ def _submit(plan: Plan, node: Opened, *, yes: bool, timeout_s: float) -> None:
     """Show what will be paid and learned, ask, sign, and wait until the price is in escrow."""
     shown = show_plan(plan, node)
     if not yes:
-        progress().print(plan_tree(shown))
+        show_text(plan_tree(shown), on=progress())
         typer.confirm(say("job.confirm"), abort=True, err=True)
     number = node.desk.submit(plan)
     answered(node, "job.submitted", number, timeout_s=timeout_s)
@@ -115,7 +116,13 @@ def list_() -> None:
         names = party_names({job.consumer for job in found}, tx)
     answer(
         {"jobs": [listed_job(job, names) for job in found]},
-        jobs_table(found, names),
+        table(
+            ["job", "deal", "state", "run_by", "reason"],
+            [
+                (job.id, job.deal, name_of("state", job.state.value), when(job.run_by), job.reason)
+                for job in found
+            ],
+        ),
         as_json=common().as_json,
     )
 

@@ -19,6 +19,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+PIPED_COLUMNS: Final = 200
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -81,7 +83,14 @@ def answer(document: Mapping[str, Any], text: RenderableType, *, as_json: bool) 
     if as_json:
         print_json(document)
     else:
-        person().print(text, markup=False)
+        show(text, on=person())
+
+
+def show(text: RenderableType, *, on: Console) -> None:
+    """Sentences are left in one piece, to be copied; tables and trees are fitted to the screen."""
+    from rich.text import Text
+
+    on.print(text, markup=False, soft_wrap=isinstance(text, str | Text))
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -94,7 +103,9 @@ def person() -> Console:
     """Where a person reads the answer. Call it when there is something to print."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    # Where nobody looks, wide enough that an identifier stays in one piece.
+    width = None if sys.stdout.isatty() else PIPED_COLUMNS
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def progress() -> Console:

@@ -45,8 +45,8 @@ def labelled(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Rende
     from rich.text import Text
 
     found = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        found.add_column(Text(heading), overflow="fold")
+    for index, heading in enumerate(headings):
+        found.add_column(Text(heading), overflow="fold", no_wrap=index == 0)
     listed = list(rows)
     if not listed:
         return lines(say("nothing"))

@@ -596,8 +596,19 @@ def test_a_backup_brings_a_participant_back_and_a_stale_one_refuses_to_work(
     job = submitted(desks, deal)
     desks.world.settle()
     desks.ok("lab", "node", "approve", job)
-    with pytest.raises(RestoredBackup):
+    with pytest.raises(RestoredBackup, match="statements"):
         fresh.node.begin()
+
+
+def test_a_backup_from_before_a_rotation_refuses_to_work(new_desks: Desks, tmp_path: Path) -> None:
+    new_desks.ok("lab", "node", "backup", tmp_path / "lab.backup")
+    new_desks.ok("lab", "node", "rotate")
+    new_desks.reopen("lab")
+    new_desks.world.members["lab"].node.begin()
+    new_desks.plain("node", "restore", tmp_path / "lab.backup", tmp_path / "lab2")
+    stale = new_desks.world.open_member("lab2", PartyFolder(tmp_path / "lab2"))
+    with pytest.raises(RestoredBackup, match="rotated"):
+        stale.node.begin()
 
 
 def test_a_backup_is_read_strictly(desks: Desks, tmp_path: Path) -> None:

@@ -172,6 +172,22 @@ def test_a_registrars_signature_is_enough_and_leaves_the_digest_alone() -> None:
     assert endorsed.digest == party.digest
 
 
+def test_what_was_vouched_for_once_holds_while_key_name_and_roles_stay() -> None:
+    first = sign_party(a_document(), IDENTITY)
+    believed = (endorse(first, REGISTRAR),)
+    after = a_document(seq=1, previous=first.digest)
+    require_trusted(sign_party(after, IDENTITY), fingerprints=(), registrars=(), believed=believed)
+    impostor = SigningKey.generate()
+    for forged, signer in (
+        (replace(after, name="Clinic 诊所 II"), IDENTITY),
+        (replace(after, roles=(Role.HOLDER,)), IDENTITY),
+        (a_document(impostor, seq=1, previous=first.digest), impostor),
+    ):
+        with pytest.raises(NotTrusted):
+            party = sign_party(forged, signer)
+            require_trusted(party, fingerprints=(), registrars=(), believed=believed)
+
+
 def test_a_registrar_nobody_pinned_vouches_for_nothing() -> None:
     endorsed = endorse(sign_party(a_document(), IDENTITY), SigningKey.generate())
     with pytest.raises(NotTrusted):
