@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from crypto.identifiers import JobId
 from crypto.keys import Signer
 from exchange import evidence, jobs
 from exchange.errors import IllegalTransition
@@ -60,25 +59,37 @@ def move_jobs(store: HubStore, operator: Operator) -> int:
     once all have been looked at.
     """
     with store.reading() as tx:
-        waiting = list(tx.unsettled_jobs())
+        waiting = tx.unsettled_jobs()
     moved, failed = 0, []
-    for number in waiting:
+    for job in waiting:
         try:
-            moved += _move(number, store, operator)
+            moved += _move(job, store, operator)
         except Exception as error:
-            error.add_note(f"while moving {number}")
+            error.add_note(f"while moving {job.id}")
             failed.append(error)
     if failed:
         raise ExceptionGroup("jobs that could not be moved", failed)
     return moved
 
 
-def _move(number: JobId, store: HubStore, operator: Operator) -> bool:
+def _move(seen: HubJob, store: HubStore, operator: Operator) -> bool:
+    if not _may_be_due(seen, operator):
+        return False
     try:
         with store.transaction() as tx:
-            return _move_locked(tx.lock_job(number), tx, operator)
+            return _move_locked(tx.lock_job(seen.id), tx, operator)
     except IllegalTransition:
         return False  # another process was faster
+
+
+def _may_be_due(job: HubJob, operator: Operator) -> bool:
+    """Most jobs wait for somebody else: a transaction for each would keep every writer waiting."""
+    now = operator.clock.now()
+    if job.state in (JobState.REQUESTED, JobState.ADMITTED):
+        return now >= job.run_by
+    if job.state is JobState.RUNNING:
+        return now >= job.finish_by
+    return job.state in (JobState.SEALED, JobState.RELEASED)
 
 
 def _move_locked(job: HubJob, tx: HubTransaction, operator: Operator) -> bool:

@@ -94,8 +94,8 @@ class HubTransaction(Protocol):
 
     def jobs_of(self, party: PartyId) -> Sequence[HubJob]: ...
     def jobs_of_deal(self, deal: str) -> Sequence[HubJob]: ...
-    def unsettled_jobs(self) -> Sequence[JobId]:
-        """Jobs that the background step may have something to do for."""
+    def unsettled_jobs(self) -> Sequence[HubJob]:
+        """Jobs that the background step may have something to do for; without locks."""
         ...
 
     def lock_inboxes(self, parties: Collection[PartyId]) -> None:

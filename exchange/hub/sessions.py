@@ -41,10 +41,6 @@ class Sessions:
 
     def _refreshed(self) -> Mapping[Digest, JobId]:
         with self._lock, self._store.reading() as tx:
-            named = {number: name for name, number in self._jobs.items()}
-            found: dict[Digest, JobId] = {}
-            for number in tx.unsettled_jobs():
-                name = named.get(number) or session_name(tx.job(number).plan, number)
-                found[name] = number
+            found = {session_name(job.plan, job.id): job.id for job in tx.unsettled_jobs()}
             self._jobs = found
             return found

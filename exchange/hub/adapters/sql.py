@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from fractions import Fraction
-from typing import Final, TypeVar
+from functools import lru_cache
+from typing import Final, TypeVar, cast
 
 from sqlalchemy import BigInteger, Engine, Integer, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -151,6 +152,7 @@ class SqlHubTransaction:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._locked: dict[tuple[type[SQLModel], object], SQLModel] = {}
         self.parties = SqlPartyStore(session)
         self.products = SqlProductStore(session)
         self.book = SqlBookStore(session)
@@ -158,8 +160,13 @@ class SqlHubTransaction:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        with self._session.begin_nested():
-            yield
+        before = dict(self._locked)
+        try:
+            with self._session.begin_nested():
+                yield
+        except BaseException:
+            self._locked = before  # going back to a savepoint gives back the locks taken since
+            raise
 
     def chain(self, actor: PartyId) -> ChainHead:
         row = self._session.get(ChainRow, actor, populate_existing=True)
@@ -170,33 +177,27 @@ class SqlHubTransaction:
 
     def save_chain(self, actor: PartyId, head: ChainHead) -> None:
         last = str(head.last) if head.last else None
-        self._session.merge(ChainRow(actor=actor, next_seq=head.next_seq, last=last))
-        self._session.flush()
+        row = self._lock_or_begin(ChainRow, {"actor": actor, "next_seq": 0, "last": None})
+        row.next_seq, row.last = head.next_seq, last
 
     def outcome(self, statement: Digest) -> Outcome | None:
         row = self._session.exec(
-            select(StatementRow).where(StatementRow.digest == str(statement))
+            select(StatementRow.applied, StatementRow.reason).where(
+                StatementRow.digest == str(statement)
+            )
         ).first()
-        return None if row is None else Outcome(statement, row.applied, row.reason)
+        return None if row is None else Outcome(statement, *row)
 
     def save_outcome(self, outcome: Outcome, *, of: Statement) -> None:
-        row = self._session.exec(
-            select(StatementRow).where(StatementRow.digest == str(outcome.statement))
-        ).first()
-        if row is not None:
-            row.applied, row.reason = outcome.applied, outcome.reason
-            return
-        self._session.add(
-            StatementRow(
-                digest=str(outcome.statement),
-                actor=of.actor,
-                subject=of.subject,
-                kind=of.type,
-                applied=outcome.applied,
-                reason=outcome.reason,
-            )
-        )
-        self._session.flush()
+        row = {
+            "digest": str(outcome.statement),
+            "actor": of.actor,
+            "subject": of.subject,
+            "kind": of.type,
+            "applied": outcome.applied,
+            "reason": outcome.reason,
+        }
+        self._insert(StatementRow, row, key="digest", replacing=("applied", "reason"))
 
     def statements_about(
         self, subjects: Sequence[str], *, kinds: Sequence[str] | None = None
@@ -208,18 +209,19 @@ class SqlHubTransaction:
         return [Digest.parse(row) for row in rows]
 
     def add_document(self, digest: Digest, data: bytes) -> None:
-        if self._session.get(DocumentRow, str(digest)) is None:
-            self.confirm_document(digest, data)
+        self._insert(DocumentRow, {"digest": str(digest), "data": data}, key="digest")
 
     def confirm_document(self, digest: Digest, data: bytes) -> None:
-        self._session.merge(DocumentRow(digest=str(digest), data=data))
-        self._session.flush()
+        row = {"digest": str(digest), "data": data}
+        self._insert(DocumentRow, row, key="digest", replacing=("data",))
 
     def document(self, digest: Digest) -> bytes:
-        row = self._session.get(DocumentRow, str(digest))
-        if row is None:
+        data = self._session.exec(
+            select(DocumentRow.data).where(DocumentRow.digest == str(digest))
+        ).first()
+        if data is None:
             raise UnknownSubject(str(digest))
-        return row.data
+        return data
 
     def add_opening(self, statement: Digest, reader: PartyId, sealed: bytes) -> None:
         self._session.add(OpeningRow(statement=str(statement), reader=reader, sealed=sealed))
@@ -280,15 +282,13 @@ class SqlHubTransaction:
         self._session.flush()
 
     def lock_agreement(self, digest: Digest) -> HubAgreement:
-        row = self._session.get(
-            AgreementRow, str(digest), with_for_update=True, populate_existing=True
-        )
+        row = self._lock(AgreementRow, str(digest))
         if row is None:
             raise UnknownSubject(f"agreement {digest}")
         return _agreement(row)
 
     def save_agreement(self, agreement: HubAgreement) -> None:
-        row = self._session.get(AgreementRow, str(agreement.digest))
+        row = self._lock(AgreementRow, str(agreement.digest))
         if row is None:
             raise UnknownSubject(f"agreement {agreement.digest}")
         row.runs_used = agreement.runs_used
@@ -340,19 +340,19 @@ class SqlHubTransaction:
             .where(or_(col(JobRow.consumer) == party, col(JobRow.id).in_(held)))
             .order_by(col(JobRow.id))
         )
-        return [record.from_bytes(HubJob, row.document) for row in rows]
+        return [_read_job(bytes(row.document)) for row in rows]
 
     def jobs_of_deal(self, deal: str) -> Sequence[HubJob]:
         rows = self._session.exec(
             select(JobRow).where(JobRow.deal == deal).order_by(col(JobRow.id))
         )
-        return [record.from_bytes(HubJob, row.document) for row in rows]
+        return [_read_job(bytes(row.document)) for row in rows]
 
-    def unsettled_jobs(self) -> Sequence[JobId]:
+    def unsettled_jobs(self) -> Sequence[HubJob]:
         rows = self._session.exec(
-            select(JobRow.id).where(col(JobRow.settled).is_(False)).order_by(col(JobRow.id))
+            select(JobRow.document).where(col(JobRow.settled).is_(False)).order_by(col(JobRow.id))
         )
-        return [JobId(row) for row in rows]
+        return [_read_job(bytes(row)) for row in rows]
 
     def lock_inboxes(self, parties: Collection[PartyId]) -> None:
         for party in sorted(set(parties)):
@@ -369,7 +369,6 @@ class SqlHubTransaction:
                 documents=record.to_bytes(tuple(documents)),
             )
         )
-        self._session.flush()
 
     def deliveries(self, to: PartyId, *, after: int, limit: int) -> Sequence[Delivery]:
         rows = self._session.exec(
@@ -391,7 +390,6 @@ class SqlHubTransaction:
         self._session.add(
             NoteRow(job=job, stage=stage, party=party, detail=detail, at=record.encode_time(at))
         )
-        self._session.flush()
 
     def notes(self, job: JobId, *, after: int) -> Sequence[JobEventNote]:
         rows = self._session.exec(
@@ -414,15 +412,47 @@ class SqlHubTransaction:
         insertions one waits for the other's commit and then finds its row.
         """
         key, value = next(iter(first.items()))
-        row = self._session.get(kind, value, with_for_update=True, populate_existing=True)
-        if row is not None:
+        if (row := self._lock(kind, value)) is not None:
             return row
+        self._insert(kind, first, key=key)
+        made = self._session.get_one(kind, value, with_for_update=True, populate_existing=True)
+        self._locked[kind, value] = made
+        return made
+
+    def _insert(
+        self,
+        kind: type[SQLModel],
+        row: Mapping[str, object],
+        *,
+        key: str,
+        replacing: Collection[str] = (),
+    ) -> None:
+        """Insert a row; where one has this `key` already, replace these columns of it, or none."""
         postgres = self._session.get_bind().dialect.name == "postgresql"
-        insert = postgresql.insert if postgres else sqlite.insert
-        self._session.execute(
-            insert(kind).values(**first).on_conflict_do_nothing(index_elements=[key])
-        )
-        return self._session.get_one(kind, value, with_for_update=True, populate_existing=True)
+        statement = _insertion(kind, key, tuple(replacing), postgres)
+        self._session.connection().execute(statement, dict(row))
+
+    def _lock(self, kind: type[_R], key: object) -> _R | None:
+        """The row, locked until the transaction ends. One that is locked already is as it was
+        left here, for nobody else can have changed it: the database is not asked again."""
+        if (known := self._locked.get((kind, key))) is not None:
+            return cast(_R, known)
+        row = self._session.get(kind, key, with_for_update=True, populate_existing=True)
+        if row is not None:
+            self._locked[kind, key] = row
+        return row
+
+
+# Made once each: making a statement costs more than running it.
+@lru_cache
+def _insertion(
+    kind: type[SQLModel], key: str, replaced: tuple[str, ...], postgres: bool
+) -> postgresql.Insert | sqlite.Insert:
+    insert = (postgresql.insert if postgres else sqlite.insert)(kind)
+    if not replaced:
+        return insert.on_conflict_do_nothing(index_elements=[key])
+    columns = {name: insert.excluded[name] for name in replaced}
+    return insert.on_conflict_do_update(index_elements=[key], set_=columns)
 
 
 class SqlHubStore:
@@ -461,7 +491,7 @@ def _note(row: NoteRow) -> JobEventNote:
 def _agreement(row: AgreementRow) -> HubAgreement:
     return HubAgreement(
         Digest.parse(row.digest),
-        record.from_bytes(Agreement, row.document),
+        _read_agreement(bytes(row.document)),
         row.runs_used,
         Fraction(row.epsilon_used),
     )
@@ -470,7 +500,18 @@ def _agreement(row: AgreementRow) -> HubAgreement:
 def _job(row: JobRow | None, job: JobId) -> HubJob:
     if row is None:
         raise UnknownSubject(job)
-    return record.from_bytes(HubJob, row.document)
+    return _read_job(bytes(row.document))
+
+
+@lru_cache(maxsize=4096)
+def _read_agreement(document: bytes) -> Agreement:
+    return record.from_bytes(Agreement, document)
+
+
+# Asked of the same jobs again and again while they wait; reading one costs more than finding it.
+@lru_cache(maxsize=4096)
+def _read_job(document: bytes) -> HubJob:
+    return record.from_bytes(HubJob, document)
 
 
 def _fraction(value: Fraction) -> str:
