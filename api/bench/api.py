@@ -33,7 +33,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from api.bench import rival
-from api.bench.harness import Measured, PeakMemory, Run, percentile
+from api.bench.harness import Measured, PeakMemory, Run, cached_bytecode, percentile
 from api.bench.load import HOST, Load, drive, http_request
 from api.bench.market import PRODUCTS, QUERIES, SEED, Cast, Market
 from api.demo.processes import start_all
@@ -76,6 +76,7 @@ class Pair:
 def api(runs: int) -> Measured:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unseen-bench-")))
+        stack.enter_context(cached_bytecode(folder / "bytecode"))
         cast = Cast(folder / "cast", CONNECTIONS)
         sqlite = _compare(
             folder / "sqlite", cast, "sqlite", None, f"sqlite:///{folder / 'rival.db'}", runs

@@ -9,25 +9,32 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
-from api.bench.harness import Measured, PeakMemory, Run
-from api.demo.setting import Exchange
+from api.bench.harness import Measured, PeakMemory, Run, cached_bytecode
+from api.demo.deal import CURRENCY
+from api.demo.setting import Exchange, command
 from api.demo.story import Story
 from api.demo.teller import Teller
 from crypto.identifiers import JobId
 from exchange.node.runs import engine_remark
 
-HOLDERS = ("clinic", "laboratory")
+HOLDERS: Final = ("clinic", "laboratory")
+FUNDS_MINOR: Final = 100_000_00
 
 
 def deal(runs: int) -> Measured:
-    with tempfile.TemporaryDirectory(prefix="unseen-bench-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="unseen-bench-") as folder,
+        cached_bytecode(Path(folder) / "bytecode"),
+    ):
         exchange = Exchange(Path(folder))
         story = Story(exchange, Teller("en", quiet_stdout=True))
         found: list[Run] = []
         sent: dict[str, int] = dict.fromkeys(HOLDERS, 0)
         try:
             number, clinic, laboratory = story.prepare()
+            _fund(exchange)
             story.approve_by_standing("clinic", clinic)
             story.approve_by_standing("laboratory", laboratory)
             story.job(number, clinic, laboratory)  # the first one waits for caches and children
@@ -46,6 +53,14 @@ def deal(runs: int) -> Measured:
             exchange.stop()
     parameters = {"runs": runs, "stages_s": story.elapsed_s}
     return Measured(parameters, tuple(found), memory.peaks_mb, sent)
+
+
+def _fund(exchange: Exchange) -> None:
+    """The demonstration's own money pays for four jobs only."""
+    settings = str(exchange.folder / "hub" / "settings.toml")
+    company = exchange.participants["company"].id
+    key = ("--key", "bench-company", "--settings", settings)
+    command("hub", "fund", company, str(FUNDS_MINOR), CURRENCY, *key)
 
 
 def _engine_s(exchange: Exchange, name: str, job: JobId) -> float:

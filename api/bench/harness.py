@@ -10,7 +10,8 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +48,7 @@ def document(workload: str, measure: Callable[[], Measured]) -> dict[str, Any]:
     seconds = [run.seconds for run in measured.runs]
     found: dict[str, Any] = {
         "workload": workload,
+        "command": f"exchange bench {workload} --runs {len(seconds)} --json",
         "parameters": dict(measured.parameters),
         "machine": {"cores": os.cpu_count(), "load_before": before, "load_after": after},
         "runs": [round(value, 4) for value in seconds],
@@ -103,6 +105,23 @@ class PeakMemory:
                 total = sum(resident_mb(p) for p in [pid, *_children(pid)])
                 self._peaks[name] = max(self._peaks[name], total)
             self._stop.wait(POLL_S)
+
+
+@contextmanager
+def cached_bytecode(folder: Path) -> Iterator[None]:
+    """Processes begun meanwhile keep Python's compiled modules in `folder`.
+
+    Where they cannot be kept beside the sources, or the environment forbids it, each start would
+    compile every library again, and only that would be measured.
+    """
+    before = dict(os.environ)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def timed(step: Callable[[], object]) -> float:

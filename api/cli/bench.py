@@ -20,7 +20,7 @@ class Workload(StrEnum):
 
 def bench(
     name: Annotated[Workload, typer.Argument(help="What to measure.")],
-    runs: Annotated[int, typer.Option(min=1, max=100, help="How often; the median counts.")] = 5,
+    runs: Annotated[int, typer.Option(min=1, max=40, help="How often; the median counts.")] = 5,
     save: Annotated[
         Path | None, typer.Option(help="Also write the document into this folder.")
     ] = None,
