@@ -257,8 +257,9 @@ def _listen(node: Node, stop: threading.Event) -> None:
 
 def _work(node: Node, stop: threading.Event) -> None:
     def step() -> bool:
+        node.news.clear()  # before looking: what happens after the look ends the pause at once
         if not node.work():
-            stop.wait(WORK_PAUSE_S)
+            node.news.wait(WORK_PAUSE_S)  # what a command leaves in the database rings no bell
         return True
 
     _loop(stop, step, node)

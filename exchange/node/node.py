@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Event
 
 from crypto.digest import Digest
 from crypto.identifiers import JobId
@@ -25,7 +26,10 @@ from exchange.node.watch import Watch
 
 @dataclass
 class Node:
-    """One party's node. workshop: absent at a node that only consumes."""
+    """One party's node. workshop: absent at a node that only consumes.
+
+    news: set when something has happened that `work` may have to do with.
+    """
 
     store: NodeStore
     hub: Hub
@@ -35,6 +39,7 @@ class Node:
     ephemeral: Callable[[], ExchangeKey] = ExchangeKey.generate
     runs: dict[JobId, Run] = field(default_factory=dict)
     begun: dict[JobId, Digest] = field(default_factory=dict)
+    news: Event = field(default_factory=Event)
 
     def begin(self) -> None:
         """At start: refuse to work on old records, and give up runs that died with the process."""
@@ -43,7 +48,10 @@ class Node:
 
     def hear(self, *, wait_s: float) -> int:
         """Take in messages, waiting at the hub for one. Raises HubUnreachable: try again later."""
-        return inbox.fetch(self.store, self.hub, self.identity, wait_s=wait_s)
+        heard = inbox.fetch(self.store, self.hub, self.identity, wait_s=wait_s)
+        if heard:
+            self.news.set()
+        return heard
 
     def work(self) -> bool:
         """Decide, run, open, send. Returns whether anything happened. Raises HubUnreachable."""
@@ -102,6 +110,7 @@ class Node:
                 hub=self.hub,
                 identity=self.identity,
                 workshop=self.workshop,
+                ended=self.news.set,
             )
             self.runs[number].start()
             started += 1

@@ -68,7 +68,8 @@ class _Peer:
 
 
 class Run:
-    """One attempt. `start` returns at once; the outcome is in the node's records."""
+    """One attempt. `start` returns at once; the outcome is in the node's records when `ended` is
+    called."""
 
     def __init__(
         self,
@@ -79,8 +80,10 @@ class Run:
         hub: Hub,
         identity: Identity,
         workshop: Workshop,
+        ended: Callable[[], None],
     ) -> None:
         self._plan, self._job = plan, job
+        self._ended = ended
         self._store, self._hub, self._identity = store, hub, identity
         self._workshop = workshop
         self._killed = threading.Event()
@@ -119,6 +122,8 @@ class Run:
         except Exception as error:  # the node outlives one job; the owner sees what it was
             self._give_up("the node failed during the run", f"{type(error).__name__}: {error}")
             raise
+        finally:
+            self._ended()
 
     def _give_up(self, said: str, detail: str) -> None:
         """said: what everybody may read; detail: for the owner, who may read of its own rows."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from sqlalchemy import BigInteger, ColumnElement, Engine, Integer, func
@@ -369,11 +370,11 @@ class SqlNodeTransaction:
 
     def job(self, job: JobId) -> NodeJob | None:
         row = self._session.get(NodeJobRow, job)
-        return None if row is None else record.from_bytes(NodeJob, row.document)
+        return None if row is None else _read_job(bytes(row.document))
 
     def jobs(self) -> Sequence[NodeJob]:
-        rows = self._session.exec(select(NodeJobRow).order_by(col(NodeJobRow.id)))
-        return [record.from_bytes(NodeJob, row.document) for row in rows]
+        rows = self._session.exec(select(NodeJobRow.document).order_by(col(NodeJobRow.id)))
+        return [_read_job(bytes(row)) for row in rows]
 
     def save_job(self, job: NodeJob) -> None:
         self._session.merge(NodeJobRow(id=job.id, state=job.state, document=record.to_bytes(job)))
@@ -486,6 +487,12 @@ class SqlNodeStore:
     def reading(self) -> Iterator[SqlNodeTransaction]:
         with Session(self._snapshots) as session, session.begin():
             yield SqlNodeTransaction(session)
+
+
+# Every round looks at every job; reading one costs more than finding it.
+@lru_cache(maxsize=4096)
+def _read_job(document: bytes) -> NodeJob:
+    return record.from_bytes(NodeJob, document)
 
 
 def _sent(row: NodeStatementRow) -> Sent:
