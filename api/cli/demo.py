@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from enum import StrEnum
@@ -42,6 +43,9 @@ def demo(
     teller = Teller(lang.value, quiet_stdout=as_json)
     teller.line(teller.words("title"))
     teller.say("where", folder=place)
+    # Told to stop in any way, it ends its processes; a shell's background job ignores SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     exchange = Exchange(place)
     story = Story(exchange, teller)
     try:
