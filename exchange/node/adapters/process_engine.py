@@ -48,6 +48,9 @@ MAX_LOG_BYTES: Final = 256 * 1024
 LOGS_KEPT: Final = 50
 
 _POLL_S: Final = 0.05
+# A spare child takes seconds of processor time to load; the job that just ended needs them first,
+# to be sealed, released and opened.
+SPARE_PAUSE_S: Final = 2.0
 _END_S: Final = 5.0  # how long a child that has reported may take to end by itself
 _MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -83,6 +86,7 @@ class ProcessEngine:
         self._closed = False
         self._spare: _Child | None = None
         self._running: set[ProcessRun] = set()
+        self._warming: threading.Timer | None = None
         self._lock = threading.Lock()
         for place in (folder, logs):
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -133,6 +137,7 @@ class ProcessEngine:
             if self._closed:
                 return
             self._closed = True
+            self._do_not_warm()
             running, spare, self._spare = list(self._running), self._spare, None
         for run in running:
             run.kill("the node is stopping")
@@ -147,6 +152,7 @@ class ProcessEngine:
         with self._lock:
             if self._closed:
                 raise EngineFailed(EngineFault.KILLED, "the node is stopping")
+            self._do_not_warm()
             child, self._spare = self._spare, None
         if child is not None and child.alive:
             return child
@@ -180,7 +186,20 @@ class ProcessEngine:
     def _ended(self, run: ProcessRun) -> None:
         with self._lock:
             self._running.discard(run)
-        self.warm()  # only now: a spare that loads beside a run would slow it
+            # Only now: a spare that loads beside a run would slow it.
+            self._warm_later()
+
+    def _warm_later(self) -> None:
+        """Called with the lock held."""
+        self._do_not_warm()
+        if not self._closed:
+            self._warming = threading.Timer(SPARE_PAUSE_S, self.warm)
+            self._warming.daemon = True
+            self._warming.start()
+
+    def _do_not_warm(self) -> None:
+        if self._warming is not None:
+            self._warming.cancel()
 
 
 class ProcessRun:
