@@ -17,6 +17,7 @@ from api.demo.setting import Exchange, command
 from api.demo.story import Story
 from api.demo.teller import Teller
 from crypto.identifiers import JobId
+from exchange.node.adapters.process_engine import SPARE_PAUSE_S
 from exchange.node.runs import engine_remark
 
 HOLDERS: Final = ("clinic", "laboratory")
@@ -48,7 +49,7 @@ def deal(runs: int) -> Measured:
                     found.append(Run(wall, {"engine_s": engine, "overhead_s": wall - engine}))
                     for name in HOLDERS:
                         sent[name] = _sent(exchange, name, plan.job)
-                    time.sleep(2.0)  # let both nodes warm their next engine child
+                    time.sleep(2 * SPARE_PAUSE_S)  # both nodes load their next engine child
         finally:
             exchange.stop()
     parameters = {"runs": runs, "stages_s": story.elapsed_s}

@@ -6,6 +6,7 @@ largest resident set of a process as the kernel counted it, bytes are what the p
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import threading
@@ -70,7 +71,7 @@ def document(workload: str, measure: Callable[[], Measured]) -> dict[str, Any]:
 def percentile(values: Iterable[float], percent: float) -> float:
     """The smallest value that at least `percent` of them do not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 class PeakMemory:

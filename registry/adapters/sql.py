@@ -95,9 +95,10 @@ class SqlPartyStore:
             raise DocumentRefused("seq", f"{document.seq} is taken by another document") from error
 
     def current(self, party: PartyId) -> SignedParty:
-        query = select(PartyRow).where(col(PartyRow.party) == party)
-        for row in self._session.exec(query.order_by(col(PartyRow.seq).desc()).limit(1)):
-            return _party(row.envelope)
+        # The envelope alone: every signed request comes through here.
+        query = select(PartyRow.envelope).where(col(PartyRow.party) == party)
+        for envelope in self._session.exec(query.order_by(col(PartyRow.seq).desc()).limit(1)):
+            return _party(envelope)
         raise NotFound(f"party {party}")
 
     def by_digest(self, digest: Digest) -> SignedParty:
