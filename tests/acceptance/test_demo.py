@@ -31,9 +31,7 @@ def test_the_demonstration_matches_the_plaintext_and_passes_its_audit(tmp_path: 
     assert balances["clinic"]["available_minor"] == "12000"
     assert balances["laboratory"]["available_minor"] == "9500"
     assert balances["company"]["available_minor"] == "78500"
-    assert {"keys", "processes", "negotiate", "job", "audit", "total"} <= set(
-        document["elapsed_s"]
-    )
+    assert {"keys", "processes", "negotiate", "job", "audit", "total"} <= set(document["elapsed_s"])
     # What each process was told stays in its own folder: no row of the clinic anywhere else.
     rows = (tmp_path / "demo" / "clinic" / "patients.csv").read_text().splitlines()[1:]
     patients = [row.split(",")[0].encode() for row in rows[:50]]

@@ -2,7 +2,7 @@
 
 Whatever is killed whenever: the job then completes, paid once, with the plaintext's answer, or it
 fails cleanly, refunded in full; the book adds up, every statement is in the log, once and in
-order, and no node has counted fewer runs than it started.
+order, no node has counted fewer runs than it started, and the deal's audit fails nowhere.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from crypto.identifiers import JobId
+from crypto.identifiers import DealId, JobId
 from crypto.statement import read_statement
+from exchange.audit.deal import audit_deal
+from exchange.audit.openings import Opener
+from exchange.audit.roots import Roots
+from exchange.hub import bundle as hub_bundle
 from exchange.jobs import FINAL, JobState
 from exchange.node import receiving
 from pricing import book
@@ -61,6 +65,17 @@ def a_job(
     return world, plan.job
 
 
+def require_audited(world: World, deal: DealId) -> None:
+    """An auditor with keys of its own finds nothing wrong in what the hub hands out."""
+    folders = (world.operator_folder, *(m.folder for m in world.members.values()))
+    roots = Roots(frozenset(f.party.document.identity.fingerprint for f in folders), ())
+    regulator = world.members["regulator"]
+    opener = Opener(regulator.id, regulator.folder.sealing)
+    with world.store.reading() as tx:
+        bundle = hub_bundle.export(deal, tx)
+    assert audit_deal(bundle, world.policy, roots, opener).failed == ()
+
+
 def require_sound(world: World, number: JobId) -> JobState | None:
     """Everything that must be true afterwards. The job's state; None if it was never submitted."""
     for member in world.members.values():
@@ -72,6 +87,9 @@ def require_sound(world: World, number: JobId) -> JobState | None:
     state = require_same_end(world, number)
     require_money(world, state)
     require_log(world)
+    with world.members["research"].node.store.reading() as tx:
+        deal = tx.agreements()[0].agreement.deal
+    require_audited(world, deal)
     for member in world.members.values():
         require_runs_counted(member)
         with member.node.store.reading() as tx:
