@@ -176,7 +176,7 @@ def test_a_process_killed_at_some_writes_leaves_the_deal_sound(
     prepared: Deal, tmp_path: Path, victim: str
 ) -> None:
     total = how_often(prepared, tmp_path / "count", victim, Moment.COMMITTED)
-    for n in (1 + total // 4, 1 + total // 2, 1 + 3 * total // 4):
+    for n in (1 + total // 3, 1 + 2 * total // 3):
         doom = Doom(Moment.COMMITTED, n)
         world, job = a_job(prepared, tmp_path / f"{n}", victim, doom)
         assert doom.dead
