@@ -176,6 +176,12 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
     _note(job, "sealed", statement.actor, "", tx, operator)
 
 
+def keep_late_openings(submission: Submission, tx: HubTransaction) -> None:
+    """A receipt that came too late changes nothing and is evidence all the same: from the log
+    alone an auditor may be unable to tell that it was late, and asks for what it committed to."""
+    _keep_openings(submission, _job_of_holder(submission, tx), tx)
+
+
 def fail(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     """A node's run broke. Money returns; a run that had started stays spent."""
     job = _job_of_holder(submission, tx)

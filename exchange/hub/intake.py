@@ -107,6 +107,9 @@ def _apply(
 ) -> Outcome:
     name = submission.signed.digest
     if age > CLOCK_TOLERANCE and submission.signed.statement.type not in KEY_CHANGES:
+        if submission.signed.statement.type == "job.sealed":
+            with suppress(ExchangeError, CryptoError), tx.savepoint():
+                coordination.keep_late_openings(submission, tx)
         words = f"time: the statement says it was made {age} ago, which is too late to take effect"
         return Outcome(name, False, words)
     try:
