@@ -16,7 +16,7 @@ RECEIVER = ExchangeKey.generate()
 def test_the_receiver_opens_what_was_sealed_to_it(plaintext: bytes) -> None:
     sealed = seal(plaintext, RECEIVER.public, context=b"job_1")
     assert open_sealed(sealed, RECEIVER, context=b"job_1") == plaintext
-    assert plaintext not in sealed or not plaintext
+    assert len(plaintext) < 16 or plaintext not in sealed  # a short one may be there by chance
 
 
 def test_another_key_opens_nothing() -> None:
