@@ -17,8 +17,6 @@ committed:
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
@@ -51,7 +49,7 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed, connect_args={"timeout": LOCK_TIMEOUT_S})
         event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _Writers(engine).begin)
+        event.listen(engine, "begin", _begin_sqlite)
         return engine
     if parsed.get_backend_name() == "postgresql":
         return create_engine(
@@ -112,49 +110,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-class _Writers:
-    """Begins the transactions of one SQLite engine; its writers wait for each other in a queue.
-
-    SQLite lets a second writer sleep and look again, up to a tenth of a second at a time, and who
-    looks at the right moment comes first: under load, some wait for seconds. So the threads of
-    one process wait for a lock instead, and SQLite's own waiting is left to other processes.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._lock = threading.Lock()
-        self._writing: object = None  # the connection that holds the lock
-        dialect = engine.dialect
-        event.listen(engine, "close", lambda raw, _record: self._release(raw))
-        # SQLAlchemy's events come before a transaction's end, and the next must come after it.
-        dialect.do_commit = self._end_with(dialect.do_commit)  # type: ignore[assignment,method-assign]
-        dialect.do_rollback = self._end_with(dialect.do_rollback)  # type: ignore[assignment,method-assign]
-
-    def begin(self, connection: Connection) -> None:
-        reading = bool(connection.get_execution_options().get(_READ_ONLY))
-        connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reading else 'OFF'}")
-        if reading:
-            connection.exec_driver_sql("BEGIN")
-            return
-        # Without the lock in time, SQLite says who is in the way: nobody is let past it.
-        raw = connection.connection.dbapi_connection
-        if self._lock.acquire(timeout=LOCK_TIMEOUT_S):
-            self._writing = raw
-        try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except BaseException:
-            self._release(raw)
-            raise
-
-    def _end_with(self, end: Callable[[Any], None]) -> Callable[[Any], None]:
-        def ended(connection: Any) -> None:
-            try:
-                end(connection)
-            finally:
-                self._release(connection.dbapi_connection)
-
-        return ended
-
-    def _release(self, raw: object) -> None:
-        if raw is not None and self._writing is raw:
-            self._writing = None
-            self._lock.release()
+def _begin_sqlite(connection: Connection) -> None:
+    reading = bool(connection.get_execution_options().get(_READ_ONLY))
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reading else 'OFF'}")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
