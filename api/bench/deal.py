@@ -39,6 +39,7 @@ def deal(runs: int) -> Measured:
             story.approve_by_standing("clinic", clinic)
             story.approve_by_standing("laboratory", laboratory)
             story.job(number, clinic, laboratory)  # the first one waits for caches and children
+            time.sleep(2 * SPARE_PAUSE_S)
             pids = {name: process.pid for name, process in exchange.processes.items()}
             with PeakMemory(pids) as memory:
                 for _ in range(runs):
