@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +31,8 @@ def bench(
     """Run a workload between real processes on this machine and print its figures."""
     from api.bench import harness
 
+    # Ended in good order, a workload stops the processes that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     match name:
         case Workload.DEAL:
             from api.bench.deal import deal
