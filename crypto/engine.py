@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from fractions import Fraction
 from typing import ClassVar, Final
 
 from crypto import record
 from crypto.digest import Digest, digest
 from crypto.errors import EngineFault, Malformed
 from crypto.joins.intersection import Intersection
-from crypto.joins.layout import RevealedLayout
+from crypto.joins.layout import Layout
 from crypto.sharing import ZERO_KEY_BYTES
 
 ROWS_FILE: Final = "rows.npz"
+KEY_BYTES: Final = 32
 
 
 class EngineStage(Enum):
@@ -28,88 +30,220 @@ class EngineStage(Enum):
 
     READY = "ready"  # libraries loaded, share layout checked; waits for its task
     CONNECT = "connect"
-    PSI = "psi"
+    UPLOAD = "upload"  # hidden: rows to the helper, as shares
+    MATCH = "match"  # hidden: the helper pairs tags; revealed and sum: the intersection
+    CHECK = "check"  # hidden: that the pairs are the right ones
     SHARE = "share"
     COMPUTE = "compute"
     GATE = "gate"
 
 
 @dataclass(frozen=True)
-class EngineTask:
-    """One party's part of one attempt at a revealed join.
+class Seat:
+    """One party's place in one attempt.
 
-    job:      names the attempt; both parties the same, never used twice
-    rank:     0 for side A, 1 for side B
-    listen:   127.0.0.1:port, where the engine listens and the peer's tunnel delivers
-    peer:     127.0.0.1:port of the own node's tunnel to the peer's engine
-    zero_key: 32 bytes both parties derived for this attempt: see crypto.sharing
-    connect_timeout_ms: how long to wait for the peer's engine to appear
-    receive_timeout_ms: how long to wait for one message; the longest local step of the peer
-                        must fit. The deadline of the whole run is the supervisor's.
+    attempt: names the attempt; all parties the same, never used twice. plan: its plan's digest.
+    rank:    0 for side A, 1 for side B, 2 for the helper
+    listen:  127.0.0.1:port, where the engine listens and the peers' tunnels deliver
+    peers:   per rank, 127.0.0.1:port of the own node's tunnel to that peer; the own entry is empty
+    keys:    per rank, 32 bytes derived with that peer for this attempt; the own entry is empty
+    connect_timeout_ms: how long to wait for the peers' engines to appear
+    receive_timeout_ms: how long to wait for one message; the longest local step of a peer must
+                        fit. The deadline of the whole run is the supervisor's.
     """
 
-    job: str
+    attempt: str
+    plan: Digest
     rank: int
     listen: str
-    peer: str
-    intersection: Intersection
-    layout: RevealedLayout
-    zero_key: bytes = field(repr=False)
+    peers: tuple[str, ...]
+    keys: tuple[bytes, ...] = field(repr=False)
     connect_timeout_ms: int
     receive_timeout_ms: int
 
     def __post_init__(self) -> None:
-        if not self.job:
-            raise Malformed("job", "is empty")
-        if self.rank not in (0, 1):
-            raise Malformed("rank", "is neither 0 nor 1")
-        for name in ("listen", "peer"):
-            host, _, port = getattr(self, name).rpartition(":")
-            # An engine's own port authenticates nobody: only the node's tunnel may reach it.
-            if host != "127.0.0.1" or not port.isdecimal() or not 0 < int(port) < 2**16:
-                raise Malformed(name, "is not 127.0.0.1:port")
-        if len(self.zero_key) != ZERO_KEY_BYTES:
-            raise Malformed("zero_key", f"is not {ZERO_KEY_BYTES} bytes")
+        if not self.attempt:
+            raise Malformed("attempt", "is empty")
+        if not 0 <= self.rank < len(self.peers) or len(self.peers) not in (2, 3):
+            raise Malformed("rank", "is not the place of one of two or three parties")
+        if len(self.keys) != len(self.peers):
+            raise Malformed("keys", "are not one for each party")
+        _require_loopback("listen", self.listen)
+        for rank, (peer, key) in enumerate(zip(self.peers, self.keys, strict=True)):
+            if (rank == self.rank) != (peer == "") or (rank == self.rank) != (key == b""):
+                raise Malformed(f"peers[{rank}]", "must be empty for the own rank alone")
+            if rank != self.rank:
+                _require_loopback(f"peers[{rank}]", peer)
+                if len(key) != KEY_BYTES:
+                    raise Malformed(f"keys[{rank}]", f"is not {KEY_BYTES} bytes")
         for name in ("connect_timeout_ms", "receive_timeout_ms"):
             if getattr(self, name) < 1:
                 raise Malformed(name, "is less than 1")
 
+
+@dataclass(frozen=True)
+class RevealedTask:
+    """Both holders learn who matched. zero_key: 32 bytes both derived, see crypto.sharing."""
+
+    kind: ClassVar[str] = "revealed"
+    seat: Seat
+    layout: Layout
+    intersection: Intersection
+    zero_key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.zero_key) != ZERO_KEY_BYTES:
+            raise Malformed("zero_key", f"is not {ZERO_KEY_BYTES} bytes")
+        if len(self.seat.peers) != 2:
+            raise Malformed("seat", "the revealed join has two parties")
+
     @property
     def common(self) -> Digest:
-        """Digest of what both parties must have been told alike."""
-        return digest(record.to_bytes(_Common(self.job, self.intersection, self.layout)))
+        """Digest of what all parties must have been told alike."""
+        return digest(
+            record.to_bytes(
+                _RevealedCommon(self.seat.attempt, self.seat.plan, self.layout, self.intersection)
+            )
+        )
+
+
+class Combination(Enum):
+    """What three parties compute on: rows that two holders share, or each holder's own rows."""
+
+    JOIN = "join"
+    UNION = "union"  # horizontally split: each holder's own sums, added up
+
+
+class Distribution(Enum):
+    LAPLACE = "laplace"
+    GAUSSIAN = "gaussian"
 
 
 @dataclass(frozen=True)
-class _Common:
-    job: str
+class NoiseScales:
+    """Each author adds one full discrete draw of each term's scale to every cell.
+
+    scales: per term, in ring units: b of discrete Laplace, sigma of discrete Gaussian; 0 never.
+    authors: the two ranks that draw; neither is the receiver.
+    """
+
+    distribution: Distribution
+    scales: tuple[Fraction, ...]
+    authors: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if any(scale <= 0 for scale in self.scales):
+            raise Malformed("scales", "must be above 0")
+        if len(set(self.authors)) != 2 or not set(self.authors) <= {0, 1, 2}:
+            raise Malformed("authors", "must be two different parties")
+
+
+@dataclass(frozen=True)
+class PaddingBounds:
+    """Upload padding of hidden_join: N = cap + 2*t_a + 2*t_h rows, agreed rows drawn for
+    `epsilon`, `delta` and `contribution` (rows one person can move in the matched count)."""
+
+    epsilon: Fraction
+    delta: Fraction
+    contribution: int
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0 or not 0 < self.delta < 1 or self.contribution < 1:
+            raise Malformed("padding", "needs epsilon above 0, delta in (0, 1), contribution >= 1")
+
+
+@dataclass(frozen=True)
+class HiddenTask:
+    """The three-party protocol of docs/hidden_join.md. Ranks 0 and 1 hold rows, rank 2 helps.
+
+    caps:      per holder, the registered product version's cap
+    padding:   absent for a union, where nothing is matched
+    hide_size: the variant in which the holders learn no count at all
+    token_key: 32 bytes that A and B derived together (k_tag is made of it); empty at the helper
+    noise:     absent where the plan is not differentially private
+    """
+
+    kind: ClassVar[str] = "hidden"
+    seat: Seat
+    layout: Layout
+    combination: Combination
+    caps: tuple[int, ...]
+    padding: PaddingBounds | None
+    hide_size: bool
+    token_key: bytes = field(repr=False)
+    noise: NoiseScales | None
+
+    def __post_init__(self) -> None:
+        if len(self.seat.peers) != 3:
+            raise Malformed("seat", "the hidden join has three parties")
+        if len(self.caps) != 2 or min(self.caps) < 1:
+            raise Malformed("caps", "must be one per holder, each at least 1")
+        if (self.padding is None) != (self.combination is Combination.UNION):
+            raise Malformed("padding", "goes with a join and with nothing else")
+        if (self.seat.rank == 2) != (self.token_key == b""):
+            raise Malformed("token_key", "is for the holders alone")
+        if self.noise is not None and len(self.noise.scales) != len(self.layout.terms):
+            raise Malformed("noise", "does not have one scale for each term")
+
+    @property
+    def common(self) -> Digest:
+        """Digest of what all parties must have been told alike."""
+        return digest(
+            record.to_bytes(
+                _HiddenCommon(
+                    self.seat.attempt,
+                    self.seat.plan,
+                    self.layout,
+                    self.combination,
+                    self.caps,
+                    self.padding,
+                    self.hide_size,
+                    self.noise,
+                )
+            )
+        )
+
+
+EngineTask = RevealedTask | HiddenTask
+
+
+@dataclass(frozen=True)
+class _RevealedCommon:
+    attempt: str
+    plan: Digest
+    layout: Layout
     intersection: Intersection
-    layout: RevealedLayout
+
+
+@dataclass(frozen=True)
+class _HiddenCommon:
+    attempt: str
+    plan: Digest
+    layout: Layout
+    combination: Combination
+    caps: tuple[int, ...]
+    padding: PaddingBounds | None
+    hide_size: bool
+    noise: NoiseScales | None
 
 
 @dataclass(frozen=True)
 class EngineOutcome:
     """What a run gives back to its own node.
 
-    matched:    rows in common; in this join both parties learn it
     share:      this party's additive share of the output (crypto.joins.layout), little-endian
-                64-bit words, made fresh by a zero share: only both together say anything
+                64-bit words, made fresh by zero shares: only all together say anything
+    learned:    counts that this party learned on the way, by name, e.g. `matched` (revealed: rows
+                in common) or `pairs` (hidden: the padded count)
     timings_ms: wall time of each stage by name, and `total` from the task to the end
     versions:   the engine and the libraries that ran, by name
     """
 
-    job: str
-    rank: int
-    matched: int
-    layout: RevealedLayout
     share: bytes = field(repr=False)
+    learned: Mapping[str, int]
     timings_ms: Mapping[str, int]
     versions: Mapping[str, str]
     peak_rss_bytes: int
-
-    def __post_init__(self) -> None:
-        if len(self.share) != 8 * self.layout.outputs:
-            raise Malformed("share", "is not as long as the layout says")
 
 
 @dataclass(frozen=True)
@@ -143,3 +277,17 @@ class ChildLine:
     @classmethod
     def from_line(cls, line: bytes) -> ChildLine:
         return record.from_bytes(cls, line.rstrip(b"\n"))
+
+
+@dataclass(frozen=True)
+class TaskLine:
+    """The one line on a child's standard input."""
+
+    task: EngineTask
+
+
+def _require_loopback(name: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    # An engine's own port authenticates nobody: only the node's tunnel may reach it.
+    if host != "127.0.0.1" or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise Malformed(name, "is not 127.0.0.1:port")

@@ -19,6 +19,28 @@ class Randomness(Protocol):
         ...
 
 
+class Channels(Protocol):
+    """Ordered, authenticated, private messages between the parties of one attempt, by rank.
+
+    Every message is bound to plan, attempt, direction, place in the order and label: whatever is
+    altered, replayed, out of order or from another attempt raises EngineFailed (mismatch) at the
+    receiver; a peer that is gone or silent too long raises EngineFailed (peer).
+    """
+
+    def send(self, to: int, label: str, payload: bytes | bytearray | memoryview) -> None:
+        """Queue one message of at most MAX_MESSAGE_BYTES; blocks while too many wait."""
+        ...
+
+    def receive(self, of: int, label: str) -> bytearray:
+        """The next message of that peer, which must carry that label."""
+        ...
+
+    @property
+    def sent_bytes(self) -> int:
+        """All bytes handed to peers so far."""
+        ...
+
+
 class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)

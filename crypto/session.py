@@ -24,10 +24,12 @@ _KEY_BYTES: Final = 32
 
 @dataclass(frozen=True)
 class PairKeys:
-    """token: for join tokens; zero: for zero shares. 32 bytes each, never used for another job."""
+    """token: for join tokens; zero: for zero shares; engine: for the engines' own messages, seeds
+    and masks. 32 bytes each, never used for another job."""
 
     token: bytes = field(repr=False)
     zero: bytes = field(repr=False)
+    engine: bytes = field(repr=False)
 
 
 def pair_keys(
@@ -36,5 +38,6 @@ def pair_keys(
     """The same on both sides, whatever the order of `between`. Raises Malformed for a bad key."""
     first, second = sorted(between)
     info = _LABEL + b"\x00".join([job.encode(), first.encode(), second.encode()])
-    derived = HKDF(SHA256(), 2 * _KEY_BYTES, salt=plan.raw, info=info).derive(own.agree(peer))
-    return PairKeys(derived[:_KEY_BYTES], derived[_KEY_BYTES:])
+    derived = HKDF(SHA256(), 3 * _KEY_BYTES, salt=plan.raw, info=info).derive(own.agree(peer))
+    token, zero, engine = (derived[i : i + _KEY_BYTES] for i in range(0, 96, _KEY_BYTES))
+    return PairKeys(token, zero, engine)

@@ -7,6 +7,7 @@ Shares travel as little-endian 64-bit words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -47,9 +48,12 @@ def from_bytes(data: bytes) -> UInt64Array:
     return np.frombuffer(data, dtype="<u8").astype(np.uint64)
 
 
-def recombine(share_a: bytes, share_b: bytes) -> npt.NDArray[np.int64]:
+def recombine(shares: Sequence[bytes]) -> npt.NDArray[np.int64]:
     """The shared values, as signed integers. Raises Malformed if the lengths differ."""
-    a, b = from_bytes(share_a), from_bytes(share_b)
-    if a.shape != b.shape:
-        raise Malformed("share", f"has {len(a)} values, its counterpart {len(b)}")
-    return (a + b).view(np.int64)
+    first, *others = (from_bytes(share) for share in shares)
+    total = first
+    for other in others:
+        if other.shape != first.shape:
+            raise Malformed("share", f"has {len(first)} values, its counterpart {len(other)}")
+        total = total + other
+    return total.view(np.int64)

@@ -1,45 +1,132 @@
-"""The shape of a grouped aggregate over the rows two sides have in common.
+"""The shape of a grouped aggregate over the rows that two sides have in common.
 
-Every person belongs to at most one group of side A and one of side B; a *cell* is one pair of
-them, numbered `group_a * groups_b + group_b`. A side without a group column has one group.
-The output is one vector of integers modulo 2**64, in this order, each block `cells` long:
+Each side brings one row a person: the person's group and a vector of integer *factors*. Factor 0
+is 1 for everybody who counts; the others are values, their products, or 0/1 marks such as "has a
+value", and are 0 where there is nothing. A *cell* is one pair of groups, numbered
+`group_a * groups_b + group_b`; a side without a group column has one group. A *term* is, per cell,
+the sum over matched pairs of `a[left] * b[right]`: counts, sums, sums of squares and of products
+are all terms. Every term is gated by a term that counts people. The output is one vector of
+integers modulo 2**64, in this order:
 
-    ok of the count, ok of each measure of A, ok of each measure of B     0 or 1
-    count, valid count of each measure of A, of each measure of B         0 where ok is 0
-    sum of each measure of A, of each measure of B                        0 where ok is 0
+    ok      gates x cells     0 or 1; gates in the order of `gates`
+    value   terms x cells     0 where its gate's ok is 0
+    extreme extremes x cells  0 where its gate's ok is 0
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
 from crypto.errors import Malformed
 
 MAX_OUTPUTS: Final = 2**17  # one megabyte of shares; a larger table is not an aggregate
+COUNTED: Final = 0  # the factor that is 1 for everybody
+
+
+class Order(StrEnum):
+    EQUAL = "="
+    UNEQUAL = "!="
+    LESS = "<"
+    AT_MOST = "<="
+    GREATER = ">"
+    AT_LEAST = ">="
 
 
 @dataclass(frozen=True)
-class RevealedLayout:
-    """Groups and measures of both sides, and the least number of people a cell may show.
+class Term:
+    """left, right: factors of A and of B. people: index of the term that counts the people behind
+    this one; a term that counts people names itself.
 
-    min_group: a cell is shown only if it counts this many matched people; a measure of it only
-               if this many of them have a value.
+    outer: of a LEFT JOIN: the sum over *all* of A's rows, matched or not; `right` is COUNTED.
+    """
+
+    left: int
+    right: int
+    people: int
+    outer: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A condition on each matched pair: a[left] order b[right], on rows where both marks are 1."""
+
+    left: int
+    left_mark: int
+    order: Order
+    right: int
+    right_mark: int
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The least or largest a[factor] or b[factor] of a cell, over rows whose mark is 1.
+
+    side: 0 for A, 1 for B; low, high: the factor's public bounds; people: the term that gates it.
+    """
+
+    side: int
+    factor: int
+    mark: int
+    largest: bool
+    low: int
+    high: int
+    people: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """min_group: least people a cell may show. slack: added to it for noisy counts (see
+    hidden_join: `s`); 0 where there is no noise.
+
+    dominance: a sum of one side's factor is shown only if no single person has more than this
+    share of the sum of magnitudes; None for no limit.
+    round_counts: shown counts of people are rounded to the nearest multiple; 1 for none.
     """
 
     groups_a: int
     groups_b: int
-    measures_a: int
-    measures_b: int
+    factors_a: int
+    factors_b: int
+    terms: tuple[Term, ...]
+    comparisons: tuple[Comparison, ...]
+    extremes: tuple[Extreme, ...]
     min_group: int
+    slack: int
+    dominance: Fraction | None
+    round_counts: int
 
     def __post_init__(self) -> None:
-        for name in ("groups_a", "groups_b", "min_group"):
+        for name in ("groups_a", "groups_b", "factors_a", "factors_b", "min_group", "round_counts"):
             if getattr(self, name) < 1:
                 raise Malformed(name, "is less than 1")
-        for name in ("measures_a", "measures_b"):
-            if getattr(self, name) < 0:
-                raise Malformed(name, "is negative")
+        if self.slack < 0:
+            raise Malformed("slack", "is negative")
+        if self.dominance is not None and not 0 < self.dominance <= 1:
+            raise Malformed("dominance", "is not above 0 and at most 1")
+        if not self.terms or self.terms[0].people != 0:
+            raise Malformed("terms", "must begin with the count of people")
+        for index, term in enumerate(self.terms):
+            self._require(term.left, term.right, f"terms[{index}]")
+            if not 0 <= term.people < len(self.terms) or self._counts(term.people) != term.people:
+                raise Malformed(f"terms[{index}].people", "is not a term that counts people")
+            if term.outer and (term.right != COUNTED or self.groups_b != 1):
+                raise Malformed(f"terms[{index}].outer", "may depend on side A only")
+        for index, comparison in enumerate(self.comparisons):
+            self._require(comparison.left, comparison.right, f"comparisons[{index}]")
+            self._require(comparison.left_mark, comparison.right_mark, f"comparisons[{index}]")
+        for index, extreme in enumerate(self.extremes):
+            held = (self.factors_a, self.factors_b)[extreme.side % 2]
+            if extreme.side not in (0, 1) or not (
+                0 <= extreme.factor < held and 0 <= extreme.mark < held
+            ):
+                raise Malformed(f"extremes[{index}]", "names a factor that does not exist")
+            if extreme.low > extreme.high:
+                raise Malformed(f"extremes[{index}].low", "is above high")
+            if extreme.people not in self.gates:
+                raise Malformed(f"extremes[{index}].people", "is not a term that counts people")
         if self.outputs > MAX_OUTPUTS:
             raise Malformed("groups_a", f"and the rest make more than {MAX_OUTPUTS} outputs")
 
@@ -48,16 +135,29 @@ class RevealedLayout:
         return self.groups_a * self.groups_b
 
     @property
-    def measures(self) -> int:
-        return self.measures_a + self.measures_b
+    def gates(self) -> tuple[int, ...]:
+        """The terms that count people, ascending."""
+        return tuple(i for i, term in enumerate(self.terms) if term.people == i)
 
     @property
     def outputs(self) -> int:
         """Length of the output vector."""
-        return self.cells * (2 + 3 * self.measures)
+        return self.cells * (len(self.gates) + len(self.terms) + len(self.extremes))
+
+    @property
+    def by_row(self) -> bool:
+        """Whether something must be computed on each matched pair, not only on sums."""
+        return bool(self.comparisons or self.extremes) or self.dominance is not None
 
     def groups(self, rank: int) -> int:
         return (self.groups_a, self.groups_b)[rank]
 
-    def own_measures(self, rank: int) -> int:
-        return (self.measures_a, self.measures_b)[rank]
+    def factors(self, rank: int) -> int:
+        return (self.factors_a, self.factors_b)[rank]
+
+    def _counts(self, index: int) -> int:
+        return self.terms[index].people
+
+    def _require(self, left: int, right: int, where: str) -> None:
+        if not (0 <= left < self.factors_a and 0 <= right < self.factors_b):
+            raise Malformed(where, "names a factor that does not exist")
