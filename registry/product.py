@@ -14,7 +14,7 @@ from crypto.digest import Digest
 from crypto.identifiers import PartyId, ProductId
 from crypto.record import Amount
 from registry.errors import DocumentRefused
-from registry.rule import AnalysisRule, Use
+from registry.rule import AnalysisRule, Join, Use
 
 PAYLOAD_TYPE: Final = "application/vnd.unseen.product.v1+json"
 MAX_COLUMNS: Final = 200
@@ -58,9 +58,36 @@ class Column:
 
 
 @dataclass(frozen=True)
+class ModelCard:
+    """The public side of a scoring model: what its owner computes, not with which weights.
+
+    shape:    linear, logistic or square_network
+    outputs:  names of the scores it gives; decimals: places kept of a score
+    digest:   of the weights, salted by the owner, so that all jobs use the listed model
+    """
+
+    shape: str
+    outputs: tuple[str, ...]
+    decimals: int
+    digest: Digest
+
+    def __post_init__(self) -> None:
+        if self.shape not in ("linear", "logistic", "square_network"):
+            raise DocumentRefused("model.shape", "is not linear, logistic or square_network")
+        if not 1 <= len(self.outputs) <= 16 or not 0 <= self.decimals <= 6:
+            raise DocumentRefused("model", "gives 1 to 16 scores of 0 to 6 decimals")
+
+
+@dataclass(frozen=True)
 class DataProduct:
-    """price_minor: fixed price of one job, in minor units of `currency`. cap: most rows a version
-    may hold; public, so that sizes tell nothing."""
+    """price_minor: fixed price of one job, in minor units of `currency`. cap: most people a version
+    may hold; public, so that sizes tell nothing.
+
+    key:             the column that names a person; empty for a model, which has no rows
+    rows_per_person: most rows of one key; absent: one. What a person's rows add up to is computed
+                     at home, key by key, so such a product can be grouped by no column of its own.
+    model:           for a product that is a scoring model: its columns are the features
+    """
 
     v: int
     id: ProductId
@@ -75,6 +102,8 @@ class DataProduct:
     rule: AnalysisRule
     currency: str
     price_minor: Amount
+    rows_per_person: int | None = None
+    model: ModelCard | None = None
 
     def __post_init__(self) -> None:
         if self.v != 1:
@@ -86,22 +115,38 @@ class DataProduct:
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names):
             raise DocumentRefused("columns", "name a column twice")
-        if self.key not in names:
-            raise DocumentRefused("key", f"{self.key} is not a column")
+        self._require_key(names)
         for ruled in self.rule.uses:
             if ruled not in names:
                 raise DocumentRefused(f"rule.uses.{ruled}", "is not a column")
         for column in self.columns:
             if self.rule.permits(column.name, Use.AGGREGATE) and column.low is None:
                 raise DocumentRefused(column.name, "may be aggregated and so needs low and high")
-        if not self.rule.permits(self.key, Use.JOIN_KEY):
-            raise DocumentRefused("rule.uses", f"does not let {self.key} be the join key")
+        if self.rows_per_person is not None and not 2 <= self.rows_per_person <= 10_000:
+            raise DocumentRefused("rows_per_person", "must be 2 to 10,000, or absent for one")
         if not 1 <= self.cap <= 100_000_000:
             raise DocumentRefused("cap", "must be 1 to 100 million rows")
         if self.price_minor < 0:
             raise DocumentRefused("price_minor", "is negative")
         if len(self.currency) not in (3, 4) or not self.currency.isupper():
             raise DocumentRefused("currency", "must be a code such as CNY or TEST")
+
+    def _require_key(self, names: list[str]) -> None:
+        if self.model is not None:
+            if self.key or set(self.rule.joins) != {Join.SCORE}:
+                raise DocumentRefused("model", "has no key and only scores")
+            return
+        if self.key not in names:
+            raise DocumentRefused("key", f"{self.key} is not a column")
+        if Join.SCORE in self.rule.joins:
+            raise DocumentRefused("rule.joins", "score is for models")
+        if not self.rule.permits(self.key, Use.JOIN_KEY):
+            raise DocumentRefused("rule.uses", f"does not let {self.key} be the join key")
+
+    @property
+    def contribution(self) -> int:
+        """Most rows that one person may have."""
+        return self.rows_per_person or 1
 
     def column(self, name: str) -> Column:
         for column in self.columns:
