@@ -19,6 +19,8 @@ from crypto.digest import Digest, digest
 from crypto.errors import EngineFault, Malformed
 from crypto.joins.intersection import Intersection
 from crypto.joins.layout import Layout
+from crypto.lookup.limits import MAX_EVALUATIONS, MAX_LABEL_BYTES, MAX_ROWS, SEED_BYTES
+from crypto.noise import Distribution
 from crypto.sharing import ZERO_KEY_BYTES
 
 ROWS_FILE: Final = "rows.npz"
@@ -30,9 +32,9 @@ class EngineStage(Enum):
 
     READY = "ready"  # libraries loaded, share layout checked; waits for its task
     CONNECT = "connect"
-    UPLOAD = "upload"  # hidden: rows to the helper, as shares
-    MATCH = "match"  # hidden: the helper pairs tags; revealed and sum: the intersection
-    CHECK = "check"  # hidden: that the pairs are the right ones
+    UPLOAD = "upload"  # hidden: rows to the helper, as shares; lookup: the table to the consumer
+    MATCH = "match"  # hidden: pairs of tags; revealed and sum: the intersection; lookup: own rows
+    CHECK = "check"  # hidden: that the pairs are right; lookup: that the holder used its one key
     SHARE = "share"
     COMPUTE = "compute"
     GATE = "gate"
@@ -112,11 +114,6 @@ class Combination(Enum):
 
     JOIN = "join"
     UNION = "union"  # horizontally split: each holder's own sums, added up
-
-
-class Distribution(Enum):
-    LAPLACE = "laplace"
-    GAUSSIAN = "gaussian"
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,60 @@ class HiddenTask:
         )
 
 
-EngineTask = RevealedTask | HiddenTask
+@dataclass(frozen=True)
+class LookupTask:
+    """A consumer asks a holder's encrypted table for keys. Rank 0 holds it, rank 1 asks.
+
+    table:       digest of the whole table, which carries the holder's public key
+    epoch:       of the key that the table was made with
+    rows, label_bytes: the table's size, dummies included, and its longest record
+    evaluations: keys asked, dummies included; what budget and rate limit count
+    seed:        32 bytes that the holder made the table's key from; empty at the consumer
+    """
+
+    kind: ClassVar[str] = "lookup"
+    seat: Seat
+    table: Digest
+    epoch: int
+    rows: int
+    label_bytes: int
+    evaluations: int
+    seed: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.seat.peers) != 2:
+            raise Malformed("seat", "a lookup has two parties")
+        if self.epoch < 0:
+            raise Malformed("epoch", "is negative")
+        for name, most in (
+            ("rows", MAX_ROWS),
+            ("label_bytes", MAX_LABEL_BYTES),
+            ("evaluations", MAX_EVALUATIONS),
+        ):
+            if not 1 <= getattr(self, name) <= most:
+                raise Malformed(name, f"is not 1..{most}")
+        if len(self.seed) != (SEED_BYTES if self.seat.rank == 0 else 0):
+            raise Malformed("seed", f"is {SEED_BYTES} bytes at the holder and empty elsewhere")
+
+    @property
+    def common(self) -> Digest:
+        """Digest of what both parties must have been told alike."""
+        return digest(
+            record.to_bytes(
+                _LookupCommon(
+                    self.seat.attempt,
+                    self.seat.plan,
+                    self.table,
+                    self.epoch,
+                    self.rows,
+                    self.label_bytes,
+                    self.evaluations,
+                )
+            )
+        )
+
+
+EngineTask = RevealedTask | HiddenTask | LookupTask
 
 
 @dataclass(frozen=True)
@@ -225,6 +275,17 @@ class _HiddenCommon:
     padding: PaddingBounds | None
     hide_size: bool
     noise: NoiseScales | None
+
+
+@dataclass(frozen=True)
+class _LookupCommon:
+    attempt: str
+    plan: Digest
+    table: Digest
+    epoch: int
+    rows: int
+    label_bytes: int
+    evaluations: int
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from typing import Final
+from typing import ClassVar, Final
 
 from crypto import envelope as dsse
 from crypto import record
@@ -20,73 +20,64 @@ from crypto.envelope import Envelope
 from crypto.errors import Malformed
 from crypto.identifiers import DealId, JobId, PartyId
 from crypto.joins.intersection import Intersection
-from crypto.joins.layout import MAX_OUTPUTS
+from crypto.joins.layout import Order
 from crypto.keys import Signer
+from crypto.noise import Distribution
 from crypto.record import Amount
+from exchange.query.released import Having, Output
+from registry.expression import Condition, Expression
 from registry.rule import Function, Join
 
 PAYLOAD_TYPE: Final = "application/vnd.unseen.plan.v1+json"
 MAX_CELLS: Final = 4096
-OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
+MAX_STATISTICS: Final = 64
+TWO_SIDED: Final = frozenset({Join.HIDDEN, Join.REVEALED, Join.SUM, Join.UNION})
+HELPED: Final = frozenset({Join.HIDDEN, Join.UNION})  # three parties compute
+WITH_CONSUMER: Final = frozenset({Join.SCORE, Join.LOOKUP})  # the consumer computes as well
 
 
 @dataclass(frozen=True)
 class GroupBy:
-    """One group column with a public domain: either its categories, or bands between cuts.
+    """One group key with a public domain, in exactly one of three forms.
 
-    cuts: ascending, in units of 10**-decimals; band i holds cuts[i-1] <= value < cuts[i].
+    categories: values of the text or number column `name`
+    cuts:       ascending, in units of 10**-decimals of the column `name`; band i holds
+                cuts[i-1] <= value < cuts[i]
+    cases:      group i holds whoever fulfils cases[i] and none before; `labels` names them, with
+                one label more where there is an ELSE
     """
 
-    column: str
+    name: str
     categories: tuple[str, ...] | None = None
     cuts: tuple[int, ...] | None = None
+    cases: tuple[Condition, ...] | None = None
+    labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if (self.categories is None) == (self.cuts is None):
-            raise Malformed("group_by", f"{self.column} needs either categories or cuts")
+        if [self.categories, self.cuts, self.cases].count(None) != 2:
+            raise Malformed("group_by", f"{self.name} needs categories, cuts or cases")
         if self.categories is not None and (
             not self.categories or len(set(self.categories)) != len(self.categories)
         ):
-            raise Malformed("categories", f"of {self.column} must be distinct and not empty")
+            raise Malformed("categories", f"of {self.name} must be distinct and not empty")
         if self.cuts is not None and (not self.cuts or list(self.cuts) != sorted(set(self.cuts))):
-            raise Malformed("cuts", f"of {self.column} must ascend and not be empty")
+            raise Malformed("cuts", f"of {self.name} must ascend and not be empty")
+        if (self.cases is None) != (self.labels is None):
+            raise Malformed("labels", f"of {self.name} go with cases")
+        if self.cases is not None and self.labels is not None:
+            if len(self.labels) - len(self.cases) not in (0, 1) or not self.cases:
+                raise Malformed("labels", f"of {self.name} must be one per case, or one more")
+            if len(set(self.labels)) != len(self.labels):
+                raise Malformed("labels", f"of {self.name} must be distinct")
 
     @property
     def size(self) -> int:
-        """How many groups this column makes."""
+        """How many groups this key makes."""
         if self.categories is not None:
             return len(self.categories)
+        if self.labels is not None:
+            return len(self.labels)
         return len(self.cuts or ()) + 1
-
-
-@dataclass(frozen=True)
-class Measure:
-    """function: SUM or MEAN of the column, over rows where it is not missing."""
-
-    column: str
-    function: Function
-
-    def __post_init__(self) -> None:
-        if self.function is Function.COUNT:
-            raise Malformed("function", "count needs no column; every group is counted")
-
-
-@dataclass(frozen=True)
-class Filter:
-    """column op value. value: text for text columns, else an integer of 10**-decimals."""
-
-    column: str
-    op: str
-    text: str | None = None
-    number: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.op not in OPERATORS:
-            raise Malformed("op", f"is not one of {' '.join(OPERATORS)}")
-        if (self.text is None) == (self.number is None):
-            raise Malformed("filter", f"on {self.column} needs either text or number")
-        if self.text is not None and self.op not in ("=", "!="):
-            raise Malformed("op", f"on the text column {self.column} must be = or !=")
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,8 @@ class SidePlan:
     """What one holder contributes. Its rank in the engine run is its place in `Plan.sides`.
 
     agreement, product: digests; holder_document: the keys its messages are checked with.
-    price_minor: what this holder is paid when the job is done.
+    where:       which of its rows take part
+    price_minor: what this holder is paid when the job is done
     """
 
     agreement: Digest
@@ -102,20 +94,8 @@ class SidePlan:
     holder: PartyId
     holder_document: Digest
     group_by: tuple[GroupBy, ...]
-    measures: tuple[Measure, ...]
-    filters: tuple[Filter, ...]
+    where: Condition | None
     price_minor: Amount
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Every column read besides the key, once each."""
-        return tuple(
-            dict.fromkeys(
-                [g.column for g in self.group_by]
-                + [m.column for m in self.measures]
-                + [f.column for f in self.filters]
-            )
-        )
 
     @property
     def groups(self) -> int:
@@ -126,19 +106,207 @@ class SidePlan:
 
 
 @dataclass(frozen=True)
+class Argument:
+    """side: index into `Plan.sides`. expression: numeric, over that side's columns alone."""
+
+    side: int
+    expression: Expression
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One released aggregate per group.
+
+    function and arguments:
+        COUNT                     none: people (one row each) or row pairs; one: where it is present
+        SUM, MEAN, VARIANCE, STDDEV  the product of one or two arguments, at most one per side
+        MIN, MAX                  one
+        QUANTILE                  one, with `quantile` in (0, 1) and ascending public `cuts` in the
+                                  argument's units; what is released is the histogram behind it
+        COVARIANCE, CORRELATION   two, on any sides
+        REGRESSION                y, then one or more x; least squares with an intercept
+    distinct: of COUNT without argument: people, even where a person has several rows.
+    """
+
+    function: Function
+    arguments: tuple[Argument, ...]
+    distinct: bool
+    quantile: Fraction | None = None
+    cuts: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        counts = {
+            Function.COUNT: (0, 1),
+            Function.MIN: (1, 1),
+            Function.MAX: (1, 1),
+            Function.QUANTILE: (1, 1),
+            Function.COVARIANCE: (2, 2),
+            Function.CORRELATION: (2, 2),
+            Function.REGRESSION: (2, 8),
+        }
+        low, high = counts.get(self.function, (1, 2))
+        if not low <= len(self.arguments) <= high:
+            raise Malformed("arguments", f"of {self.function} must be {low} to {high}")
+        if self.function in (Function.SUM, Function.MEAN, Function.VARIANCE, Function.STDDEV):
+            sides = [argument.side for argument in self.arguments]
+            if len(set(sides)) != len(sides):
+                raise Malformed("arguments", "name a side twice; multiply within the side")
+        if self.distinct and (self.function is not Function.COUNT or self.arguments):
+            raise Malformed("distinct", "goes with a count of people alone")
+        is_quantile = self.function is Function.QUANTILE
+        if is_quantile != (self.quantile is not None) or is_quantile != (self.cuts is not None):
+            raise Malformed("quantile", "and cuts go with the function quantile")
+        if self.quantile is not None and not 0 < self.quantile < 1:
+            raise Malformed("quantile", "must lie between 0 and 1")
+        if self.cuts is not None and (
+            not 2 <= len(self.cuts) <= 257 or list(self.cuts) != sorted(set(self.cuts))
+        ):
+            raise Malformed("cuts", "must ascend and be 2 to 257")
+
+
+@dataclass(frozen=True)
+class CrossCondition:
+    """A condition on a pair of rows: left (of side 0) order right (of side 1). A pair where either
+    is missing does not fulfil it."""
+
+    left: Expression
+    order: Order
+    right: Expression
+
+
+@dataclass(frozen=True)
 class Gate:
-    """What a released group must satisfy. min_group: people in it."""
+    """What a released group must satisfy. min_group: people in it; the rest as in
+    `registry.rule.AnalysisRule`."""
 
     min_group: int
+    dominance: Fraction | None = None
+    round_counts: int | None = None
 
     def __post_init__(self) -> None:
         if self.min_group < 2:
             raise Malformed("min_group", "must be 2 or more")
+        if self.dominance is not None and not 0 < self.dominance <= 1:
+            raise Malformed("dominance", "must be above 0 and at most 1")
+        if self.round_counts is not None and self.round_counts < 2:
+            raise Malformed("round_counts", "must be 2 or more, or absent")
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What hides the matched count of a hidden join from each party that computes."""
+
+    epsilon: Fraction
+    delta: Fraction
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0 or not 0 < self.delta < 1:
+            raise Malformed("padding", "needs epsilon above 0 and delta between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise on everything released; every parameter is here and nothing else is drawn.
+
+    epsilon, delta: what the release costs together, by basic composition over the terms
+    rho:     the same in zero-concentrated DP (Bun and Steinke 2016), Gaussian only
+    scales:  per term of the compiled query, in its units: b of discrete Laplace, sigma of discrete
+             Gaussian. Two parties each add a full draw.
+    beta:    chance that the two draws of a count reach the gate's slack
+    """
+
+    distribution: Distribution
+    epsilon: Fraction
+    delta: Fraction
+    rho: Fraction | None
+    scales: tuple[Fraction, ...]
+    beta: Fraction
+
+    def __post_init__(self) -> None:
+        if self.epsilon <= 0 or not 0 <= self.delta < 1 or not 0 < self.beta < 1:
+            raise Malformed("noise", "needs epsilon above 0, delta and beta in their ranges")
+        if (self.rho is None) != (self.distribution is Distribution.LAPLACE):
+            raise Malformed("noise.rho", "goes with Gaussian noise")
+        if any(scale <= 0 for scale in self.scales):
+            raise Malformed("noise.scales", "must be above 0")
+
+
+@dataclass(frozen=True)
+class Query:
+    """SQL, compiled. keep_left: LEFT JOIN, all rows of side 0 count, matched or not.
+
+    hide_size: the variant of the hidden join in which no holder learns any count.
+    """
+
+    kind: ClassVar[str] = "query"
+    keep_left: bool
+    hide_size: bool
+    intersection: Intersection | None
+    comparisons: tuple[CrossCondition, ...]
+    statistics: tuple[Statistic, ...]
+    outputs: tuple[Output, ...]
+    having: tuple[Having, ...]
+    gate: Gate
+    padding: Padding | None
+    noise: Noise | None
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.statistics) <= MAX_STATISTICS:
+            raise Malformed("statistics", f"must be 1 to {MAX_STATISTICS}")
+        if not self.outputs:
+            raise Malformed("outputs", "must name at least one released number")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scoring of rows that the consumer brings, encrypted; the model's owner sees none of them.
+
+    rows: exactly so many are sent, the rest filled up, so that sizes tell nothing
+    parameters: the name of the CKKS parameter set; see crypto.scoring
+    """
+
+    kind: ClassVar[str] = "score"
+    rows: int
+    parameters: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rows <= 1_000_000:
+            raise Malformed("rows", "must be 1 to 1,000,000")
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Private lookup of keys. columns: what is released of a key's record, in this order.
+
+    keys: exactly so many blinded keys are sent, the rest filled up
+    epoch: the holder's key epoch of the product version; its table is made once per epoch
+    """
+
+    kind: ClassVar[str] = "lookup"
+    keys: int
+    columns: tuple[str, ...]
+    epoch: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.keys <= 100_000:
+            raise Malformed("keys", "must be 1 to 100,000")
+        if not self.columns or len(set(self.columns)) != len(self.columns):
+            raise Malformed("columns", "must name each column once, and at least one")
+        if self.epoch < 0:
+            raise Malformed("epoch", "is negative")
 
 
 @dataclass(frozen=True)
 class Receiver:
     """Who opens the result: the party and the document whose sealing key it is sealed to."""
+
+    party: PartyId
+    document: Digest
+
+
+@dataclass(frozen=True)
+class HelperSeat:
+    """The neutral third computing party: rank 2. Every agreement of the plan names it."""
 
     party: PartyId
     document: Digest
@@ -160,10 +328,9 @@ class Plan:
     operator: PartyId
     purpose: str
     join: Join
-    intersection: Intersection
     sides: tuple[SidePlan, ...]
-    gate: Gate
-    epsilon: Fraction
+    helper: HelperSeat | None
+    work: Query | Score | Lookup
     currency: str
     receivers: tuple[Receiver, ...]
     created_at: datetime
@@ -177,27 +344,75 @@ class Plan:
             raise Malformed("v", f"is {self.v}; this version reads 1")
         if len(self.salt) != SALT_BYTES:
             raise Malformed("salt", f"has {len(self.salt)} bytes, not {SALT_BYTES}")
-        if len(self.sides) != 2:
-            raise Malformed("sides", "the revealed join takes exactly two holders")
+        wanted = 2 if self.join in TWO_SIDED else 1
+        if len(self.sides) != wanted:
+            raise Malformed("sides", f"{self.join} takes exactly {wanted}")
         if len({side.holder for side in self.sides}) != len(self.sides):
             raise Malformed("sides", "name a holder twice")
+        if (self.join in HELPED) != (self.helper is not None):
+            raise Malformed("helper", f"does not fit the join {self.join}")
         if len(self.receivers) != 1:
             raise Malformed("receivers", "must be exactly one")
+        self._require_work()
         if self.cells > MAX_CELLS:
             raise Malformed("group_by", f"makes {self.cells} groups; at most {MAX_CELLS}")
-        measures = sum(len(side.measures) for side in self.sides)
-        if self.cells * (2 + 3 * measures) > MAX_OUTPUTS:
-            raise Malformed("measures", f"make more than {MAX_OUTPUTS} outputs; ask for fewer")
         if self.run_by <= self.created_at:
             raise Malformed("run_by", "is not after created_at")
         if not 1 <= self.run_seconds <= 86_400:
             raise Malformed("run_seconds", "must be 1 to 86,400")
-        if self.epsilon < 0:
-            raise Malformed("epsilon", "is negative")
+
+    def _require_work(self) -> None:
+        kinds = {Join.SCORE: Score, Join.LOOKUP: Lookup}
+        if not isinstance(self.work, kinds.get(self.join, Query)):
+            raise Malformed("work", f"does not fit the join {self.join}")
+        if not isinstance(self.work, Query):
+            if any(side.group_by or side.where is not None for side in self.sides):
+                raise Malformed("sides", f"of a {self.join} have neither groups nor filters")
+            return
+        if (self.join is Join.REVEALED) != (self.work.intersection is not None):
+            raise Malformed("work.intersection", "goes with the revealed join")
+        if (self.join is Join.HIDDEN) != (self.work.padding is not None):
+            raise Malformed("work.padding", "goes with the hidden join")
+        if self.work.hide_size and self.join is not Join.HIDDEN:
+            raise Malformed("work.hide_size", "goes with the hidden join")
+        if self.join is Join.UNION and self.sides[0].group_by != self.sides[1].group_by:
+            raise Malformed("sides", "of a union must have the same groups")
+        for index, statistic in enumerate(self.work.statistics):
+            for argument in statistic.arguments:
+                if not 0 <= argument.side < len(self.sides):
+                    raise Malformed(f"work.statistics[{index}]", "names a side that is not there")
+
+    @property
+    def query(self) -> Query:
+        """Raises Malformed for a score or a lookup."""
+        if not isinstance(self.work, Query):
+            raise Malformed("work", "is not a query")
+        return self.work
+
+    @property
+    def epsilon(self) -> Fraction:
+        """What this job costs each product, by basic composition (see hidden_join: a party that
+        computes spends the padding's, the receiver the noise's; both are charged)."""
+        if not isinstance(self.work, Query):
+            return Fraction(0)
+        padding, noise = self.work.padding, self.work.noise
+        return (padding.epsilon if padding else Fraction(0)) + (
+            noise.epsilon if noise else Fraction(0)
+        )
+
+    @property
+    def delta(self) -> Fraction:
+        if not isinstance(self.work, Query):
+            return Fraction(0)
+        padding, noise = self.work.padding, self.work.noise
+        return (padding.delta if padding else Fraction(0)) + (noise.delta if noise else Fraction(0))
 
     @property
     def cells(self) -> int:
-        """Groups in all: those of the first side times those of the second."""
+        """Groups in all: those of the first side times those of the second, where rows are joined;
+        of a union, those that each side has."""
+        if self.join is Join.UNION:
+            return self.sides[0].groups
         size = 1
         for side in self.sides:
             size *= side.groups
@@ -210,13 +425,32 @@ class Plan:
     @property
     def engine_parties(self) -> tuple[PartyId, ...]:
         """Who takes part in the engine run, by rank."""
-        return tuple(side.holder for side in self.sides)
+        parties = [side.holder for side in self.sides]
+        if self.helper is not None:
+            parties.append(self.helper.party)
+        if self.join in WITH_CONSUMER:
+            parties.append(self.consumer)
+        return tuple(parties)
+
+    @property
+    def sealers(self) -> tuple[PartyId, ...]:
+        """Who admits the job and seals a part of its result: the holders and the helper."""
+        return tuple(party for party in self.engine_parties if party != self.consumer)
 
     def side_of(self, party: PartyId) -> SidePlan | None:
         for side in self.sides:
             if side.holder == party:
                 return side
         return None
+
+    def document_of(self, party: PartyId) -> Digest | None:
+        """Which party document the plan names for someone who computes."""
+        side = self.side_of(party)
+        if side is not None:
+            return side.holder_document
+        if self.helper is not None and party == self.helper.party:
+            return self.helper.document
+        return self.consumer_document if party == self.consumer else None
 
 
 def sign_plan(plan: Plan, signer: Signer) -> Envelope:

@@ -5,25 +5,45 @@ forbids it. The hub calls it for an early answer; every node calls it for the re
 Rules of several holders combine by the strictest: a plan is permitted only if *every* side's
 product rule and *every* side's terms permit it, so nothing one party allows can relax another's.
 
-Why it is sound: `violations` walks everything a plan can release. A released number is a count, or
-a sum or mean of one measure; each measure needs AGGREGATE on its column and its function allowed.
-A released label is a group key; each needs GROUP_KEY. What merely selects rows needs FILTER. The
-key needs JOIN_KEY and can be nothing else, for no clause lets a key be released. A column that the
-rule does not name has no use at all. Nothing else of a plan reaches the receiver.
+Why it is sound. What reaches a receiver is listed by `disclosures`: for every column of a side,
+each way in which the plan lets something about it out; nothing else of a plan reads a column. Each
+disclosure needs its use in the rule; an aggregate also needs its function. The join key has no
+other use, for no clause can give it one here. A column that the rule does not name has no use at
+all. Whatever restricts amounts (group size, noise, epsilon, rounding, dominance) is compared with
+the strictest clause in `_gate` and `_privacy`. The property test walks random plans and looks for a
+column whose rule forbids what was accepted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
-from exchange.query.plan import GroupBy, Plan, SidePlan
+from crypto.errors import Malformed
+from crypto.noise import Distribution, gate_delta, gaussian_epsilon
+from exchange.errors import PlanRefused
+from exchange.query.plan import (
+    TWO_SIDED,
+    GroupBy,
+    Lookup,
+    Noise,
+    Plan,
+    Query,
+    Score,
+    SidePlan,
+)
+from exchange.query.program import Program, program_of
 from exchange.terms.agreement import Agreement, Partner
+from registry import expression as expressions
+from registry.errors import DocumentRefused
+from registry.expression import Case, Condition, Expression
 from registry.product import ColumnType, DataProduct
-from registry.rule import Function, Use
+from registry.rule import Function, Join, Use
 
-RING_BITS: Final = 64
+BY_ROW: Final = frozenset({Function.MIN, Function.MAX})
+NOISY: Final = frozenset({Join.HIDDEN, Join.UNION, Join.ALONE})
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,16 @@ class Ground:
 
     agreement: Agreement
     product: DataProduct
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """One way in which a plan lets something about a column out. function: of an aggregate."""
+
+    column: str
+    use: Use
+    function: Function | None
+    where: str
 
 
 def violations(plan: Plan, grounds: Sequence[Ground]) -> tuple[Violation, ...]:
@@ -70,12 +100,62 @@ def side_violations(
         for place, product in enumerate(products)
         if place != index
     }
-    return tuple(
-        _parties(plan, side, ground, where)
-        + _terms(plan, side, ground, where, others=others)
-        + _columns(side, ground.product, where)
-        + _sizes(side, ground.product, where)
-    )
+    found = _parties(plan, side, ground, where)
+    found += _terms(plan, side, ground, where, others=others)
+    found += _columns(plan, index, ground.product)
+    found += _gate(plan, ground)
+    if isinstance(plan.work, Query):
+        found += _computable(plan, plan.work, index, products)
+    return tuple(found)
+
+
+def disclosures(plan: Plan, index: int) -> Iterator[Disclosure]:
+    """Everything that the plan lets out about columns of one side, besides its join key."""
+    side, where = plan.sides[index], f"sides[{index}]"
+    work = plan.work
+    if isinstance(work, Lookup):
+        for column in work.columns:
+            yield Disclosure(column, Use.LOOKUP, None, "work.columns")
+        return
+    if isinstance(work, Score):
+        return
+    for place, group in enumerate(side.group_by):
+        for column in group_columns(group):
+            yield Disclosure(column, Use.GROUP_KEY, None, f"{where}.group_by[{place}]")
+    if side.where is not None:
+        for column in expressions.columns(side.where):
+            yield Disclosure(column, Use.FILTER, None, f"{where}.where")
+    for place, comparison in enumerate(work.comparisons):
+        own = (comparison.left, comparison.right)[index]
+        for use, column in _read_by(own, Use.COMPARE):
+            yield Disclosure(column, use, None, f"work.comparisons[{place}]")
+    for place, statistic in enumerate(work.statistics):
+        for argument in statistic.arguments:
+            if argument.side == index or plan.join is Join.UNION:
+                for use, column in _read_by(argument.expression, Use.AGGREGATE):
+                    yield Disclosure(column, use, statistic.function, f"work.statistics[{place}]")
+
+
+def group_columns(group: GroupBy) -> tuple[str, ...]:
+    """The columns that decide which group a row is in."""
+    if group.cases is None:
+        return (group.name,)
+    found = [column for case in group.cases for column in expressions.columns(case)]
+    return tuple(dict.fromkeys(found))
+
+
+def _read_by(root: Expression, use: Use) -> list[tuple[Use, str]]:
+    """Columns of an expression, each with what it is used as: what a CASE decides on selects rows,
+    as a filter does; everything else enters the value."""
+    if isinstance(root, Case):
+        found = [] if root.otherwise is None else _read_by(root.otherwise, use)
+        for when in root.whens:
+            found += [(Use.FILTER, column) for column in expressions.columns(when.condition)]
+            found += _read_by(when.value, use)
+        return found
+    if isinstance(root, expressions.Arithmetic):
+        return _read_by(root.left, use) + _read_by(root.right, use)
+    return [(use, column) for column in expressions.columns(root)]
 
 
 def _parties(plan: Plan, side: SidePlan, ground: Ground, where: str) -> list[Violation]:
@@ -96,6 +176,13 @@ def _parties(plan: Plan, side: SidePlan, ground: Ground, where: str) -> list[Vio
             found.append(
                 Violation("agreement.consumer", f"receivers[{index}]", "is not the consumer")
             )
+    if plan.helper is not None:
+        if plan.helper.party != agreement.terms.helper:
+            found.append(Violation("terms.helper", "helper", "is not the helper agreed on"))
+        if plan.helper.party in {plan.consumer, *(s.holder for s in plan.sides)}:
+            found.append(
+                Violation("terms.helper", "helper", "must be neither a holder nor the consumer")
+            )
     return found
 
 
@@ -112,21 +199,16 @@ def _terms(
         found.append(
             Violation("rule.purposes", "purpose", f"{plan.purpose} is not a purpose of the product")
         )
+    if rule.consumers is not None and plan.consumer not in rule.consumers:
+        found.append(
+            Violation("rule.consumers", "consumer", "is not among the product's consumers")
+        )
     if plan.join not in terms.joins:
         found.append(Violation("terms.joins", "join", f"{plan.join} was not agreed"))
     if plan.join not in rule.joins:
         found.append(Violation("rule.joins", "join", f"the product does not allow {plan.join}"))
     for other in sorted(others - set(terms.combine_with)):
         found.append(Violation("terms.combine_with", where, f"may not be combined with {other}"))
-    least = max(terms.min_group, rule.min_group)
-    if plan.gate.min_group < least:
-        found.append(
-            Violation(
-                "terms.min_group",
-                "gate.min_group",
-                f"is {plan.gate.min_group}; groups must hold at least {least} people",
-            )
-        )
     if plan.currency != terms.currency:
         found.append(Violation("terms.currency", "currency", f"is not {terms.currency}"))
     if side.price_minor != terms.price_minor:
@@ -136,57 +218,75 @@ def _terms(
     return found
 
 
-def _columns(side: SidePlan, product: DataProduct, where: str) -> list[Violation]:
+def _columns(plan: Plan, index: int, product: DataProduct) -> list[Violation]:
     found: list[Violation] = []
     known = {column.name: column for column in product.columns}
-
-    def require(name: str, use: Use, place: str) -> bool:
+    rule = product.rule
+    if isinstance(plan.work, Score):
+        if product.model is None:
+            return [Violation("product.model", "work", f"{product.name} is not a model")]
+        return []
+    if product.model is not None:
+        return [Violation("product.model", "work", f"{product.name} is a model: it only scores")]
+    by_key = plan.join in TWO_SIDED - {Join.UNION} or isinstance(plan.work, Lookup)
+    if by_key and not rule.permits(product.key, Use.JOIN_KEY):
+        clause = f"rule.uses.{product.key}"
+        found.append(Violation(clause, f"sides[{index}]", "is not allowed as join key"))
+    for disclosure in disclosures(plan, index):
+        name, place = disclosure.column, disclosure.where
+        clause = f"rule.uses.{name}"
         if name not in known:
             found.append(Violation("product.columns", place, f"{name} is not a column"))
-            return False
-        if name == product.key:
-            found.append(
-                Violation(f"rule.uses.{name}", place, f"{name} is the join key and nothing else")
-            )
-            return False
-        if not product.rule.permits(name, use):
-            found.append(
-                Violation(f"rule.uses.{name}", place, f"{name} may not be used as {use.value}")
-            )
-            return False
-        return True
+        elif name == product.key:
+            found.append(Violation(clause, place, f"{name} is the join key and nothing else"))
+        elif not rule.permits(name, disclosure.use):
+            found.append(Violation(clause, place, f"{name} may not be used as {disclosure.use}"))
+        else:
+            found += _limits(plan, disclosure, product)
+    if isinstance(plan.work, Query):
+        if Function.COUNT not in rule.functions:
+            found.append(Violation("rule.functions", f"sides[{index}]", "count is not allowed"))
+        for number, group in enumerate(plan.sides[index].group_by):
+            found += _domain(group, product, f"sides[{index}].group_by[{number}]")
+    return found
 
-    if not product.rule.permits(product.key, Use.JOIN_KEY):
-        found.append(Violation(f"rule.uses.{product.key}", where, "is not allowed as join key"))
-    for index, group in enumerate(side.group_by):
-        place = f"{where}.group_by[{index}]"
-        if require(group.column, Use.GROUP_KEY, place):
-            found += _domain(group, product, place)
-    for index, measure in enumerate(side.measures):
-        place = f"{where}.measures[{index}]"
-        if require(measure.column, Use.AGGREGATE, place):
-            if measure.function not in product.rule.functions:
-                found.append(
-                    Violation("rule.functions", place, f"{measure.function} is not allowed")
-                )
-            if known[measure.column].type is ColumnType.TEXT:
-                found.append(Violation("product.columns", place, f"{measure.column} is text"))
-    for index, condition in enumerate(side.filters):
-        place = f"{where}.filters[{index}]"
-        if require(condition.column, Use.FILTER, place):
-            is_text = known[condition.column].type is ColumnType.TEXT
-            if is_text != (condition.text is not None):
-                found.append(
-                    Violation("product.columns", place, f"{condition.column} is of another type")
-                )
-    if Function.COUNT not in product.rule.functions:
-        found.append(Violation("rule.functions", where, "count is not allowed"))
+
+def _limits(plan: Plan, disclosure: Disclosure, product: DataProduct) -> list[Violation]:
+    name, place = disclosure.column, disclosure.where
+    limit, found = product.rule.limit(name), []
+    if limit.purposes is not None and plan.purpose not in limit.purposes:
+        found.append(
+            Violation(f"rule.limits.{name}.purposes", place, f"{name} is not for {plan.purpose}")
+        )
+    if limit.consumers is not None and plan.consumer not in limit.consumers:
+        found.append(
+            Violation(f"rule.limits.{name}.consumers", place, f"{name} is not for this consumer")
+        )
+    function = disclosure.function
+    if (
+        function is not None
+        and disclosure.use is Use.AGGREGATE
+        and function not in product.rule.functions_of(name)
+    ):
+        clause = "rule.functions" if limit.functions is None else f"rule.limits.{name}.functions"
+        found.append(Violation(clause, place, f"{function} of {name} is not allowed"))
     return found
 
 
 def _domain(group: GroupBy, product: DataProduct, place: str) -> list[Violation]:
-    """A group's domain must be public: the product's own categories, or cuts in its range."""
-    column = product.column(group.column)
+    """A group's domain must be public: the product's own categories, cuts in its range, or what
+    the plan itself spells out in cases."""
+    if product.contribution > 1:
+        return [
+            Violation(
+                "product.rows_per_person",
+                place,
+                f"{product.name} has several rows for a person and can't be grouped by",
+            )
+        ]
+    if group.cases is not None or group.name not in {column.name for column in product.columns}:
+        return []
+    column = product.column(group.name)
     if group.categories is not None:
         if column.categories is None:
             return [Violation("product.columns", place, f"{column.name} has no public categories")]
@@ -200,25 +300,131 @@ def _domain(group: GroupBy, product: DataProduct, place: str) -> list[Violation]
     return []
 
 
-def _sizes(side: SidePlan, own: DataProduct, where: str) -> list[Violation]:
-    """No sum may leave the ring of integers modulo 2**64: bits of the value plus of the count.
-
-    Of all own rows, not only of those that can match: the engine refuses rows whose sum could
-    wrap, and whether it does must tell nothing about the rows that filters select.
-    """
-    columns = {column.name: column for column in own.columns}
-    found = []
-    for index, measure in enumerate(side.measures):
-        column = columns.get(measure.column)
-        if column is None or column.low is None or column.high is None:
-            continue
-        widest = max(abs(column.low), abs(column.high), 1)
-        if widest.bit_length() + own.cap.bit_length() + 1 > RING_BITS - 2:
-            found.append(
-                Violation(
-                    "product.columns",
-                    f"{where}.measures[{index}]",
-                    f"the range of {column.name} is too wide for an exact sum",
-                )
+def _gate(plan: Plan, ground: Ground) -> list[Violation]:
+    """Group size, dominance, rounding, noise and epsilon against the strictest clause."""
+    terms, rule = ground.agreement.terms, ground.product.rule
+    if not isinstance(plan.work, Query):
+        return []
+    work, found = plan.work, []
+    least = max(terms.min_group, rule.min_group)
+    if work.gate.min_group < least:
+        found.append(
+            Violation(
+                "terms.min_group",
+                "work.gate.min_group",
+                f"is {work.gate.min_group}; groups must hold at least {least} people",
             )
+        )
+    # With noise, public ranges bound what one person adds, and an exact test would void epsilon.
+    limit = rule.dominance if work.noise is None else None
+    if limit is not None and (work.gate.dominance is None or work.gate.dominance > limit):
+        found.append(Violation("rule.dominance", "work.gate.dominance", f"must be {limit}"))
+    if work.noise is not None and work.gate.dominance is not None:
+        found.append(
+            Violation("plan", "work.gate.dominance", "is an exact test and would void the noise")
+        )
+    if rule.round_counts is not None and (work.gate.round_counts or 1) % rule.round_counts:
+        found.append(
+            Violation(
+                "rule.round_counts",
+                "work.gate.round_counts",
+                f"must be a multiple of {rule.round_counts}",
+            )
+        )
+    privacy = rule.privacy
+    if privacy is None:
+        if plan.epsilon:
+            found.append(
+                Violation("rule.privacy", "work", "the product has no epsilon that could be spent")
+            )
+        return found
+    if privacy.noise and work.noise is None:
+        found.append(Violation("rule.privacy.noise", "work.noise", "everything needs noise"))
+    if plan.epsilon > privacy.epsilon_per_job:
+        found.append(
+            Violation(
+                "rule.privacy.epsilon_per_job",
+                "work.noise.epsilon",
+                f"the job costs {plan.epsilon}; at most {privacy.epsilon_per_job} is allowed",
+            )
+        )
     return found
+
+
+def _computable(
+    plan: Plan, work: Query, index: int, products: Sequence[DataProduct]
+) -> list[Violation]:
+    """What no engine could compute, or what the plan's own noise does not cover."""
+    found = []
+    try:
+        for condition in _conditions(plan, index):
+            expressions.require_condition(condition, products[index])
+        program = program_of(plan, products)
+    except PlanRefused as error:
+        return [Violation("plan", error.constraint, error.problem)]
+    except (DocumentRefused, Malformed) as error:
+        return [Violation("product.columns", error.where, error.problem)]
+    layout = program.layout
+    if layout.by_row and plan.join is not Join.HIDDEN:
+        found.append(
+            Violation(
+                "plan",
+                "join",
+                "MIN, MAX, dominance and conditions across tables need the hidden join",
+            )
+        )
+    functions = {statistic.function for statistic in work.statistics}
+    if work.noise is None:
+        if Function.QUANTILE in functions:
+            found.append(
+                Violation("plan", "work.noise", "a quantile shows a histogram, so it needs noise")
+            )
+        return found
+    if functions & BY_ROW:
+        found.append(
+            Violation("plan", "work.noise", "no noise can cover MIN and MAX; ask for quantiles")
+        )
+    if plan.join not in NOISY:
+        found.append(Violation("plan", "join", f"the {plan.join} join adds no noise"))
+    problem = noise_problem(work.noise, program, products)
+    if problem is not None:
+        found.append(Violation("plan", "work.noise", problem))
+    return found
+
+
+def noise_problem(noise: Noise, program: Program, products: Sequence[DataProduct]) -> str | None:
+    """Why the noise is not worth the epsilon and delta that it is stated to cost.
+
+    Laplace: each term's scale b is worth sensitivity/b, and terms add up (basic composition, Dwork
+    and Roth 2014, theorem 3.14). Gaussian: rho is the sum of sensitivity**2 / (2 sigma**2) (Bun and
+    Steinke 2016, proposition 1.6 and lemma 2.3). Cells are disjoint: a person is in one of them.
+    """
+    if len(noise.scales) != len(program.terms):
+        return f"has {len(noise.scales)} scales for {len(program.terms)} terms"
+    sensitivities = [Fraction(facts.sensitivity) for facts in program.terms]
+    contribution = max(product.contribution for product in products)
+    spare = gate_delta(noise.epsilon, noise.beta, contribution)
+    if noise.distribution is Distribution.LAPLACE:
+        worth = sum((s / b for s, b in zip(sensitivities, noise.scales, strict=True)), Fraction(0))
+        if worth > noise.epsilon:
+            return f"is worth epsilon {worth}, more than the stated {noise.epsilon}"
+        if noise.delta < spare:
+            return f"has delta {noise.delta}; its gate alone needs {spare}"
+        return None
+    rho = sum(
+        (s * s / (2 * sigma * sigma) for s, sigma in zip(sensitivities, noise.scales, strict=True)),
+        Fraction(0),
+    )
+    if noise.rho is None or rho > noise.rho:
+        return f"is worth rho {rho}, more than the stated {noise.rho}"
+    if noise.delta <= spare or gaussian_epsilon(noise.rho, noise.delta - spare) > noise.epsilon:
+        return "is worth more epsilon than stated at its delta"
+    return None
+
+
+def _conditions(plan: Plan, index: int) -> Iterator[Condition]:
+    side = plan.sides[index]
+    if side.where is not None:
+        yield side.where
+    for group in side.group_by:
+        yield from group.cases or ()

@@ -1,0 +1,468 @@
+"""What the engine computes for a query: derived from the plan alone, so that everybody derives the
+same.
+
+Every statistic becomes *terms*, sums over matched pairs of a factor of one side times a factor of
+the other (crypto.joins.layout). A factor is an expression over one side's columns. A mean needs a
+sum and a count, a correlation five sums and a count; what several statistics share is computed
+once. Values are moved to the middle of their public range before they are squared or multiplied,
+where that changes nothing but the noise: sensitivities are then smallest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Final
+
+from crypto.joins.layout import COUNTED, Comparison, Extreme, Layout, Term
+from crypto.noise import slack
+from exchange.errors import PlanRefused
+from exchange.query.plan import Argument, GroupBy, Plan, SidePlan, Statistic
+from registry.expression import (
+    Arithmetic,
+    Both,
+    Case,
+    ColumnValue,
+    Comparator,
+    Compare,
+    Condition,
+    Expression,
+    Number,
+    Operation,
+    Present,
+    Shape,
+    Text,
+    When,
+    typed,
+)
+from registry.product import ColumnType, DataProduct
+from registry.rule import Function, Join
+
+RING_BITS: Final = 62
+ZERO: Final = Number(0, 0)
+ONE: Final = Number(1, 0)
+
+
+@dataclass(frozen=True)
+class LocalFactor:
+    """One factor of one side. indicator: of several rows of one person, whether any is not zero;
+    otherwise their sum. The value counts as 0 where the expression is missing."""
+
+    expression: Expression
+    indicator: bool
+
+
+@dataclass(frozen=True)
+class TermFacts:
+    """widest: the most that one matched pair of persons can add, in units of 10**-decimals.
+    sensitivity: the most that one person can change."""
+
+    decimals: int
+    widest: int
+    sensitivity: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where a statistic's numbers are. rows: term that counts its rows (or row pairs).
+
+    people:   the term that gates it
+    sums:     per variable, the term of its sum; products: per pair i <= j, row by row, the term
+              of the sum of products. Variables are the statistic's arguments (for SUM, MEAN,
+              VARIANCE, STDDEV one variable: the product of the arguments).
+    centres:  per variable, what was subtracted before squaring, in units of 10**-decimals
+    decimals: per variable
+    bins:     of a quantile: the terms of the histogram
+    extreme:  of MIN and MAX: index into the layout's extremes
+    """
+
+    people: int
+    rows: int
+    sums: tuple[int, ...]
+    products: tuple[int, ...]
+    centres: tuple[int, ...]
+    decimals: tuple[int, ...]
+    bins: tuple[int, ...]
+    extreme: int | None
+
+
+@dataclass(frozen=True)
+class Program:
+    """factors: per side, factors 1, 2, … of the layout. groups: per side, an expression that gives
+    the group's number and is missing outside the domain; None for a single group."""
+
+    layout: Layout
+    groups: tuple[Expression | None, ...]
+    factors: tuple[tuple[LocalFactor, ...], ...]
+    terms: tuple[TermFacts, ...]
+    readings: tuple[Reading, ...]
+
+
+def program_of(plan: Plan, products: Sequence[DataProduct]) -> Program:
+    """products: of all sides, in the plan's order.
+
+    Raises PlanRefused where a sum could leave the ring or a column has no public range, and
+    Malformed for a plan that is not a query.
+    """
+    return _Compiler(plan, products).compile()
+
+
+def group_expression(side: SidePlan, product: DataProduct) -> Expression | None:
+    """The number of a row's group on one side; missing outside the domain."""
+    found: Expression | None = None
+    for by in side.group_by:
+        index = _group_index(by, product)
+        if found is None:
+            found = index
+        else:
+            found = Arithmetic(
+                Operation.ADD, Arithmetic(Operation.MULTIPLY, found, Number(by.size, 0)), index
+            )
+    return found
+
+
+class _Compiler:
+    def __init__(self, plan: Plan, products: Sequence[DataProduct]) -> None:
+        self._plan, self._query, self._products = plan, plan.query, products
+        # In a union both holders compute the same factors; the expressions are side 0's.
+        self._sides = 1 if plan.join in (Join.UNION, Join.ALONE) else 2
+        self._factors: tuple[dict[LocalFactor, int], ...] = ({}, {})
+        self._widest: tuple[list[int], ...] = ([1], [1])
+        self._decimals: tuple[list[int], ...] = ([0], [0])
+        self._terms: dict[tuple[int, int, int], int] = {}
+        self._facts: list[TermFacts] = []
+        self._people: list[int] = []
+        self._extremes: list[Extreme] = []
+
+    def compile(self) -> Program:
+        plan, query = self._plan, self._query
+        self._count_people(COUNTED, COUNTED)
+        readings = tuple(self._read(statistic) for statistic in query.statistics)
+        comparisons = tuple(
+            Comparison(
+                left=self._factor(0, condition.left),
+                left_mark=self._mark(0, [condition.left], indicator=True),
+                order=condition.order,
+                right=self._factor(1, condition.right),
+                right_mark=self._mark(1, [condition.right], indicator=True),
+            )
+            for condition in query.comparisons
+        )
+        self._require_consistent()
+        keys = list(self._terms)
+        layout = Layout(
+            groups_a=plan.cells if self._sides == 1 else plan.sides[0].groups,
+            groups_b=1 if self._sides == 1 else plan.sides[1].groups,
+            factors_a=len(self._factors[0]) + 1,
+            factors_b=len(self._factors[1]) + 1,
+            terms=tuple(
+                Term(left, right, people, outer=self._outer(right)) for left, right, people in keys
+            ),
+            comparisons=comparisons,
+            extremes=tuple(self._extremes),
+            min_group=query.gate.min_group,
+            slack=self._slack(),
+            dominance=query.gate.dominance,
+            round_counts=query.gate.round_counts or 1,
+        )
+        factors = tuple(tuple(found) for found in self._factors)
+        return Program(
+            layout=layout,
+            groups=tuple(
+                group_expression(side, product)
+                for side, product in zip(plan.sides, self._products, strict=True)
+            ),
+            factors=(factors[0],) * len(plan.sides) if self._sides == 1 else factors,
+            terms=tuple(self._facts),
+            readings=readings,
+        )
+
+    def _outer(self, right: int) -> bool:
+        """In a LEFT JOIN, what depends on the left side alone is taken over all its rows."""
+        return self._query.keep_left and right == COUNTED
+
+    # One statistic
+
+    def _read(self, statistic: Statistic) -> Reading:
+        if statistic.function in (Function.MIN, Function.MAX):
+            return self._read_extreme(statistic)
+        if statistic.function is Function.QUANTILE:
+            return self._read_quantile(statistic)
+        if statistic.function is Function.COUNT and statistic.distinct:
+            return Reading(0, 0, (), (), (), (), (), None)
+        by_side = [
+            [argument.expression for argument in statistic.arguments if argument.side == side]
+            for side in (0, 1)
+        ]
+        present = [self._mark(side, by_side[side], indicator=True) for side in (0, 1)]
+        people = self._count_people(present[0], present[1])
+        marks = [self._mark(side, by_side[side], indicator=False) for side in (0, 1)]
+        rows = self._term(marks[0], marks[1], people)
+        variables = self._variables(statistic)
+        squares = statistic.function in (
+            Function.VARIANCE,
+            Function.STDDEV,
+            Function.COVARIANCE,
+            Function.CORRELATION,
+            Function.REGRESSION,
+        )
+        wanted = () if statistic.function is Function.COUNT else variables
+        if squares or (statistic.function is Function.MEAN and self._query.noise is not None):
+            wanted = tuple(self._centred(variable) for variable in wanted)
+        sums = tuple(self._moment((v,), by_side, people) for v in wanted)
+        products: tuple[int, ...] = ()
+        if squares:
+            products = tuple(
+                self._moment((v, w), by_side, people)
+                for i, v in enumerate(wanted)
+                for w in wanted[i:]
+            )
+        return Reading(
+            people=people,
+            rows=rows,
+            sums=sums,
+            products=products,
+            centres=tuple(v.centre for v in wanted),
+            decimals=tuple(v.decimals for v in wanted),
+            bins=(),
+            extreme=None,
+        )
+
+    def _read_extreme(self, statistic: Statistic) -> Reading:
+        (argument,) = statistic.arguments
+        shape = self._shape(argument)
+        mark = self._mark(argument.side, [argument.expression], indicator=True)
+        marks = (mark, COUNTED) if argument.side == 0 else (COUNTED, mark)
+        people = self._count_people(*marks)
+        self._extremes.append(
+            Extreme(
+                side=argument.side,
+                factor=self._factor(argument.side, argument.expression),
+                mark=mark,
+                largest=statistic.function is Function.MAX,
+                low=shape.low,
+                high=shape.high,
+                people=people,
+            )
+        )
+        return Reading(people, people, (), (), (), (shape.decimals,), (), len(self._extremes) - 1)
+
+    def _read_quantile(self, statistic: Statistic) -> Reading:
+        (argument,) = statistic.arguments
+        shape, value = self._shape(argument), argument.expression
+        side, cuts = argument.side, statistic.cuts or ()
+
+        def beside(own: int) -> tuple[int, int]:
+            other = self._unit(1 - side)
+            return (own, other) if side == 0 else (other, own)
+
+        mark = self._mark(side, [value], indicator=True)
+        people = self._count_people(*((mark, COUNTED) if side == 0 else (COUNTED, mark)))
+        rows = self._term(*beside(self._mark(side, [value], indicator=False)), people)
+        bins = []
+        for low, high in zip((None, *cuts[1:-1]), (*cuts[1:-1], None), strict=True):
+            inside: Condition = Present(value)
+            if low is not None:
+                bound = Number(low, shape.decimals)
+                inside = Both(inside, Compare(Comparator.AT_LEAST, value, bound))
+            if high is not None:
+                bound = Number(high, shape.decimals)
+                inside = Both(inside, Compare(Comparator.LESS, value, bound))
+            own = self._factor(side, Case((When(inside, ONE),), ZERO))
+            bins.append(self._term(*beside(own), people))
+        return Reading(people, rows, (), (), (), (shape.decimals,), tuple(bins), None)
+
+    # Variables and moments
+
+    def _variables(self, statistic: Statistic) -> tuple[_Variable, ...]:
+        if statistic.function in (
+            Function.COVARIANCE,
+            Function.CORRELATION,
+            Function.REGRESSION,
+        ):
+            return tuple(self._variable((argument,)) for argument in statistic.arguments)
+        return (self._variable(statistic.arguments),) if statistic.arguments else ()
+
+    def _variable(self, arguments: tuple[Argument, ...]) -> _Variable:
+        return _Variable(
+            tuple((argument.side, argument.expression) for argument in arguments),
+            centre=0,
+            decimals=sum(self._shape(argument).decimals for argument in arguments),
+        )
+
+    def _centred(self, variable: _Variable) -> _Variable:
+        """Around the middle of its public range, if one side alone has it."""
+        if len(variable.parts) != 1:
+            return variable
+        ((side, expression),) = variable.parts
+        shape = self._shape(Argument(side, expression))
+        middle = (shape.low + shape.high) // 2
+        if not middle:
+            return variable
+        moved = Arithmetic(Operation.SUBTRACT, expression, Number(middle, shape.decimals))
+        return _Variable(((side, moved),), centre=middle, decimals=variable.decimals)
+
+    def _moment(
+        self, variables: tuple[_Variable, ...], by_side: list[list[Expression]], people: int
+    ) -> int:
+        """The term of the sum of the variables' product over rows where nothing is missing."""
+        sides = []
+        for side in (0, 1):
+            own = [e for v in variables for s, e in v.parts if s == side]
+            if not own:
+                sides.append(self._mark(side, by_side[side], indicator=False))
+                continue
+            product = reduce(lambda a, b: Arithmetic(Operation.MULTIPLY, a, b), own)
+            if len(by_side[side]) > 1:
+                # Missing wherever any of this side's arguments is, not only those multiplied here.
+                product = Case((When(_all_present(by_side[side]), product),), ZERO)
+            sides.append(self._factor(side, product))
+        return self._term(sides[0], sides[1], people)
+
+    # Factors and terms
+
+    def _mark(self, side: int, expressions: list[Expression], *, indicator: bool) -> int:
+        """The factor that is 1 where none is missing; of several rows their number, unless it is
+        an indicator."""
+        if not expressions:
+            return COUNTED if indicator else self._unit(side)
+        condition = _all_present(expressions)
+        return self._factor(side, Case((When(condition, ONE),), ZERO), indicator=indicator)
+
+    def _unit(self, side: int) -> int:
+        """The factor that counts rows rather than people."""
+        if self._contribution(side) == 1:
+            return COUNTED
+        return self._factor(side, ONE)
+
+    def _factor(self, side: int, expression: Expression, *, indicator: bool = False) -> int:
+        repeated = self._contribution(side)
+        factor = LocalFactor(expression, indicator and repeated > 1)
+        found = self._factors[side]
+        if factor not in found:
+            shape = self._shape(Argument(side, expression))
+            found[factor] = len(found) + 1
+            rows = 1 if factor.indicator else repeated
+            self._widest[side].append(shape.widest * rows)
+            self._decimals[side].append(shape.decimals)
+        return found[factor]
+
+    def _count_people(self, left: int, right: int) -> int:
+        for index in self._people:
+            if list(self._terms)[index][:2] == (left, right):
+                return index
+        index = len(self._terms)
+        self._people.append(index)
+        return self._term(left, right, index)
+
+    def _term(self, left: int, right: int, people: int) -> int:
+        if self._sides == 1 and right != COUNTED:
+            raise PlanRefused("statistics", "of one table name a second one")
+        for index, (a, b, gate) in enumerate(self._terms):
+            if (a, b) == (left, right) and gate == people:
+                return index
+        widest = self._widest[0][left] * self._widest[1][right]
+        if (widest * self._pairs()).bit_length() + 1 > RING_BITS:
+            raise PlanRefused(
+                "statistics",
+                "a sum could need more than 62 bits: narrow the values' public range, for instance "
+                "with LEAST and GREATEST, or ask for fewer decimals",
+            )
+        self._terms[left, right, people] = index = len(self._terms)
+        holders = len(self._plan.sides) if self._plan.join is Join.UNION else 1
+        self._facts.append(
+            TermFacts(
+                decimals=self._decimals[0][left] + self._decimals[1][right],
+                widest=widest,
+                sensitivity=widest * holders,  # of a union, a person may be with both holders
+            )
+        )
+        return index
+
+    def _require_consistent(self) -> None:
+        for condition in self._query.comparisons:
+            left = self._shape(Argument(0, condition.left))
+            right = self._shape(Argument(1, condition.right))
+            if left.decimals != right.decimals:
+                raise PlanRefused("comparisons", "compare numbers of different decimals")
+        if self._query.comparisons and max(map(self._contribution, (0, 1))) > 1:
+            raise PlanRefused("comparisons", "of rows need products with one row for each person")
+
+    def _pairs(self) -> int:
+        if self._plan.join is Join.UNION:
+            return sum(product.cap for product in self._products)
+        if self._query.keep_left or len(self._products) == 1:
+            return self._products[0].cap
+        return min(product.cap for product in self._products)
+
+    def _contribution(self, side: int) -> int:
+        if self._plan.join is Join.UNION:
+            return max(product.contribution for product in self._products)
+        return self._products[side].contribution if side < len(self._products) else 1
+
+    def _shape(self, argument: Argument) -> Shape:
+        """Public bounds; of a union, wide enough for every holder's column."""
+        where = "statistics"
+        own = typed(argument.expression, self._products[argument.side], where=where)
+        if own.text:
+            raise PlanRefused(where, "only numbers are aggregated")
+        if self._plan.join is not Join.UNION:
+            return own
+        shapes = [typed(argument.expression, p, where=where) for p in self._products]
+        if any(shape.decimals != own.decimals or shape.text for shape in shapes):
+            raise PlanRefused(where, "the united columns are of different types")
+        return Shape(False, own.decimals, min(s.low for s in shapes), max(s.high for s in shapes))
+
+    def _slack(self) -> int:
+        noise = self._query.noise
+        if noise is None or len(noise.scales) != len(self._terms):
+            return 0
+        widest = max(noise.scales[index] for index in self._people)
+        return slack(noise.distribution, widest, noise.beta)
+
+
+@dataclass(frozen=True)
+class _Variable:
+    parts: tuple[tuple[int, Expression], ...]
+    centre: int
+    decimals: int
+
+
+def _all_present(expressions: Sequence[Expression]) -> Condition:
+    unique = list(dict.fromkeys(expressions))
+    found: Condition = Present(unique[0])
+    for expression in unique[1:]:
+        found = Both(found, Present(expression))
+    return found
+
+
+def _group_index(by: GroupBy, product: DataProduct) -> Expression:
+    if by.cases is not None:
+        whens = tuple(When(case, Number(i, 0)) for i, case in enumerate(by.cases))
+        rest = len(by.labels or ()) > len(by.cases)
+        return Case(whens, Number(len(by.cases), 0) if rest else None)
+    column, value = product.column(by.name), ColumnValue(by.name)
+    if by.categories is not None:
+        return Case(
+            tuple(
+                When(Compare(Comparator.EQUAL, value, _category(text, column.type)), Number(i, 0))
+                for i, text in enumerate(by.categories)
+            ),
+            None,
+        )
+    cuts = by.cuts or ()
+    below = tuple(
+        When(Compare(Comparator.LESS, value, Number(cut, column.decimals)), Number(i, 0))
+        for i, cut in enumerate(cuts)
+    )
+    return Case((*below, When(Present(value), Number(len(cuts), 0))), None)
+
+
+def _category(text: str, kind: ColumnType) -> Expression:
+    if kind is ColumnType.TEXT:
+        return Text(text)
+    try:
+        return Number(int(text), 0)
+    except ValueError:
+        raise PlanRefused("group_by", f"{text[:20]!r} is not a number") from None
