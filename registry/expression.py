@@ -138,6 +138,29 @@ Condition = Compare | OneOf | Present | Both | Either | Not
 
 
 @dataclass(frozen=True)
+class LocalFactor:
+    """One factor of one side. indicator: of several rows of one person, whether any is not zero;
+    otherwise their sum. The value counts as 0 where the expression is missing."""
+
+    expression: Expression
+    indicator: bool
+
+
+@dataclass(frozen=True)
+class LocalQuery:
+    """What a holder's source computes at home for one job, person by person.
+
+    where:   rows for which it does not hold take no part; None for all
+    group:   the number of the row's group; missing: in no group. None: everybody in group 0
+    factors: numbers of each person
+    """
+
+    where: Condition | None
+    group: Expression | None
+    factors: tuple[LocalFactor, ...]
+
+
+@dataclass(frozen=True)
 class Shape:
     """text: whether it is text. Otherwise every value lies in low .. high, in units of
     10**-decimals."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from crypto.digest import Digest
 from crypto.identifiers import PartyId, ProductId
+from registry.expression import LocalQuery
 from registry.party import SignedParty
 from registry.product import DataProduct
 from registry.source import SourceReport
@@ -62,55 +63,60 @@ class ProductStore(Protocol):
 
 
 @dataclass(frozen=True)
-class SourceFilter:
-    """One comparison on one column: `column op value`; op is one of = != < <= > >=.
-
-    value: for numbers an integer in units of 10**-decimals, for text the text. It is compared
-    with the encoded value, after clamping and rounding, so that a filter can't tell apart what
-    the product's public range does not. Text is compared by its UTF-8 bytes. A missing value
-    matches nothing, `!=` included."""
-
-    column: str
-    op: str
-    value: int | str
-
-
-@dataclass(frozen=True)
-class Extract:
-    """What a local query yields, encoded as the product says, in order of key.
+class LocalRows:
+    """What a local query yields: one row a person, in order of key.
 
     keys:     canonical join keys as text, unique, none missing. shape (n,)
-    numbers:  per numeric column asked for, int64 in units of 10**-decimals, clamped. shape (n,)
-    texts:    per text column asked for, Unicode NFC. shape (n,)
-    valid:    per column, False where the value was missing or outside the public categories;
-              the number there is 0, the text empty. shape (n,)
+    group:    int64, -1 where the row is in no group. shape (n,)
+    factors:  int64 in units of 10**-decimals of each expression, 0 where missing; of several rows
+              of one person their sum, or 1 for an indicator. shape (n, factors)
     snapshot: digest of exactly these rows, see `registry.snapshot`; commit to it with a salt
               before it leaves the node, for a few rows can be guessed
     """
 
     keys: tuple[str, ...]
-    numbers: dict[str, npt.NDArray[np.int64]]
-    texts: dict[str, tuple[str, ...]]
-    valid: dict[str, npt.NDArray[np.bool_]]
+    group: npt.NDArray[np.int64]
+    factors: npt.NDArray[np.int64]
+    snapshot: Digest
+
+
+@dataclass(frozen=True)
+class Records:
+    """Whole records by key, as text for people: of a number its decimal digits. Missing values are
+    empty. shape (n,), each record in the order of the columns asked for."""
+
+    keys: tuple[str, ...]
+    records: tuple[tuple[str, ...], ...]
     snapshot: Digest
 
 
 class DataSource(Protocol):
     """A holder's rows behind a product: a Parquet or CSV file, or a PostgreSQL table."""
 
-    def extract(
-        self, product: DataProduct, columns: Sequence[str], filters: Sequence[SourceFilter]
-    ) -> Extract:
-        """Filter, project, clamp and encode the rows that have a key.
+    def compute(self, product: DataProduct, query: LocalQuery) -> LocalRows:
+        """Clamp and encode every row as the product says, then filter, group and compute, exactly.
 
-        Every column of the product is checked over every row, whatever was asked: whether a job
-        fails here must tell nothing about the rows that its filters select.
+        A row whose key is missing or is no canonical key takes no part, nor does, beyond
+        `product.contribution`, any further row of one key (in a fixed order); a value that is not
+        of the column's type counts as missing. So no value of one row decides what becomes of
+        another person's, and no odd value makes a job fail (see docs/hidden_join.md, local part).
 
-        Raises SourceRefused, naming the column: unknown, wrong type, a value that does not
-        parse, duplicate key, no rows at all, more rows than the product's cap, text that is not
-        UTF-8. The message is for the owner: it may hold counts and row numbers, never a value.
+        Raises SourceRefused, naming the column: unknown, not there, no rows at all, more people
+        than the product's cap. The message is for the owner: it may hold counts, never a value.
         Raises SourceUnreachable when the file or database cannot be read now.
         """
+        ...
+
+    def records(self, product: DataProduct, columns: Sequence[str]) -> Records:
+        """The records that a lookup table is made of. Raises as `compute`."""
+        ...
+
+    def memberships(
+        self, product: DataProduct, queries: Sequence[LocalQuery]
+    ) -> npt.NDArray[np.int64]:
+        """In which group each query counts each person: shape (queries, people), -1 for in no
+        group, -2 for not selected at all. People are all those of the source, in order of key.
+        Factors are not computed. Raises as `compute`."""
         ...
 
     def describe(self, product: DataProduct) -> SourceReport:

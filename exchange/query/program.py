@@ -28,6 +28,7 @@ from registry.expression import (
     Compare,
     Condition,
     Expression,
+    LocalFactor,
     Number,
     Operation,
     Present,
@@ -42,15 +43,6 @@ from registry.rule import Function, Join
 RING_BITS: Final = 62
 ZERO: Final = Number(0, 0)
 ONE: Final = Number(1, 0)
-
-
-@dataclass(frozen=True)
-class LocalFactor:
-    """One factor of one side. indicator: of several rows of one person, whether any is not zero;
-    otherwise their sum. The value counts as 0 where the expression is missing."""
-
-    expression: Expression
-    indicator: bool
 
 
 @dataclass(frozen=True)
