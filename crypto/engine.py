@@ -19,7 +19,15 @@ from crypto.digest import Digest, digest
 from crypto.errors import EngineFault, Malformed
 from crypto.joins.intersection import Intersection
 from crypto.joins.layout import Layout
-from crypto.lookup.limits import MAX_EVALUATIONS, MAX_LABEL_BYTES, MAX_ROWS, SEED_BYTES
+from crypto.joins.summable import MAX_SIDE_ROWS, ValueScheme, require_summable
+from crypto.lookup.limits import (
+    ANSWER_HEAD_BYTES,
+    MAX_ANSWER_BYTES,
+    MAX_EVALUATIONS,
+    MAX_LABEL_BYTES,
+    MAX_ROWS,
+    SEED_BYTES,
+)
 from crypto.noise import Distribution
 from crypto.sharing import ZERO_KEY_BYTES
 
@@ -233,6 +241,8 @@ class LookupTask:
         ):
             if not 1 <= getattr(self, name) <= most:
                 raise Malformed(name, f"is not 1..{most}")
+        if self.evaluations * (ANSWER_HEAD_BYTES + self.label_bytes) > MAX_ANSWER_BYTES:
+            raise Malformed("evaluations", f"could answer with more than {MAX_ANSWER_BYTES} bytes")
         if len(self.seed) != (SEED_BYTES if self.seat.rank == 0 else 0):
             raise Malformed("seed", f"is {SEED_BYTES} bytes at the holder and empty elsewhere")
 
@@ -254,7 +264,42 @@ class LookupTask:
         )
 
 
-EngineTask = RevealedTask | HiddenTask | LookupTask
+@dataclass(frozen=True)
+class SumTask:
+    """Two parties; each learns how many rows match and nothing about which. Ranks 0 and 1.
+
+    caps:     per holder, the registered product version's cap: each side sends so many rows
+    scheme:   how values are encrypted
+    zero_key: 32 bytes both derived, see crypto.sharing
+    """
+
+    kind: ClassVar[str] = "sum"
+    seat: Seat
+    layout: Layout
+    caps: tuple[int, ...]
+    scheme: ValueScheme
+    zero_key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.seat.peers) != 2:
+            raise Malformed("seat", "the sum join has two parties")
+        if len(self.caps) != 2 or min(self.caps) < 1 or max(self.caps) > MAX_SIDE_ROWS:
+            raise Malformed("caps", f"must be one per holder, each from 1 to {MAX_SIDE_ROWS}")
+        if len(self.zero_key) != ZERO_KEY_BYTES:
+            raise Malformed("zero_key", f"is not {ZERO_KEY_BYTES} bytes")
+        require_summable(self.layout)
+
+    @property
+    def common(self) -> Digest:
+        """Digest of what both parties must have been told alike."""
+        return digest(
+            record.to_bytes(
+                _SumCommon(self.seat.attempt, self.seat.plan, self.layout, self.caps, self.scheme)
+            )
+        )
+
+
+EngineTask = RevealedTask | HiddenTask | LookupTask | SumTask
 
 
 @dataclass(frozen=True)
@@ -286,6 +331,15 @@ class _LookupCommon:
     rows: int
     label_bytes: int
     evaluations: int
+
+
+@dataclass(frozen=True)
+class _SumCommon:
+    attempt: str
+    plan: Digest
+    layout: Layout
+    caps: tuple[int, ...]
+    scheme: ValueScheme
 
 
 @dataclass(frozen=True)
