@@ -7,6 +7,7 @@ ExchangeError
 ├── ChainBroken         the actor's statements do not follow each other; stop and look
 ├── NotYours            this party has no part in what it asks for
 ├── UnknownSubject      no such negotiation, agreement, deal or job
+├── HistoryRefused      its difference from an earlier answer would single people out
 ├── QuestionRefused     the question does not fit the products: names the field
 ├── EvidenceMissing     the ledger does not hold what it must; raise the alarm
 ├── BundleNotReady      ask again in a moment: the newest evidence is not under a head yet
@@ -81,6 +82,17 @@ class QuestionRefused(ExchangeError):
         super().__init__(f"{where}: {problem}")
         self.where = where
         self.problem = problem
+
+
+class HistoryRefused(ExchangeError):
+    """An exact answer that, beside an earlier one, would isolate fewer people than `least`."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__(
+            f"the difference from an earlier answer would be about fewer than {least} people; ask "
+            "with noise, or for other groups"
+        )
+        self.least = least
 
 
 class EvidenceMissing(ExchangeError):

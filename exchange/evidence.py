@@ -43,13 +43,25 @@ def negotiated(
     )
 
 
-def submitted(job: JobId, deal: DealId, *, plan: Digest, agreements: Sequence[Digest]) -> Act:
+def submitted(
+    job: JobId,
+    deal: DealId,
+    *,
+    plan: Digest,
+    agreements: Sequence[Digest],
+    ephemeral: PublicKey | None = None,
+    link: str = "",
+) -> Act:
+    """ephemeral, link: as in an admission, where the consumer takes part in the run itself."""
+    body = {"deal": str(deal)}
+    if ephemeral is not None:
+        body |= {"ephemeral": str(ephemeral), "link": link}
     return Act(
         type="job.submitted",
         subject=job,
         inputs=tuple(agreements),
         outputs=(plan,),
-        body={"deal": str(deal)},
+        body=body,
     )
 
 
@@ -62,12 +74,13 @@ def admitted(
     job: JobId,
     *,
     plan: Digest,
-    agreement: Digest,
+    agreement: Digest | None,
     after: Sequence[Digest],
     ephemeral: PublicKey,
     link: str,
 ) -> Act:
-    """ephemeral: this attempt's X25519 key, from which peers derive their pairwise keys.
+    """agreement: under which a holder admits; a helper has none.
+    ephemeral: this attempt's X25519 key, from which peers derive their pairwise keys.
     link: where peers reach this party's links, `host:port`; empty if it only dials out."""
     return Act(
         type="job.admitted",
@@ -105,7 +118,7 @@ def sealed(
     peers: Mapping[str, str],
 ) -> Act:
     """The receipt. result: digest of this party's sealed part; commitments: `snapshot`, `budget`,
-    `egress`.
+    `egress`; a helper's `egress` alone.
 
     bytes_out: sizes that follow from the plan, per receiving party. peers: per party, the
     fingerprint its link was pinned to.

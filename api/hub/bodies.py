@@ -333,7 +333,7 @@ class JobBody(Body):
         id=_JOB,
         deal=_DEAL,
         consumer=_PARTY,
-        holders=[_HOLDER],
+        parties=[_HOLDER],
         plan=_DIGEST,
         state="RUNNING",
         stage="started",
@@ -350,7 +350,10 @@ class JobBody(Body):
     id: Wire[JobId]
     deal: Wire[DealId]
     consumer: Wire[PartyId]
-    holders: list[Wire[PartyId]]
+    parties: Annotated[
+        list[Wire[PartyId]],
+        Field(description="Who admits, starts and seals: the holders, and a helper."),
+    ]
     plan: Wire[Digest]
     state: str
     stage: Annotated[str, Field(description="What was noted last: a state, or a step of the run.")]
@@ -373,7 +376,7 @@ class JobBody(Body):
             id=job.id,
             deal=job.deal,
             consumer=job.consumer,
-            holders=list(job.holders),
+            parties=list(job.parties),
             plan=job.plan,
             state=job.state.value,
             stage=view.stage,

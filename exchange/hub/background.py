@@ -102,7 +102,7 @@ def _move_locked(job: HubJob, tx: HubTransaction, operator: Operator) -> bool:
     if job.state is JobState.RUNNING and now >= job.finish_by:
         coordination.expire(job, "the run was not finished in time", tx, operator)
         return True
-    receipts = [job.sealed[holder] for holder in job.holders if holder in job.sealed]
+    receipts = [job.sealed[holder] for holder in job.parties if holder in job.sealed]
     if job.state is JobState.SEALED:
         if any(log.status(tx.log, r) is EntryStatus.PENDING for r in receipts):
             return False
@@ -120,12 +120,12 @@ def _move_locked(job: HubJob, tx: HubTransaction, operator: Operator) -> bool:
 
 def _release(job: HubJob, tx: HubTransaction, operator: Operator) -> None:
     """Every receipt is under a signed head: the receiver may fetch the sealed parts."""
-    receipts = [job.sealed[holder] for holder in job.holders]
+    receipts = [job.sealed[holder] for holder in job.parties]
     said = chains.act(
         evidence.released(job.id, plan=job.plan, receipts=receipts),
         tx=tx,
         operator=operator,
-        to=[job.consumer, *job.holders],
+        to=[job.consumer, *job.parties],
     )
     state = jobs.advance(job.id, job.state, JobEvent.RELEASE)
     now = operator.clock.now()

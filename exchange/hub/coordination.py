@@ -26,7 +26,7 @@ from exchange.hub.ports import HubTransaction
 from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
 from exchange.query import plan as plans
-from exchange.query.plan import Plan
+from exchange.query.plan import WITH_CONSUMER, Plan
 from exchange.query.rules import Ground, violations
 from exchange.submission import Submission
 from exchange.terms import agreement as agreements
@@ -36,8 +36,10 @@ from registry.errors import RegistryError
 # How long after a plan's own limit the hub waits for receipts before it calls a run lost.
 GRACE: Final = timedelta(seconds=30)
 NO_MONEY: Final = "the price could not be put into escrow; the consumer's account must cover it"
-# What a receipt commits to: which rows, which counts, how much left.
-RECEIPT_COMMITMENTS: Final = ("budget", "egress", "snapshot")
+# What a holder's receipt commits to: which rows, which counts, how much left. A helper has neither
+# rows nor an agreement.
+HOLDER_COMMITMENTS: Final = ("budget", "egress", "snapshot")
+HELPER_COMMITMENTS: Final = ("egress",)
 
 
 def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
@@ -50,7 +52,7 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
         id=number,
         deal=plan.deal,
         consumer=plan.consumer,
-        holders=plan.engine_parties,
+        parties=plan.sealers,
         plan=digest,
         state=JobState.REQUESTED,
         submitted=submission.signed.digest,
@@ -72,9 +74,9 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
     try:
         with tx.savepoint():
             settlement.lock(plan, tx, operator)
-            tx.lock_inboxes([*plan.engine_parties, plan.consumer])
-            for holder in plan.engine_parties:  # before they hear that the price is held
-                tx.deliver(holder, submission.signed.entry, tuple(submission.documents.values()))
+            tx.lock_inboxes([*plan.sealers, plan.consumer])
+            for party in plan.sealers:  # before they hear that the price is held
+                tx.deliver(party, submission.signed.entry, tuple(submission.documents.values()))
             held = _reserve(plan, job, tx, operator)
     except (ExchangeError, PricingError, RegistryError, CryptoError) as error:
         constraint = getattr(error, "constraint", type(error).__name__)
@@ -97,19 +99,15 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
 
 
 def admit(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
-    job = _job_of_holder(submission, tx)
-    ephemeral = submission.signed.statement.body.get("ephemeral", "")
-    if PublicKey.parse(ephemeral, where="body.ephemeral").suite != "x25519":
-        raise Malformed("body.ephemeral", "is not an x25519 key")
-    if link := submission.signed.statement.body.get("link", ""):
-        Endpoint.parse(link, where="body.link")  # a peer would blame its own run for it
+    job = _job_of_party(submission, tx)
+    _require_reachable(submission.signed.statement)
     actor = submission.signed.statement.actor
     admitted = {**job.admitted, actor: submission.signed.digest}
     if job.state is not JobState.REQUESTED or actor in job.admitted:
         jobs.advance(job.id, job.state, JobEvent.ADMIT)
         raise NotYours(f"{actor} has answered {job.id} already")
     waiting = replace(job, admitted=admitted)
-    if set(admitted) == set(job.holders):
+    if set(admitted) == set(job.parties):
         _step(waiting, JobEvent.ADMIT, tx, operator)
     else:
         _save(waiting, tx, operator, was=job.state)
@@ -119,7 +117,7 @@ def admit(submission: Submission, tx: HubTransaction, operator: Operator) -> Non
 
 def refuse(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     """One holder declines: the job ends, and what was reserved returns."""
-    job = _job_of_holder(submission, tx)
+    job = _job_of_party(submission, tx)
     reason = submission.signed.statement.body.get("problem", "")
     after = _step(job, JobEvent.REFUSE, tx, operator, reason=reason)
     settlement.give_back(after, submission.signed.digest, tx, operator, runs=True)
@@ -128,7 +126,7 @@ def refuse(submission: Submission, tx: HubTransaction, operator: Operator) -> No
 
 
 def start(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
-    job = _job_of_holder(submission, tx)
+    job = _job_of_party(submission, tx)
     actor = submission.signed.statement.actor
     if actor in job.started:
         raise NotYours(f"{actor} has started {job.id} already")
@@ -143,7 +141,7 @@ def start(submission: Submission, tx: HubTransaction, operator: Operator) -> Non
 
 def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     """One holder's receipt and sealed part. The parts wait here, closed, for their release."""
-    job = _job_of_holder(submission, tx)
+    job = _job_of_party(submission, tx)
     statement = submission.signed.statement
     if job.state is not JobState.RUNNING or statement.actor not in job.started:
         jobs.advance(job.id, job.state, JobEvent.SEAL)
@@ -156,7 +154,8 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         )
     for output in statement.outputs:
         submission.document(output)
-    for name in RECEIPT_COMMITMENTS:
+    holds = settlement.plan_of(job, tx).side_of(statement.actor) is not None
+    for name in HOLDER_COMMITMENTS if holds else HELPER_COMMITMENTS:
         if name not in statement.commitments:
             raise Malformed(f"commitments.{name}", "is missing: the receipt must commit to it")
     _keep_openings(submission, job, tx)
@@ -165,11 +164,11 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         sealed={**job.sealed, statement.actor: submission.signed.digest},
         results={**job.results, statement.actor: statement.outputs[0]},
     )
-    if set(sealed.sealed) == set(job.holders):
+    if set(sealed.sealed) == set(job.parties):
         _step(sealed, JobEvent.SEAL, tx, operator)
     else:
         _save(sealed, tx, operator, was=job.state)
-    others = [party for party in (*job.holders, job.consumer) if party != statement.actor]
+    others = [party for party in (*job.parties, job.consumer) if party != statement.actor]
     tx.lock_inboxes(others)
     for party in others:
         tx.deliver(party, submission.signed.entry, ())
@@ -179,12 +178,12 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
 def keep_late_openings(submission: Submission, tx: HubTransaction) -> None:
     """A receipt that came too late changes nothing and is evidence all the same: from the log
     alone an auditor may be unable to tell that it was late, and asks for what it committed to."""
-    _keep_openings(submission, _job_of_holder(submission, tx), tx)
+    _keep_openings(submission, _job_of_party(submission, tx), tx)
 
 
 def fail(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     """A node's run broke. Money returns; a run that had started stays spent."""
-    job = _job_of_holder(submission, tx)
+    job = _job_of_party(submission, tx)
     reason = submission.signed.statement.body.get("problem", "")
     after = _step(job, JobEvent.FAIL, tx, operator, reason=reason)
     settlement.give_back(after, submission.signed.digest, tx, operator, runs=not job.started)
@@ -214,7 +213,7 @@ def expire(job: HubJob, reason: str, tx: HubTransaction, operator: Operator) -> 
     """The background step found that a deadline has passed. The operator says so."""
     settlement.lock(settlement.plan_of(job, tx), tx, operator)
     said = evidence.expired(job.id, plan=job.plan, after=[job.submitted], reason=reason)
-    digest = chains.act(said, tx=tx, operator=operator, to=[job.consumer, *job.holders])
+    digest = chains.act(said, tx=tx, operator=operator, to=[job.consumer, *job.parties])
     after = _step(job, JobEvent.EXPIRE, tx, operator, reason=reason)
     settlement.give_back(after, digest, tx, operator, runs=not job.started)
     _note(after, "expired", operator.party, reason, tx, operator)
@@ -229,7 +228,18 @@ def _read_plan(data: bytes, statement: Statement, number: JobId, tx: HubTransact
         raise PlanRefused("consumer", "the plan is not this party's, or for another job")
     if statement.inputs != tuple(side.agreement for side in plan.sides):
         raise PlanRefused("agreements", "the statement names others than the plan")
+    if plan.join in WITH_CONSUMER:
+        _require_reachable(statement)
     return plan
+
+
+def _require_reachable(statement: Statement) -> None:
+    """Keys and address for the run, well formed: a peer would blame its own run for them."""
+    ephemeral = statement.body.get("ephemeral", "")
+    if PublicKey.parse(ephemeral, where="body.ephemeral").suite != "x25519":
+        raise Malformed("body.ephemeral", "is not an x25519 key")
+    if link := statement.body.get("link", ""):
+        Endpoint.parse(link, where="body.link")
 
 
 def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) -> Digest:
@@ -260,10 +270,11 @@ def _keep_openings(submission: Submission, job: HubJob, tx: HubTransaction) -> N
     """The receipt's openings, sealed to the regulator that this holder's agreement names. Raises
     Malformed if it names one and there are none: nobody is paid for a receipt that hides."""
     statement = submission.signed.statement
-    plan = plans.read_plan(Envelope.from_bytes(tx.document(job.plan)))
-    side = plan.side_of(statement.actor)
-    if side is None:
-        raise NotYours(f"{statement.actor} has no part in {job.id}")
+    side = settlement.plan_of(job, tx).side_of(statement.actor)
+    if side is None:  # the helper: no agreement names a reader of its receipt
+        if len(statement.outputs) != 1:
+            raise Malformed("outputs", "must name the sealed part alone")
+        return
     regulator = tx.lock_agreement(side.agreement).agreement.terms.regulator
     if (regulator is None) != (len(statement.outputs) == 1):
         raise Malformed("outputs", "must name openings exactly where a regulator reads them")
@@ -285,10 +296,10 @@ def _reserve_run(held: HubAgreement, plan: Plan) -> HubAgreement:
     )
 
 
-def _job_of_holder(submission: Submission, tx: HubTransaction) -> HubJob:
+def _job_of_party(submission: Submission, tx: HubTransaction) -> HubJob:
     statement = submission.signed.statement
     job = tx.lock_job(JobId.parse(statement.subject, where="subject"))
-    if statement.actor not in job.holders:
+    if statement.actor not in job.parties:
         raise NotYours(f"{statement.actor} has no part in {job.id}")
     if job.plan not in statement.inputs:
         raise PlanRefused("plan", "the statement is about another plan")
@@ -311,7 +322,7 @@ def _save(job: HubJob, tx: HubTransaction, operator: Operator, *, was: JobState)
 def _pass_on(submission: Submission, job: HubJob, tx: HubTransaction) -> None:
     documents: Sequence[bytes] = tuple(submission.documents.values())
     actor = submission.signed.statement.actor
-    others = [party for party in (*job.holders, job.consumer) if party != actor]
+    others = [party for party in (*job.parties, job.consumer) if party != actor]
     tx.lock_inboxes(others)
     for party in others:
         tx.deliver(party, submission.signed.entry, documents)

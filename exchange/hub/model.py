@@ -39,13 +39,14 @@ class HubAgreement:
 class HubJob:
     """submitted … sealed: digests of the statements that say so; results: of the sealed parts.
 
-    by holder for admitted, started, sealed and results. finish_by: when a run counts as lost.
+    parties: who admits, starts and seals: the holders, and the helper where there is one.
+    By party for admitted, started, sealed and results. finish_by: when a run counts as lost.
     """
 
     id: JobId
     deal: DealId
     consumer: PartyId
-    holders: tuple[PartyId, ...]
+    parties: tuple[PartyId, ...]
     plan: Digest
     state: JobState
     submitted: Digest

@@ -79,10 +79,10 @@ class HubService:
         return settlement.fund(party, money, key=key, tx=tx, operator=self.operator)
 
     def progress(self, caller: PartyId, job: JobId, stage: str, detail: str) -> None:
-        """A holder tells those who watch how far its run is. Evidence of nothing."""
+        """A party tells those who watch how far its run is. Evidence of nothing."""
         with self.store.transaction() as tx:
             found = tx.lock_job(job)  # the numbers of a job's notes must rise as they are committed
-            if caller not in found.holders:
+            if caller not in (*found.parties, found.consumer):
                 raise NotYours(f"{caller} has no part in {job}")
             now = self.operator.clock.now()
             tx.note(job, stage[:40], caller, detail[:MAX_DETAIL], now)
@@ -119,7 +119,7 @@ class HubService:
     def job(self, caller: PartyId, job: JobId) -> JobView:
         with self.store.reading() as tx:
             found = tx.job(job)
-            self._require_concerned(caller, [found.consumer, *found.holders], found.deal, tx)
+            self._require_concerned(caller, [found.consumer, *found.parties], found.deal, tx)
             return _view(found, tx)
 
     def jobs(self, caller: PartyId) -> Sequence[JobView]:
@@ -130,7 +130,7 @@ class HubService:
         """What has happened to a job since note number `after`."""
         with self.store.reading() as tx:
             found = tx.job(job)
-            self._require_concerned(caller, [found.consumer, *found.holders], found.deal, tx)
+            self._require_concerned(caller, [found.consumer, *found.parties], found.deal, tx)
             over = found.state in FINAL and found.settled
             return JobNotes(tx.notes(job, after=after), over)
 

@@ -27,7 +27,8 @@ class Sessions:
         self._jobs: Mapping[Digest, JobId] = {}
 
     def allowed(self, session: Digest, one: PartyId, other: PartyId) -> bool:
-        """Whether this session runs now, or is about to, between two different holders."""
+        """Whether this session runs now, or is about to, between two of those who compute:
+        the job's parties, and the consumer where it takes part as well."""
         number = self._jobs.get(session) or self._refreshed().get(session)
         if number is None or one == other:
             return False
@@ -37,7 +38,7 @@ class Sessions:
             except UnknownSubject:
                 return False
         runs = job.state in (JobState.ADMITTED, JobState.RUNNING)
-        return runs and {one, other} <= set(job.holders)
+        return runs and {one, other} <= {*job.parties, job.consumer}
 
     def _refreshed(self) -> Mapping[Digest, JobId]:
         with self._lock, self._store.reading() as tx:

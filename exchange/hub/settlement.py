@@ -146,7 +146,7 @@ def _say_of_job(
         inputs=(job.plan, *agreements),
         randomness=operator.randomness,
     )
-    return _say(act, agreements, [*job.holders, job.consumer], tx, operator)
+    return _say(act, agreements, [*job.parties, job.consumer], tx, operator)
 
 
 def _say(

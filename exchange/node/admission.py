@@ -18,7 +18,7 @@ from exchange.errors import PlanRefused
 from exchange.node.model import NodeAgreement, StandingApproval
 from exchange.query import plan as plans
 from exchange.query.explanation import learns
-from exchange.query.plan import Plan
+from exchange.query.plan import Plan, Query
 from exchange.query.rules import Ground, side_violations
 from exchange.terms import agreement as agreements
 from registry.party import SignedParty
@@ -31,7 +31,8 @@ LONGEST_RUN: Final = timedelta(hours=6)
 class View:
     """What the decision rests on: all of it from this node's own store or checked by it.
 
-    agreement:  this side's, as this node signed and counted it; None if it has none like that
+    agreement:  this side's, as this node signed and counted it; None if it has none like that, or
+                is the helper
     consumer:   the believed party document that the plan names
     products:   of all sides, in the plan's order, each with the digest that the plan names
     """
@@ -48,8 +49,29 @@ class View:
 def check(envelope: Envelope, plan: Plan, view: View) -> None:
     """Raises PlanRefused unless this node's own agreement allows exactly this plan, now."""
     if view.paused:
-        raise PlanRefused("paused", "this holder admits no jobs at the moment")
+        raise PlanRefused("paused", "this party admits no jobs at the moment")
     _require_signed_by_consumer(envelope, plan, view)
+    if plan.operator != view.operator:
+        raise PlanRefused("operator", "is not the operator this node works with")
+    if view.now >= plan.run_by:
+        raise PlanRefused("run_by", "has passed")
+    if plan.run_seconds > LONGEST_RUN.total_seconds():
+        raise PlanRefused("run_seconds", f"is more than {LONGEST_RUN}")
+    if dict(plan.learns) != learns(plan):
+        raise PlanRefused("learns", "does not say what this plan lets each party learn")
+    if plan.helper is not None and plan.helper.party == view.me:
+        _require_neutral(plan, view)
+    else:
+        _check_own_side(plan, view)
+
+
+def _require_neutral(plan: Plan, view: View) -> None:
+    """A helper that also holds rows or gets the result would hold both shares of something."""
+    if view.me in {plan.consumer, *(side.holder for side in plan.sides)}:
+        raise PlanRefused("helper", "must be neither a holder nor the consumer")
+
+
+def _check_own_side(plan: Plan, view: View) -> None:
     index = _own_side(plan, view)
     held = view.agreement
     if held is None:
@@ -66,14 +88,6 @@ def check(envelope: Envelope, plan: Plan, view: View) -> None:
     if held.epsilon_used + plan.epsilon > terms.epsilon:
         left = terms.epsilon - held.epsilon_used
         raise PlanRefused("epsilon", f"{left} is left; the job asks for {plan.epsilon}")
-    if plan.operator != view.operator:
-        raise PlanRefused("operator", "is not the operator this node works with")
-    if view.now >= plan.run_by:
-        raise PlanRefused("run_by", "has passed")
-    if plan.run_seconds > LONGEST_RUN.total_seconds():
-        raise PlanRefused("run_seconds", f"is more than {LONGEST_RUN}")
-    if dict(plan.learns) != learns(plan):
-        raise PlanRefused("learns", "does not say what this plan lets each party learn")
 
 
 def approved_by_standing(
@@ -90,7 +104,7 @@ def approved_by_standing(
         approval.product == own.id
         and plan.consumer in approval.consumers
         and plan.purpose in approval.purposes
-        and plan.gate.min_group >= approval.min_group
+        and (not isinstance(plan.work, Query) or plan.work.gate.min_group >= approval.min_group)
         and now < approval.valid_until
         and today < approval.runs_per_day
         for approval in approvals

@@ -6,7 +6,7 @@ message leaves. What it hears of others counts only as their signed statements.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -33,13 +33,14 @@ from exchange.node.admission import View
 from exchange.node.model import Decision, Identity, NodeJob
 from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
 from exchange.query import plan as plans
-from exchange.query.plan import Plan
+from exchange.query.plan import WITH_CONSUMER, Plan
 from exchange.query.question import Footing, Question, compile_question
 from exchange.query.rules import Ground, violations
 from exchange.submission import Submission
 from registry.errors import RegistryError
 from registry.product import DataProduct
 
+HELPS: Final = "helps"  # the remark under which a helper's node keeps that it helps unasked
 LOST: Final = "the node stopped during the run"
 WAIT_FOR_HOLDERS: Final = timedelta(minutes=15)
 
@@ -112,14 +113,15 @@ class Desk:
         refuse a plan for its old ones."""
         newest = {
             party: trust.newest(party, tx=tx, hub=self.hub, identity=self.identity).digest
-            for party in plan.engine_parties
+            for party in plan.sealers
         }
-        own = self.identity.document
+        own, helper = self.identity.document, plan.helper
         return replace(
             plan,
             consumer_document=own,
             receivers=tuple(replace(r, document=own) for r in plan.receivers),
             sides=tuple(replace(s, holder_document=newest[s.holder]) for s in plan.sides),
+            helper=None if helper is None else replace(helper, document=newest[helper.party]),
         )
 
     def submit(self, plan: Plan) -> JobId:
@@ -131,11 +133,20 @@ class Desk:
         with self.store.transaction() as tx:
             if tx.job(plan.job) is not None:
                 raise PlanRefused("job", f"{plan.job} was submitted before; compile a new plan")
+            key = self.ephemeral() if plan.join in WITH_CONSUMER else None
             act = evidence.submitted(
-                plan.job, plan.deal, plan=digest, agreements=[s.agreement for s in plan.sides]
+                plan.job,
+                plan.deal,
+                plan=digest,
+                agreements=[s.agreement for s in plan.sides],
+                ephemeral=None if key is None else key.public,
+                link=self.identity.link_address,
             )
             said = outbox.say(act, [envelope.to_bytes()], tx=tx, identity=self.identity)
-            tx.save_job(_new(plan, digest, said, self.identity))
+            if key is not None:
+                tx.save_secret(plan.job, key.private.private_bytes_raw())
+            job = _new(plan, digest, said, self.identity)
+            tx.save_job(_with_consumer(job, plan, act.body or {}))
         return plan.job
 
     def cancel(self, number: JobId) -> None:
@@ -166,6 +177,11 @@ class Desk:
         """While paused, every job is refused with that reason and no admitted one starts."""
         with self.store.transaction() as tx:
             tx.set_remark("paused", "yes" if paused else "")
+
+    def help_unasked(self, willing: bool) -> None:
+        """As helper, take part in every job whose plan names this party, without being asked."""
+        with self.store.transaction() as tx:
+            tx.set_remark(HELPS, "yes" if willing else "")
 
     def plan(self, number: JobId) -> Plan:
         with self.store.reading() as tx:
@@ -201,15 +217,7 @@ def decide(
                 _refuse(job, constraint, str(error), tx, identity)
                 answered += 1
                 continue
-            own = next(
-                p
-                for p, s in zip(view.products, plan.sides, strict=True)
-                if s.holder == identity.party
-            )
-            today = _admitted_today(plan.consumer, view.now, tx, identity)
-            if admission.approved_by_standing(
-                plan, tx.standing(), own=own, today=today, now=view.now
-            ):
+            if _stands_approved(plan, view, tx, identity):
                 _admit(job, tx, hub, identity, ephemeral)
                 answered += 1
     return answered
@@ -243,7 +251,7 @@ def begin(number: JobId, *, store: NodeStore, identity: Identity) -> Digest:
         job = _load(number, tx)
         plan = plan_of(job, tx)
         state = jobs.advance(number, job.state, JobEvent.START)
-        admissions = [job.admissions[party] for party in plan.engine_parties]
+        admissions = [job.admissions[party] for party in plan.sealers]
         act = evidence.started(number, plan=job.plan, admissions=admissions)
         said = outbox.say(act, [], tx=tx, identity=identity)
         tx.save_job(at(job, state, identity))
@@ -323,12 +331,13 @@ def hear_submitted(
     plan = plans.read_plan(Envelope.from_bytes(submission.document(digest)))
     if plan.consumer != statement.actor or str(plan.job) != statement.subject:
         raise PlanRefused("consumer", "the plan is not the sender's, or for another job")
-    if plan.side_of(identity.party) is None:
+    if identity.party not in plan.sealers:
         raise PlanRefused("sides", "this party has no part in the plan")
     if tx.job(plan.job) is not None:
         raise PlanRefused("job", f"{plan.job} was submitted before")
     tx.confirm_document(digest, submission.document(digest))
-    tx.save_job(_new(plan, digest, submission.signed.digest, identity))
+    job = _new(plan, digest, submission.signed.digest, identity)
+    tx.save_job(_with_consumer(job, plan, statement.body))
 
 
 def hear_held(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
@@ -345,35 +354,27 @@ def hear_held(submission: Submission, tx: NodeTransaction, hub: Hub, identity: I
 def hear_admitted(
     submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity
 ) -> None:
-    job, _ = _from_holder(submission, tx)
+    job, _ = _from_party(submission, tx)
     statement = submission.signed.statement
-    ephemeral = PublicKey.parse(statement.body.get("ephemeral", ""), where="body.ephemeral")
-    if ephemeral.suite != "x25519":
-        raise Malformed("body.ephemeral", "is not an x25519 key")
-    link = statement.body.get("link", "")
-    if link:
-        Endpoint.parse(link, where="body.link")
     if statement.actor in job.admissions:
         raise PlanRefused("admission", f"{statement.actor} has answered before")
     heard = replace(
-        job,
+        _reachable(job, statement.actor, statement.body),
         admissions={**job.admissions, statement.actor: submission.signed.digest},
-        ephemerals={**job.ephemerals, statement.actor: ephemeral},
-        addresses={**job.addresses, statement.actor: link},
     )
     _save_with_admissions(heard, tx, identity)
 
 
 def hear_started(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
     """A holder has begun. For the consumer that is when its job runs."""
-    job, _ = _from_holder(submission, tx)
+    job, _ = _from_party(submission, tx)
     if identity.party == job.consumer and job.state is JobState.ADMITTED:
         tx.save_job(at(job, JobState.RUNNING, identity))
 
 
 def hear_sealed(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
     """A holder's receipt. The consumer needs it to know which sealed part is whose."""
-    job, plan = _from_holder(submission, tx)
+    job, plan = _from_party(submission, tx)
     statement = submission.signed.statement
     if not statement.outputs:
         raise Malformed("outputs", "must name the sealed part")
@@ -384,7 +385,7 @@ def hear_sealed(submission: Submission, tx: NodeTransaction, hub: Hub, identity:
         receipts={**job.receipts, statement.actor: submission.signed.digest},
         parts={**job.parts, statement.actor: statement.outputs[0]},
     )
-    complete = set(heard.receipts) == set(plan.engine_parties)
+    complete = set(heard.receipts) == set(plan.sealers)
     if identity.party == job.consumer and complete and job.state is JobState.RUNNING:
         heard = at(heard, JobState.SEALED, identity)
     tx.save_job(heard)
@@ -397,7 +398,7 @@ def hear_ended(submission: Submission, tx: NodeTransaction, hub: Hub, identity: 
     plan = plan_of(job, tx)
     ends, who = _ENDINGS[statement.type]
     allowed: dict[str, tuple[PartyId, ...]] = {
-        "holder": plan.engine_parties,
+        "party": plan.sealers,
         "consumer": (plan.consumer,),
         "operator": (plan.operator,),
     }
@@ -431,8 +432,8 @@ def _return_run(plan: Plan, tx: NodeTransaction, identity: Identity) -> None:
 
 _ENDINGS: Final = {
     "job.rejected": (JobState.REFUSED, "operator"),
-    "job.refused": (JobState.REFUSED, "holder"),
-    "job.failed": (JobState.FAILED, "holder"),
+    "job.refused": (JobState.REFUSED, "party"),
+    "job.failed": (JobState.FAILED, "party"),
     "job.cancelled": (JobState.CANCELLED, "consumer"),
     "job.expired": (JobState.EXPIRED, "operator"),
 }
@@ -467,17 +468,31 @@ def _admitted_today(
     return sum(1 for said in recent if tx.said_at(said) > since)
 
 
+def _stands_approved(plan: Plan, view: View, tx: NodeTransaction, identity: Identity) -> bool:
+    """Whether nobody has to be asked: a holder's standing approval, or a helper's general one."""
+    if plan.side_of(identity.party) is None:
+        return tx.remark(HELPS) == "yes"
+    own = next(
+        product
+        for product, side in zip(view.products, plan.sides, strict=True)
+        if side.holder == identity.party
+    )
+    today = _admitted_today(plan.consumer, view.now, tx, identity)
+    return admission.approved_by_standing(plan, tx.standing(), own=own, today=today, now=view.now)
+
+
 def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> tuple[Plan, View]:
     """Gather what the decision rests on, and check. Raises PlanRefused and trust errors."""
     envelope = Envelope.from_bytes(tx.document(job.plan))
     plan = plans.read_plan(envelope)
-    for side in plan.sides:
-        trust.by_digest(side.holder_document, side.holder, tx=tx, hub=hub, identity=identity)
+    for party in plan.sealers:
+        named = plan.document_of(party)
+        if named is None:
+            raise PlanRefused("parties", f"no document of {party} is named")
+        trust.by_digest(named, party, tx=tx, hub=hub, identity=identity)
+    if plan.document_of(identity.party) != identity.document:
+        raise PlanRefused("document", "is not this party's current one; compile again")
     own = plan.side_of(identity.party)
-    if own is None:
-        raise PlanRefused("sides", "this party has no part in the plan")
-    if own.holder_document != identity.document:
-        raise PlanRefused("holder_document", "is not this holder's current one; compile again")
     found: list[DataProduct] = []
     for side in plan.sides:
         product = products.by_digest(side.product, tx=tx, hub=hub)
@@ -489,7 +504,7 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
     view = View(
         me=identity.party,
         operator=identity.operator,
-        agreement=tx.agreement(own.agreement),
+        agreement=None if own is None else tx.agreement(own.agreement),
         consumer=trust.by_digest(
             plan.consumer_document, plan.consumer, tx=tx, hub=hub, identity=identity
         ),
@@ -513,17 +528,15 @@ def _admit(
         raise PlanRefused("held", "the operator has not yet said that the price is in escrow")
     plan, view = _examine(job, tx, hub, identity)
     held = view.agreement
-    if held is None:
-        raise PlanRefused("agreement", "this node has no such agreement in force")
-    tx.save_agreement(
-        replace(held, runs_used=held.runs_used + 1, epsilon_used=held.epsilon_used + plan.epsilon)
-    )
+    if held is not None:  # the helper has none, and nothing to count
+        used = held.epsilon_used + plan.epsilon
+        tx.save_agreement(replace(held, runs_used=held.runs_used + 1, epsilon_used=used))
     key = ephemeral()
     tx.save_secret(job.id, key.private.private_bytes_raw())
     act = evidence.admitted(
         job.id,
         plan=job.plan,
-        agreement=held.digest,
+        agreement=None if held is None else held.digest,
         after=[job.submitted, job.held],
         ephemeral=key.public,
         link=identity.link_address,
@@ -555,17 +568,17 @@ def _refuse(
 
 def _save_with_admissions(job: NodeJob, tx: NodeTransaction, identity: Identity) -> None:
     plan = plan_of(job, tx)
-    everyone = set(job.admissions) == set(plan.engine_parties)
+    everyone = set(job.admissions) == set(plan.sealers)
     if everyone and job.state is JobState.REQUESTED:
         job = at(job, jobs.advance(job.id, job.state, JobEvent.ADMIT), identity)
     tx.save_job(job)
 
 
-def _from_holder(submission: Submission, tx: NodeTransaction) -> tuple[NodeJob, Plan]:
+def _from_party(submission: Submission, tx: NodeTransaction) -> tuple[NodeJob, Plan]:
     statement = submission.signed.statement
     job = _load(JobId.parse(statement.subject, where="subject"), tx)
     plan = plan_of(job, tx)
-    if statement.actor not in plan.engine_parties:
+    if statement.actor not in plan.sealers:
         raise NotYours(f"{statement.actor} has no part in {job.id}")
     if job.plan not in statement.inputs:
         raise PlanRefused("plan", f"{statement.actor} speaks of another plan for {job.id}")
@@ -600,6 +613,26 @@ def _new(plan: Plan, digest: Digest, submitted: Digest, identity: Identity) -> N
         reason="",
         run_by=plan.run_by,
         updated_at=identity.clock.now(),
+    )
+
+
+def _with_consumer(job: NodeJob, plan: Plan, body: Mapping[str, str]) -> NodeJob:
+    """With the consumer's keys and address for the run, where it takes part itself."""
+    return _reachable(job, plan.consumer, body) if plan.join in WITH_CONSUMER else job
+
+
+def _reachable(job: NodeJob, party: PartyId, body: Mapping[str, str]) -> NodeJob:
+    """With what a party's signed statement says of its keys and address for this attempt."""
+    ephemeral = PublicKey.parse(body.get("ephemeral", ""), where="body.ephemeral")
+    if ephemeral.suite != "x25519":
+        raise Malformed("body.ephemeral", "is not an x25519 key")
+    link = body.get("link", "")
+    if link:
+        Endpoint.parse(link, where="body.link")
+    return replace(
+        job,
+        ephemerals={**job.ephemerals, party: ephemeral},
+        addresses={**job.addresses, party: link},
     )
 
 

@@ -1,4 +1,4 @@
-"""One engine run at a holder's node: rows in, one sealed share out.
+"""One engine run at a node: rows in, one sealed share out.
 
 The run happens on a thread of its own, the engine in a child process of its own. Whatever ends it
 badly becomes one `job.failed`; what left the node is counted and kept either way.
@@ -7,52 +7,57 @@ badly becomes one `job.failed`; what left the node is counted and kept either wa
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from crypto import joinkeys, record, sealing
 from crypto.digest import SALT_BYTES, Digest, commit, digest
-from crypto.engine import EngineOutcome, EngineStage, EngineTask
+from crypto.engine import EngineOutcome, EngineStage, Seat
 from crypto.errors import CryptoError, EngineFailed, EngineFault, KeyRefused, Malformed
 from crypto.identifiers import JobId, PartyId
-from crypto.joins.revealed import NO_GROUP, Int64Array, SideRows
+from crypto.joins.rows import SideRows
 from crypto.keys import ExchangeKey
 from crypto.session import PairKeys, pair_keys
 from exchange import evidence, jobs, openings
-from exchange.errors import ExchangeError, HubUnreachable, UnknownSubject
-from exchange.jobs import JobEvent
+from exchange.errors import ExchangeError, HistoryRefused, HubUnreachable, UnknownSubject
+from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
 from exchange.links.errors import LinkError
+from exchange.node import history, outbox, products
 from exchange.node import jobs as node_jobs
-from exchange.node import outbox, products
+from exchange.node.alone import NoiseSource, alone
 from exchange.node.engine import EngineLimits, EngineRun, EngineRunner
 from exchange.node.links import Links, LinkSession, PeerAddress
-from exchange.node.model import EgressRecord, Identity, NodeJob
+from exchange.node.model import Decision, EgressRecord, Identity, NodeJob
+from exchange.node.parts import Keys, local_query, side_rows, task_of
 from exchange.node.ports import Hub, NodeStore, NodeTransaction, SourceOpener
 from exchange.openings import BudgetUse, BytesOut, Opening, ReceiptOpenings
-from exchange.query.plan import GroupBy, Plan, SidePlan
-from exchange.results import SealedPart, layout_of
+from exchange.query.plan import Plan, Query
+from exchange.query.program import Program, program_of
+from exchange.results import SealedPart
 from registry.errors import RegistryError, SourceUnreachable
 from registry.party import SignedParty
-from registry.ports import Extract, SourceFilter
-from registry.product import ColumnType, DataProduct
+from registry.ports import DataSource, LocalRows
+from registry.product import DataProduct
+from registry.rule import Join
 
 MESSAGE_TIMEOUT_S: Final = 120
 LOCAL_PART: Final = "the local part failed at this holder"
-LINKS_FAILED: Final = "the links of this holder failed"
+HISTORY: Final = "refused by this holder's history gate"
+LINKS_FAILED: Final = "the links of this party failed"
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a run needs beside the job: engine, links, rows, and what software this is."""
+    """What a run needs beside the job: engine, links, rows, noise, and what software this is."""
 
     engine: EngineRunner
     links: Links
     open_source: SourceOpener
+    noise: NoiseSource
     free_port: Callable[[], int]
     memory_bytes: int
     certificate: bytes
@@ -62,9 +67,25 @@ class Workshop:
 
 @dataclass(frozen=True)
 class _Peer:
+    rank: int
     party: SignedParty
     address: Endpoint | None
     keys: PairKeys
+
+    @property
+    def id(self) -> PartyId:
+        return self.party.document.party
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """snapshot: digest of the rows that went in; None at the helper, which has none."""
+
+    share: bytes
+    snapshot: Digest | None
+    sent: dict[str, int]
+    took_ms: int
+    versions: str
 
 
 class Run:
@@ -113,6 +134,8 @@ class Run:
             self._compute()
         except EngineFailed as error:
             self._give_up(_said_of(error), str(error))
+        except HistoryRefused as error:
+            self._give_up(HISTORY, str(error))
         except (RegistryError, KeyRefused, Malformed) as error:
             self._give_up(LOCAL_PART, str(error))
         except LinkError as error:
@@ -130,57 +153,127 @@ class Run:
         node_jobs.give_up(self._job.id, said, detail, store=self._store, identity=self._identity)
 
     def _compute(self) -> None:
-        plan, job = self._plan, self._job
-        side = plan.side_of(self._identity.party)
-        if side is None:
-            raise UnknownSubject(f"this party's side of {job.id}")
+        plan, job, me = self._plan, self._job, self._identity.party
         with self._store.transaction() as tx:
-            product = products.by_digest(side.product, tx=tx, hub=self._hub)
-            settings = tx.source(product.id)
-            peer = self._peer(tx)
-        if settings is None:
-            raise SourceUnreachable(f"no source is set for {product.name}")
-        extract = self._workshop.open_source(settings).extract(
-            product, side.columns, _filters(side)
-        )
-        rows = with_filler(
-            side_rows(extract, side, product, peer.keys),
-            token=self._identity.randomness.draw(joinkeys.TOKEN_BYTES),
-        )
+            known = [products.by_digest(s.product, tx=tx, hub=self._hub) for s in plan.sides]
+            peers = self._peers(tx)
+        rank = plan.engine_parties.index(me)
+        keys = Keys({peer.rank: peer.keys for peer in peers})
+        local = self._local_part(rank, known)
+        if plan.join is Join.ALONE and local is not None:
+            program = program_of(plan, known)
+            noise = plan.query.noise
+            share = alone(program.layout, local, noise, self._workshop.noise)
+            self._seal(_Computed(share, local.snapshot, {}, 0, ""), peers)
+            return
+        rows = None
+        if local is not None:
+            filler = self._identity.randomness.draw(joinkeys.TOKEN_BYTES)
+            rows = side_rows(plan, rank, local, keys, filler=filler)
         port = self._workshop.free_port()
         session = self._workshop.links.open_session(
             plan_digest=job.plan,
             job_id=job.id,
             own=PeerAddress(self._workshop.certificate, self._own_address()),
             peers={
-                peer.party.document.party: PeerAddress(
-                    peer.party.document.tls_certificate, peer.address
-                )
+                peer.id: PeerAddress(peer.party.document.tls_certificate, peer.address)
+                for peer in peers
             },
             engine_port=port,
         )
         try:
-            outcome = self._run_engine(rows, session, port, peer)
+            outcome = self._run_engine(rows, known, session, port, peers)
         finally:
             session.close()
             self._keep_egress(session)
-        self._seal(outcome, extract, peer, session)
+        # Committed to, not said: an engine's traffic grows with the rows that filters select, and
+        # the consumer and everybody else read the receipt.
+        sent: dict[str, int] = {}
+        for stream in session.egress():
+            sent[stream.receiver] = sent.get(stream.receiver, 0) + stream.sent_bytes
+        snapshot = None if local is None else local.snapshot
+        versions = ", ".join(f"{n} {v}" for n, v in sorted(outcome.versions.items()))
+        took_ms = outcome.timings_ms["total"]
+        self._seal(_Computed(outcome.share, snapshot, sent, took_ms, versions), peers)
+
+    def _local_part(self, rank: int, known: Sequence[DataProduct]) -> LocalRows | None:
+        """The holder's own rows, filtered and computed at home; None at the helper."""
+        plan = self._plan
+        if plan.side_of(self._identity.party) is None:
+            return None
+        product = known[rank]
+        with self._store.reading() as tx:
+            settings = tx.source(product.id)
+            earlier = self._answered(product, tx)
+        if settings is None:
+            raise SourceUnreachable(f"no source is set for {product.name}")
+        source = self._workshop.open_source(settings)
+        program = program_of(plan, known)
+        if plan.query.noise is None and earlier:
+            self._require_no_isolation(rank, program, product, source, earlier)
+        return source.compute(product, local_query(plan, program, rank))
+
+    def _require_no_isolation(
+        self,
+        rank: int,
+        program: Program,
+        product: DataProduct,
+        source: DataSource,
+        earlier: Sequence[Plan],
+    ) -> None:
+        """Compare the people whom this job counts with those of every earlier exact answer."""
+        queries = [local_query(self._plan, program, rank)]
+        groups = [self._plan.sides[rank].groups]
+        for plan in earlier:
+            place = plan.engine_parties.index(self._identity.party)
+            side = plan.sides[place]
+            with self._store.transaction() as tx:
+                known = [products.by_digest(s.product, tx=tx, hub=self._hub) for s in plan.sides]
+            queries.append(local_query(plan, program_of(plan, known), place))
+            groups.append(side.groups)
+        least = self._plan.query.gate.min_group
+        history.require_no_isolation(source.memberships(product, queries), groups, least)
+
+    def _answered(self, product: DataProduct, tx: NodeTransaction) -> list[Plan]:
+        """Plans of other jobs on this product whose exact answer left this node, for whomever:
+        consumers may pool what they learn."""
+        found = []
+        for job in tx.jobs():
+            sealed = job.state in (JobState.SEALED, JobState.RELEASED)
+            if job.id == self._job.id or job.decision is not Decision.ADMITTED or not sealed:
+                continue
+            plan = node_jobs.plan_of(job, tx)
+            side = plan.side_of(self._identity.party)
+            exact = isinstance(plan.work, Query) and plan.work.noise is None
+            if side is None or not exact:
+                continue
+            if products.by_digest(side.product, tx=tx, hub=self._hub).id == product.id:
+                found.append(plan)
+        return found
 
     def _run_engine(
-        self, rows: SideRows, session: LinkSession, port: int, peer: _Peer
+        self,
+        rows: SideRows | None,
+        known: Sequence[DataProduct],
+        session: LinkSession,
+        port: int,
+        peers: Sequence[_Peer],
     ) -> EngineOutcome:
         plan = self._plan
-        task = EngineTask(
-            job=str(self._job.id),
+        addresses = {peer.rank: str(session.tunnel_address(peer.id)) for peer in peers}
+        by_rank = {peer.rank: peer.keys for peer in peers}
+        ranks = range(len(plan.engine_parties))
+        seat = Seat(
+            attempt=str(self._job.id),
+            plan=self._job.plan,
             rank=plan.engine_parties.index(self._identity.party),
             listen=f"127.0.0.1:{port}",
-            peer=str(session.tunnel_address(peer.party.document.party)),
-            intersection=plan.intersection,
-            layout=layout_of(plan),
-            zero_key=peer.keys.zero,
+            peers=tuple(addresses.get(rank, "") for rank in ranks),
+            keys=tuple(by_rank[rank].engine if rank in by_rank else b"" for rank in ranks),
             connect_timeout_ms=1000 * min(plan.run_seconds, 60),
             receive_timeout_ms=1000 * min(plan.run_seconds, MESSAGE_TIMEOUT_S),
         )
+        task = task_of(plan, known, seat, Keys(by_rank))
         with self._lock:
             if self._killed.is_set():
                 raise EngineFailed(EngineFault.KILLED, "the job ended before the engine began")
@@ -194,12 +287,10 @@ class Run:
         except HubUnreachable:
             return  # nothing depends on being watched
 
-    def _seal(
-        self, outcome: EngineOutcome, extract: Extract, peer: _Peer, session: LinkSession
-    ) -> None:
+    def _seal(self, computed: _Computed, peers: Sequence[_Peer]) -> None:
         """Seal the share and say so; egress and statement commit with the job's new state."""
         plan, job, identity = self._plan, self._job, self._identity
-        part = record.to_bytes(SealedPart(1, job.id, job.plan, identity.party, outcome.share))
+        part = record.to_bytes(SealedPart(1, job.id, job.plan, identity.party, computed.share))
         with self._store.transaction() as tx:
             current = tx.job(job.id)
             if current is None or current.state in jobs.FINAL:
@@ -212,13 +303,9 @@ class Run:
                 receiver.document.sealing,
                 context=openings.result_context(job.plan, identity.party),
             )
-            # Committed to, not said: an engine's traffic grows with the rows that filters select,
-            # and the consumer and everybody else read the receipt.
-            sent: dict[str, int] = {}
-            for stream in session.egress():
-                sent[stream.receiver] = sent.get(stream.receiver, 0) + stream.sent_bytes
-            commitments, sealed = self._commitments(extract, BytesOut(sent), tx)
+            commitments, sealed = self._commitments(computed, tx)
             documents = [result] if sealed is None else [result, sealed]
+            software = "; ".join(filter(None, [self._workshop.software, computed.versions]))
             act = evidence.sealed(
                 job.id,
                 plan=job.plan,
@@ -227,11 +314,10 @@ class Run:
                 openings=None if sealed is None else digest(sealed),
                 commitments=commitments,
                 bytes_out={receiver.document.party: len(result)},
-                gate=f"min_group={plan.gate.min_group}, applied under sharing",
-                software=f"{self._workshop.software}; "
-                + ", ".join(f"{n} {v}" for n, v in sorted(outcome.versions.items())),
+                gate=jobs.gate_words(plan),
+                software=software,
                 lock=self._workshop.lock,
-                peers={peer.party.document.party: peer.party.document.identity.fingerprint},
+                peers={peer.id: peer.party.document.identity.fingerprint for peer in peers},
             )
             outbox.say(act, documents, tx=tx, identity=identity)
             tx.add_egress(
@@ -246,42 +332,38 @@ class Run:
                 ]
             )
             tx.forget_secret(job.id)
-            tx.set_remark(engine_remark(job.id), str(outcome.timings_ms["total"]))
+            tx.set_remark(engine_remark(job.id), str(computed.took_ms))
             tx.save_job(
                 node_jobs.at(current, jobs.advance(job.id, current.state, JobEvent.SEAL), identity)
             )
 
     def _commitments(
-        self, extract: Extract, egress: BytesOut, tx: NodeTransaction
+        self, computed: _Computed, tx: NodeTransaction
     ) -> tuple[dict[str, Digest], bytes | None]:
         """Commit to the input snapshot, the budget and what left; seal the openings to the
-        regulator."""
+        regulator. The helper commits to what left it, and keeps the opening."""
+        values = {"egress": record.to_bytes(BytesOut(computed.sent))}
         side = self._plan.side_of(self._identity.party)
         held = tx.agreement(side.agreement) if side else None
-        if held is None:
-            raise UnknownSubject("this party's agreement")
-        epsilon = held.epsilon_used
-        use = BudgetUse(
-            runs_before=held.runs_used - 1,
-            runs_after=held.runs_used,
-            epsilon_before=str(epsilon - self._plan.epsilon),
-            epsilon_after=str(epsilon),
-        )
-        values = {
-            "snapshot": extract.snapshot.raw,
-            "budget": record.to_bytes(use),
-            "egress": record.to_bytes(egress),
-        }
+        if held is not None and computed.snapshot is not None:
+            epsilon = held.epsilon_used
+            use = BudgetUse(
+                runs_before=held.runs_used - 1,
+                runs_after=held.runs_used,
+                epsilon_before=str(epsilon - self._plan.epsilon),
+                epsilon_after=str(epsilon),
+            )
+            values |= {"snapshot": computed.snapshot.raw, "budget": record.to_bytes(use)}
         opened = {
             name: Opening(self._identity.randomness.draw(SALT_BYTES), value)
             for name, value in values.items()
         }
         commitments = {name: commit(o.salt, o.value) for name, o in opened.items()}
-        # Kept here too: the holder itself may want to open its commitments one day.
+        # Kept here too: the party itself may want to open its commitments one day.
         plain = record.to_bytes(ReceiptOpenings(1, opened))
         tx.add_document(digest(plain), plain)
-        terms = held.agreement.terms
-        if terms.regulator is None or terms.regulator_document is None:
+        terms = None if held is None else held.agreement.terms
+        if terms is None or terms.regulator is None or terms.regulator_document is None:
             return commitments, None
         regulator = tx.party(terms.regulator_document)
         if regulator is None:
@@ -289,22 +371,27 @@ class Run:
         context = openings.receipt_context(self._job.plan, self._identity.party)
         return commitments, sealing.seal(plain, regulator.document.sealing, context=context)
 
-    def _peer(self, tx: NodeTransaction) -> _Peer:
-        plan, job = self._plan, self._job
-        (side,) = (s for s in plan.sides if s.holder != self._identity.party)
-        party = tx.party(side.holder_document)
+    def _peers(self, tx: NodeTransaction) -> list[_Peer]:
+        """Everybody else who computes, in order of rank, with the keys of this attempt."""
+        plan, job, me = self._plan, self._job, self._identity.party
+        others = [(r, p) for r, p in enumerate(plan.engine_parties) if p != me]
         secret = tx.secret(job.id)
-        if party is None or secret is None:
+        if not others:
+            return []
+        if secret is None:
             raise UnknownSubject(f"the keys of {job.id}")
         own = ExchangeKey(X25519PrivateKey.from_private_bytes(secret))
-        keys = pair_keys(
-            own,
-            job.ephemerals[side.holder],
-            plan=job.plan,
-            job=job.id,
-            between=(self._identity.party, side.holder),
-        )
-        return _Peer(party, _endpoint(job, side.holder), keys)
+        found = []
+        for rank, party in others:
+            named = plan.document_of(party)
+            document = None if named is None else tx.party(named)
+            if document is None:
+                raise UnknownSubject(f"the party document of {party}")
+            keys = pair_keys(
+                own, job.ephemerals[party], plan=job.plan, job=job.id, between=(me, party)
+            )
+            found.append(_Peer(rank, document, _endpoint(job, party), keys))
+        return found
 
     def _own_address(self) -> Endpoint | None:
         return _endpoint(self._job, self._identity.party)
@@ -323,71 +410,11 @@ def engine_remark(job: JobId) -> str:
     return f"engine_ms {job}"
 
 
-def side_rows(extract: Extract, side: SidePlan, product: DataProduct, keys: PairKeys) -> SideRows:
-    """One side's rows as the engine wants them: tokens, group numbers, values, validity."""
-    join_keys = joinkeys.canonical_keys(extract.keys, joinkeys.KeyKind.TEXT)
-    n = len(extract.keys)
-    group: Int64Array = np.zeros(n, dtype=np.int64)
-    inside = np.ones(n, dtype=np.bool_)
-    for by in side.group_by:
-        index = _group_index(by, extract, product)
-        inside &= (index != NO_GROUP) & extract.valid[by.column]
-        group = group * by.size + np.where(index == NO_GROUP, 0, index)
-    columns = [measure.column for measure in side.measures]
-    empty = np.zeros((n, 0))
-    return SideRows(
-        tokens=joinkeys.tokens(join_keys, keys.token),
-        group=np.where(inside, group, NO_GROUP).astype(np.int64),
-        values=np.stack([extract.numbers[c] for c in columns], axis=1)
-        if columns
-        else empty.astype(np.int64),
-        valid=np.stack([extract.valid[c] for c in columns], axis=1)
-        if columns
-        else empty.astype(np.bool_),
-    )
-
-
-def with_filler(rows: SideRows, *, token: bytes) -> SideRows:
-    """These rows, or, if there is none, one that matches nobody and counts nowhere.
-
-    No engine takes an empty side, and a job that failed for it would tell the consumer whether
-    anybody fits a filter. token: 16 random bytes.
-    """
-    if len(rows):
-        return rows
-    measures = rows.values.shape[1]
-    return SideRows(
-        tokens=np.frombuffer(token, dtype=np.uint8).reshape(1, -1),
-        group=np.array([NO_GROUP], dtype=np.int64),
-        values=np.zeros((1, measures), dtype=np.int64),
-        valid=np.zeros((1, measures), dtype=np.bool_),
-    )
-
-
 def _said_of(error: EngineFailed) -> str:
     """The kind of failure alone: how much memory or time a run took tells how many rows it had."""
     if error.fault is EngineFault.INPUT:
         return LOCAL_PART
     return f"the engine run failed ({error.fault.value})"
-
-
-def _group_index(by: GroupBy, extract: Extract, product: DataProduct) -> Int64Array:
-    if by.cuts is not None:
-        cuts = np.array(by.cuts, dtype=np.int64)
-        return np.searchsorted(cuts, extract.numbers[by.column], side="right").astype(np.int64)
-    place = {category: i for i, category in enumerate(by.categories or ())}
-    if product.column(by.column).type is not ColumnType.TEXT:
-        texts = tuple(str(number) for number in extract.numbers[by.column])
-    else:
-        texts = extract.texts[by.column]
-    return np.array([place.get(text, NO_GROUP) for text in texts], dtype=np.int64)
-
-
-def _filters(side: SidePlan) -> list[SourceFilter]:
-    return [
-        SourceFilter(f.column, f.op, f.text if f.text is not None else f.number or 0)
-        for f in side.filters
-    ]
 
 
 def _endpoint(job: NodeJob, party: PartyId) -> Endpoint | None:

@@ -320,7 +320,7 @@ class SqlHubTransaction:
             )
         )
         self._session.flush()
-        for holder in job.holders:
+        for holder in job.parties:
             self._session.add(JobHolderRow(holder=holder, job=job.id))
         self._session.flush()
 
