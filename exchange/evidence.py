@@ -14,7 +14,9 @@ from crypto.digest import Digest
 from crypto.identifiers import DealId, JobId, NegotiationId
 from crypto.keys import PublicKey
 from crypto.statement import Act
+from exchange.query.plan import Plan, Query
 from exchange.terms.negotiation import Event
+from registry.rule import Join
 
 MAX_REASON: Final = 300
 
@@ -139,6 +141,21 @@ def sealed(
         commitments=commitments,
         body=body,
     )
+
+
+def gate_words(plan: Plan) -> str:
+    """What a receipt says of the gate its party applied; an audit expects exactly this."""
+    if not isinstance(plan.work, Query):
+        return "none"
+    words = [f"min_group={plan.work.gate.min_group}"]
+    if plan.work.gate.dominance is not None:
+        words.append(f"dominance={plan.work.gate.dominance}")
+    if plan.work.gate.round_counts is not None:
+        words.append(f"round_counts={plan.work.gate.round_counts}")
+    if plan.work.noise is not None:
+        words.append(f"noise={plan.work.noise.distribution.value}")
+    where = "at the holder" if plan.join is Join.ALONE else "under sharing"
+    return ", ".join([*words, f"applied {where}"])
 
 
 def failed(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: str) -> Act:

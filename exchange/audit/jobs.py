@@ -39,14 +39,16 @@ from pricing.evidence import HELD, REFUNDED, RELEASED
 from registry.errors import RegistryError
 
 MONEY: Final = (HELD, RELEASED, REFUNDED)
-COMMITTED: Final = ("budget", "egress", "snapshot")  # by every receipt
+COMMITTED: Final = ("budget", "egress", "snapshot")  # by every holder's receipt
+COMMITTED_BY_HELPER: Final = ("egress",)
 
 
 @dataclass(frozen=True)
 class Job:
     """A job as its statements make it. plan_digest: what every later statement names.
 
-    admitted, started, sealed: by holder. released: the operator's. ended: what ended it otherwise.
+    admitted, started, sealed: by holder, and helper where there is one. released: the operator's.
+    ended: what ended it otherwise.
     """
 
     id: JobId
@@ -153,7 +155,7 @@ def check_admissions(job: Job, evidence: Evidence, found: Jobs) -> Check:
 def ran(job: Job, evidence: Evidence) -> bool:
     """Whether anybody claims that the job got as far as a run, so that admissions must be there."""
     kinds = {"job.started", "job.sealed", "job.released", RELEASED}
-    by = {*job.plan.engine_parties, job.plan.operator}
+    by = {*job.plan.sealers, job.plan.operator}
     return any(
         s.statement.type in kinds and s.statement.actor in by for s in evidence.about(job.id)
     )
@@ -195,20 +197,22 @@ def _replay_one(subject: str, evidence: Evidence) -> tuple[_One, tuple[Digest, .
 
 
 def _admission_problem(job: Job, evidence: Evidence, found: Jobs) -> Phrase | None:
-    for side in job.plan.sides:
-        name = evidence.parties.name(side.holder)
-        said = job.admitted.get(side.holder)
+    for party in job.plan.sealers:
+        name, side = evidence.parties.name(party), job.plan.side_of(party)
+        said = job.admitted.get(party)
         if said is None:
             for other in evidence.about(job.id):
                 statement = other.statement
-                if (statement.type, statement.actor) == ("job.admitted", side.holder):
+                if (statement.type, statement.actor) == ("job.admitted", party):
                     reason = found.no_effect.get(other.signed.digest, "")
                     return phrase("admission.refused", holder=name, reason=reason)
             return phrase("admission.missing", holder=name)
-        if said.statement.policy_digest != side.agreement:
+        if said.statement.policy_digest != (None if side is None else side.agreement):
             return phrase("admission.agreement", holder=name)
         if said.statement.time >= job.plan.run_by:
             return phrase("admission.late", holder=name, run_by=job.plan.run_by)
+        if side is None:
+            continue  # the helper, who admits under no agreement
         try:
             agreement = evidence.agreement(side.agreement)
             require_in_force(agreement, said.statement.time)
@@ -227,7 +231,7 @@ def _is_misfit(job: Job | None, said: Said) -> bool:
     statement = said.statement
     if statement.type in _OPERATORS:
         return True
-    if job is None or statement.actor not in job.plan.engine_parties:
+    if job is None or statement.actor not in job.plan.sealers:
         return False
     return statement.type in ("job.started", "job.sealed") and job.state not in FINAL
 
@@ -280,7 +284,7 @@ def _admitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
         lifecycle.advance(job.id, job.state, JobEvent.ADMIT)
         raise NotYours(f"{actor} has answered {job.id} already")
     after = replace(job, admitted={**job.admitted, actor: said})
-    if set(after.admitted) == set(job.plan.engine_parties):
+    if set(after.admitted) == set(job.plan.sealers):
         return _step(after, JobEvent.ADMIT)
     return after
 
@@ -308,7 +312,7 @@ def _sealed(job: Job | None, said: Said, evidence: Evidence) -> Job:
         raise NotYours(f"{actor} has sealed its part of {job.id} already")
     _require_receipt(job, said.statement, evidence)
     after = replace(job, sealed={**job.sealed, actor: said})
-    if set(after.sealed) == set(job.plan.engine_parties):
+    if set(after.sealed) == set(job.plan.sealers):
         return _step(after, JobEvent.SEAL)
     return after
 
@@ -361,7 +365,7 @@ _STEPS: Final[Mapping[str, Step]] = {
 
 def _of_holder(job: Job | None, said: Said) -> Job:
     job = _known(job, said.statement)
-    if said.statement.actor not in job.plan.engine_parties:
+    if said.statement.actor not in job.plan.sealers:
         raise NotYours(f"{said.statement.actor} has no part in {job.id}")
     _require_plan(job, said.statement)
     return job
@@ -390,12 +394,14 @@ def _known(job: Job | None, statement: Statement) -> Job:
 
 def _require_receipt(job: Job, statement: Statement, evidence: Evidence) -> None:
     """The sealed part, what it commits to, and openings exactly where a regulator reads them."""
-    for name in COMMITTED:
+    side = job.plan.side_of(statement.actor)
+    for name in COMMITTED_BY_HELPER if side is None else COMMITTED:
         if name not in statement.commitments:
             raise Malformed(f"commitments.{name}", "is missing: the receipt must commit to it")
-    side = job.plan.side_of(statement.actor)
     if side is None:
-        raise NotYours(f"{statement.actor} has no part in {job.id}")
+        if len(statement.outputs) != 1:
+            raise Malformed("outputs", "of a helper must name the sealed part alone")
+        return
     regulator = evidence.agreement(side.agreement).terms.regulator
     if len(statement.outputs) != (1 if regulator is None else 2):
         raise Malformed("outputs", "must name the sealed part, and openings where one reads them")

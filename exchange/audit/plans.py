@@ -92,9 +92,10 @@ def _signed(job: Job, evidence: Evidence) -> Check:
         dsse.verify(
             evidence.envelope(job.plan_digest), plans.PAYLOAD_TYPE, consumer.document.signing
         )
-        for side in plan.sides:
-            if evidence.parties.by_digest(side.holder_document).document.party != side.holder:
-                raise Malformed("holder_document", "is another party's")
+        for party in plan.sealers:
+            named = plan.document_of(party)
+            if named is None or evidence.parties.by_digest(named).document.party != party:
+                raise Malformed("document", f"of {party} is another party's")
         operator = evidence.parties.in_force(plan.operator, job.submitted.index)
     except (ExchangeError, CryptoError) as error:
         return Check("plan.signed", False, job.id, phrase("reason", reason=error))

@@ -9,6 +9,7 @@ from typing import Final
 from crypto import record
 from crypto.digest import Digest, opens
 from crypto.errors import CryptoError, Malformed
+from crypto.identifiers import PartyId
 from exchange import openings
 from exchange.audit.evidence import Evidence
 from exchange.audit.jobs import COMMITTED, Job
@@ -17,6 +18,7 @@ from exchange.audit.openings import NotOpened, Opener, open_for
 from exchange.audit.plans import counts_possible
 from exchange.audit.report import Check, Phrase, phrase
 from exchange.errors import ExchangeError
+from exchange.evidence import gate_words
 from exchange.openings import BudgetUse, BytesOut, ReceiptOpenings
 from exchange.query.plan import SidePlan
 from exchange.terms.agreement import Agreement
@@ -27,23 +29,24 @@ _FRACTION: Final = re.compile(r"\d{1,38}(/[1-9]\d{0,37})?", re.ASCII)
 def check_receipts(job: Job, evidence: Evidence, opener: Opener | None) -> list[Check]:
     """Each holder's receipt of a sealed job and, for a reader with a key, what it opens to."""
     checks = []
-    for side in job.plan.sides:
-        subject = f"{job.id} by {evidence.parties.name(side.holder)}"
-        said = job.sealed.get(side.holder)
+    for party in job.plan.sealers:
+        subject = f"{job.id} by {evidence.parties.name(party)}"
+        said, side = job.sealed.get(party), job.plan.side_of(party)
         if said is None:
             if job.released is not None:
                 note = phrase("receipt.none")
                 checks.append(Check("job.receipt", False, subject, note))
             continue
-        checks.append(_receipt(job, side, said, evidence, subject))
-        checks.append(_opened(job, side, said, evidence, opener, subject))
+        checks.append(_receipt(job, party, said, evidence, subject))
+        if side is not None:  # no agreement names a reader of a helper's commitment
+            checks.append(_opened(job, side, said, evidence, opener, subject))
     return checks
 
 
-def _receipt(job: Job, side: SidePlan, said: Said, evidence: Evidence, subject: str) -> Check:
+def _receipt(job: Job, party: PartyId, said: Said, evidence: Evidence, subject: str) -> Check:
     """Signed by the holder: what it ran, behind which gate, with whom, and how much left it. The
     plan is among its inputs, or the replay would not have taken it for a receipt."""
-    problem = _receipt_problem(job, side, said, evidence)
+    problem = _receipt_problem(job, party, said, evidence)
     if problem is not None:
         return Check("job.receipt", False, subject, problem)
     body = said.statement.body
@@ -55,10 +58,10 @@ def _receipt(job: Job, side: SidePlan, said: Said, evidence: Evidence, subject: 
     return Check("job.receipt", True, subject, phrase("receipt.bytes", sent=sent))
 
 
-def _receipt_problem(job: Job, side: SidePlan, said: Said, evidence: Evidence) -> Phrase | None:
+def _receipt_problem(job: Job, party: PartyId, said: Said, evidence: Evidence) -> Phrase | None:
     body = said.statement.body
-    gate = f"min_group={job.plan.gate.min_group}"
-    if body.get("gate", "").split(",")[0] != gate:
+    gate = gate_words(job.plan)
+    if body.get("gate", "") != gate:
         return phrase("receipt.differs", field="gate", found=body.get("gate", ""), expected=gate)
     if not body.get("software"):
         return phrase("receipt.lacks", field="software")
@@ -66,16 +69,17 @@ def _receipt_problem(job: Job, side: SidePlan, said: Said, evidence: Evidence) -
         Digest.parse(body.get("lock", ""), where="lock")
     except CryptoError:
         return phrase("receipt.lacks", field="lock")
-    for other in job.plan.sides:
-        if other.holder == side.holder:
+    for other in job.plan.engine_parties:
+        named = job.plan.document_of(other)
+        if other == party or named is None:
             continue
         try:
-            document = evidence.parties.by_digest(other.holder_document).document
+            document = evidence.parties.by_digest(named).document
         except ExchangeError as error:
             return phrase("reason", reason=error)
-        found, expected = body.get(f"peer.{other.holder}", ""), document.identity.fingerprint
+        found, expected = body.get(f"peer.{other}", ""), document.identity.fingerprint
         if found != expected:
-            field = f"peer.{other.holder}"
+            field = f"peer.{other}"
             return phrase("receipt.differs", field=field, found=found, expected=expected)
     receiver = job.plan.receivers[0].party
     for name in [f"bytes_out.{receiver}", *(n for n in body if n.startswith("bytes_out."))]:

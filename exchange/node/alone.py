@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.joins.layout import Layout
-from crypto.joins.rows import grouped_sums, plain_output
+from crypto.joins.rows import SideRows, plain_output
 from crypto.noise import Distribution
 from crypto.sharing import to_bytes
 from exchange.query.plan import Noise
-from registry.ports import LocalRows
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -28,12 +27,19 @@ class NoiseSource(Protocol):
         ...
 
 
-def alone(layout: Layout, rows: LocalRows, noise: Noise | None, source: NoiseSource) -> bytes:
-    """The gated output vector of a layout with one side, as little-endian words."""
-    exact = grouped_sums(layout, rows.group, rows.factors)
-    noisy = exact
+def alone(layout: Layout, rows: SideRows, noise: Noise | None, source: NoiseSource) -> bytes:
+    """The gated output vector of a layout whose terms are all `outer`, as little-endian words.
+
+    One full draw for each number: its author is the holder, who has the rows anyway.
+    """
+    nobody = SideRows(
+        np.zeros((0, 16), dtype=np.uint8),
+        np.zeros(0, dtype=np.int64),
+        np.zeros((0, layout.factors_b - 1), dtype=np.int64),
+    )
+    drawn = None
     if noise is not None:
-        noisy = exact + np.stack(
+        drawn = np.stack(
             [source.draw(noise.distribution, scale, layout.cells) for scale in noise.scales]
         )
-    return to_bytes(plain_output(layout, exact, noisy).view(np.uint64))
+    return to_bytes(plain_output(layout, rows, nobody, noise=drawn).view(np.uint64))

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from crypto.joins.hidden.tags import row_tags
 
 from crypto import joinkeys
 from crypto.engine import (
@@ -25,6 +24,7 @@ from crypto.engine import (
 )
 from crypto.errors import Malformed
 from crypto.identifiers import PartyId
+from crypto.joins.hidden.keys import row_tags
 from crypto.joins.rows import NO_GROUP, SideRows
 from crypto.session import PairKeys
 from exchange.query.plan import Plan
@@ -53,14 +53,19 @@ def side_rows(plan: Plan, rank: int, local: LocalRows, keys: Keys, *, filler: by
     """Rows as engines take them: join keys become tokens under the two holders' own key, so that no
     file of an engine ever holds a key. filler: 16 random bytes."""
     canonical = joinkeys.canonical_keys(local.keys, joinkeys.KeyKind.TEXT)
-    if plan.join is Join.UNION:  # nothing is matched: any distinct names will do
-        names = np.arange(2 * len(local.keys), dtype=np.uint64).reshape(-1, 2)
-        return SideRows(names.view(np.uint8).reshape(-1, 16), local.group, local.factors)
+    if plan.join is Join.UNION:
+        return unmatched(local)
     shared = keys.by_rank[1 - rank].token
     if plan.join is Join.HIDDEN:
         return SideRows(row_tags(canonical, shared), local.group, local.factors)
     rows = SideRows(joinkeys.tokens(canonical, shared), local.group, local.factors)
     return rows if len(rows) else _filler(rows, filler)
+
+
+def unmatched(local: LocalRows) -> SideRows:
+    """Rows that nothing is matched with: any distinct names will do."""
+    names = np.arange(2 * len(local.keys), dtype=np.uint64)
+    return SideRows(names.view(np.uint8).reshape(-1, 16), local.group, local.factors)
 
 
 def task_of(plan: Plan, products: Sequence[DataProduct], seat: Seat, keys: Keys) -> EngineTask:

@@ -79,15 +79,15 @@ def _open(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> No
     plan = jobs.plan_of(job, tx)
     key = _receiving_key(plan, tx, identity)
     parts: dict[PartyId, bytes] = {}
-    for side in plan.sides:
-        named = job.parts.get(side.holder)
+    for party in plan.sealers:
+        named = job.parts.get(party)
         if named is None:
-            raise EvidenceMissing(f"no receipt of {side.holder} names its sealed part")
+            raise EvidenceMissing(f"no receipt of {party} names its sealed part")
         sealed = hub.part(job.id, named)
         if digest(sealed) != named:
-            raise EvidenceMissing(f"the hub's bytes are not what {side.holder} signed for")
-        context = openings.result_context(job.plan, side.holder)
-        parts[side.holder] = sealing.open_sealed(sealed, key, context=context)
+            raise EvidenceMissing(f"the hub's bytes are not what {party} signed for")
+        context = openings.result_context(job.plan, party)
+        parts[party] = sealing.open_sealed(sealed, key, context=context)
     known = [products.by_digest(side.product, tx=tx, hub=hub) for side in plan.sides]
     found = read_parts(plan, job.plan, parts, known)
     tx.set_remark(_remark(job.id), record.to_bytes(found).decode())
@@ -95,7 +95,7 @@ def _open(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> No
         job.id,
         plan=job.plan,
         after=sorted(job.receipts.values()),
-        results=[job.parts[side.holder] for side in plan.sides],
+        results=[job.parts[party] for party in plan.sealers],
     )
     outbox.say(act, [], tx=tx, identity=identity)
 

@@ -32,7 +32,7 @@ from exchange.node.alone import NoiseSource, alone
 from exchange.node.engine import EngineLimits, EngineRun, EngineRunner
 from exchange.node.links import Links, LinkSession, PeerAddress
 from exchange.node.model import Decision, EgressRecord, Identity, NodeJob
-from exchange.node.parts import Keys, local_query, side_rows, task_of
+from exchange.node.parts import Keys, local_query, side_rows, task_of, unmatched
 from exchange.node.ports import Hub, NodeStore, NodeTransaction, SourceOpener
 from exchange.openings import BudgetUse, BytesOut, Opening, ReceiptOpenings
 from exchange.query.plan import Plan, Query
@@ -163,7 +163,7 @@ class Run:
         if plan.join is Join.ALONE and local is not None:
             program = program_of(plan, known)
             noise = plan.query.noise
-            share = alone(program.layout, local, noise, self._workshop.noise)
+            share = alone(program.layout, unmatched(local), noise, self._workshop.noise)
             self._seal(_Computed(share, local.snapshot, {}, 0, ""), peers)
             return
         rows = None
@@ -314,7 +314,7 @@ class Run:
                 openings=None if sealed is None else digest(sealed),
                 commitments=commitments,
                 bytes_out={receiver.document.party: len(result)},
-                gate=jobs.gate_words(plan),
+                gate=evidence.gate_words(plan),
                 software=software,
                 lock=self._workshop.lock,
                 peers={peer.id: peer.party.document.identity.fingerprint for peer in peers},

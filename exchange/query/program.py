@@ -171,8 +171,9 @@ class _Compiler:
         )
 
     def _outer(self, right: int) -> bool:
-        """In a LEFT JOIN, what depends on the left side alone is taken over all its rows."""
-        return self._query.keep_left and right == COUNTED
+        """What depends on the left side alone is taken over all its rows in a LEFT JOIN, and where
+        there is no other side to match with."""
+        return right == COUNTED and (self._query.keep_left or self._plan.join is Join.ALONE)
 
     # One statistic
 
