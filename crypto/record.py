@@ -8,6 +8,7 @@ dataclass; its fields are its format. Unknown, missing and ill-typed members are
 | str, bool, int | the same |
 | Amount | decimal string: integer minor units of money, any size |
 | Fraction | `"1/4"`, in lowest terms, denominator always written |
+| Rational | the same, and may be negative and longer: a statistic, not a parameter |
 | bytes | base64url without padding |
 | Digest, PublicKey, identifiers, enums | their text form |
 | datetime | RFC 3339 in UTC with milliseconds: `2026-11-23T05:48:21.123Z` |
@@ -51,10 +52,21 @@ _JSON_NAMES: Final[Mapping[type, str]] = {
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 _INTEGER: Final = re.compile(r"0|-?[1-9]\d{0,37}", re.ASCII)
 _FRACTION: Final = re.compile(r"(0|[1-9]\d{0,37})/([1-9]\d{0,37})", re.ASCII)
+RATIONAL_DIGITS: Final = 400
+_RATIONAL: Final = re.compile(
+    rf"(0|-?[1-9]\d{{0,{RATIONAL_DIGITS - 1}}})/([1-9]\d{{0,{RATIONAL_DIGITS - 1}}})", re.ASCII
+)
 
 
 class Amount(int):
     """Integer minor units of money. Travels as a string: JSON numbers end at 2**53."""
+
+    __slots__ = ()
+
+
+class Rational(Fraction):
+    """An exact number of an answer: of either sign, at most RATIONAL_DIGITS digits above and below
+    the line. Arithmetic on it gives a Fraction."""
 
     __slots__ = ()
 
@@ -161,7 +173,9 @@ def _read(kind: Any, value: Any, where: str) -> object:
             raise Malformed(where, "is not a string of integer minor units")
         return Amount(text)
     if kind is Fraction:
-        return _read_fraction(text, where)
+        return _read_fraction(text, _FRACTION, where)
+    if kind is Rational:
+        return Rational(_read_fraction(text, _RATIONAL, where))
     if kind is bytes:
         return decode_base64(text, where=where)
     if kind is datetime:
@@ -211,8 +225,8 @@ def _read_union(kind: Any, value: Any, where: str) -> object:
     return _read(tags[tag], value, where)
 
 
-def _read_fraction(text: str, where: str) -> Fraction:
-    match = _FRACTION.fullmatch(text)
+def _read_fraction(text: str, form: re.Pattern[str], where: str) -> Fraction:
+    match = form.fullmatch(text)
     if not match:
         raise Malformed(where, 'is not an exact fraction such as "1/4"')
     fraction = Fraction(int(match[1]), int(match[2]))

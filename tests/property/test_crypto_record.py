@@ -16,7 +16,7 @@ from crypto.digest import Digest
 from crypto.errors import Malformed
 from crypto.identifiers import JobId, NegotiationId
 from crypto.keys import PublicKey
-from crypto.record import Amount
+from crypto.record import Amount, Rational
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def test_bytes_that_read_as_a_record_are_the_bytes_it_writes(
     assert record.to_bytes(read) == bytes(changed)
 
 
-SCALARS = [Amount, Fraction, bytes, datetime, Digest, PublicKey, JobId]
+SCALARS = [Amount, Fraction, Rational, bytes, datetime, Digest, PublicKey, JobId]
 
 
 @given(st.sampled_from(SCALARS), TEXT | st.from_regex(r"[0-9０-９/:+TZ.=_-]{0,30}", fullmatch=True))

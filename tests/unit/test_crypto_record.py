@@ -16,7 +16,7 @@ from crypto.digest import Digest, digest
 from crypto.errors import Malformed
 from crypto.identifiers import JobId
 from crypto.keys import PublicKey
-from crypto.record import Amount
+from crypto.record import RATIONAL_DIGITS, Amount, Rational
 
 
 class Colour(StrEnum):
@@ -185,6 +185,25 @@ def test_a_missing_member_is_refused_by_name(field: str) -> None:
     del members[field]
     with pytest.raises(Malformed, match=f"^{field}: is missing"):
         record.from_value(Everything, members)
+
+
+@pytest.mark.parametrize(
+    "number", [Fraction(0), Fraction(-1, 4), Fraction(7), Fraction(10**399 - 1, 10**399)]
+)
+def test_a_rational_of_either_sign_comes_back(number: Fraction) -> None:
+    written = f"{number.numerator}/{number.denominator}"
+    assert record.to_value(Rational(number)) == written
+    read = record.from_value(Rational, written)
+    assert read == number
+    assert isinstance(read, Rational)
+
+
+@pytest.mark.parametrize(
+    "text", ["-0/1", "1/-4", "+1/4", "2/8", "-2/8", "1", "1/0", "1/" + "9" * (RATIONAL_DIGITS + 1)]
+)
+def test_a_rational_has_one_spelling(text: str) -> None:
+    with pytest.raises(Malformed):
+        record.from_value(Rational, text)
 
 
 def test_bytes_that_are_not_canonical_are_refused_before_anything_is_read() -> None:
