@@ -47,6 +47,7 @@ UntilOption = Annotated[str | None, typer.Option("--until", metavar="DATE", help
 RegulatorOption = Annotated[
     str | None, typer.Option("--regulator", metavar="PTY", help="terms.regulator")
 ]
+HelperOption = Annotated[str | None, typer.Option("--helper", metavar="PTY", help="terms.helper")]
 
 
 @app.act("request", "negotiation.request")
@@ -63,6 +64,7 @@ def request(
     price_minor: PriceOption = None,
     until: UntilOption = None,
     regulator: RegulatorOption = None,
+    helper: HelperOption = None,
     timeout_s: TimeoutOption = PATIENCE_S,
 ) -> None:
     flags = _flags(
@@ -76,6 +78,7 @@ def request(
         price_minor,
         until,
         regulator,
+        helper,
     )
     written = flags if terms is None else flags.over(read_terms(terms))
     if written.product is None:
@@ -113,10 +116,21 @@ def offer(
     price_minor: PriceOption = None,
     until: UntilOption = None,
     regulator: RegulatorOption = None,
+    helper: HelperOption = None,
     timeout_s: TimeoutOption = PATIENCE_S,
 ) -> None:
     flags = _flags(
-        None, purpose, join, combine_with, min_group, runs, epsilon, price_minor, until, regulator
+        None,
+        purpose,
+        join,
+        combine_with,
+        min_group,
+        runs,
+        epsilon,
+        price_minor,
+        until,
+        regulator,
+        helper,
     )
     written = flags if terms is None else flags.over(read_terms(terms))
     number = NegotiationId.parse(negotiation, where="NEGOTIATION")
@@ -256,6 +270,7 @@ def _flags(
     price_minor: int | None,
     until: str | None,
     regulator: str | None,
+    helper: str | None,
 ) -> WrittenTerms:
     return WrittenTerms(
         product=product,
@@ -268,6 +283,7 @@ def _flags(
         price_minor=price_minor,
         valid_until=None if until is None else end_of(until),
         regulator=regulator,
+        helper=helper,
     )
 
 

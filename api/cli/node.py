@@ -52,6 +52,12 @@ def run(ctx: typer.Context) -> None:
 # What waits, and what is asked
 
 
+def _on_or_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise typer.BadParameter("on | off")
+    return text == "on"
+
+
 @app.act("jobs", "node.jobs")
 def jobs(
     everything: Annotated[bool, typer.Option("--all", help="all_jobs")] = False,
@@ -154,6 +160,17 @@ def _pause(paused: bool) -> None:
         node.desk.pause(paused)
     words = say("node.paused") if paused else say("node.resumed")
     answer({"paused": paused}, lines(words), as_json=common().as_json)
+
+
+@app.act("help-with", "node.help-with")
+def help_with(
+    willing: Annotated[bool, typer.Argument(metavar="on|off", parser=_on_or_off)],
+) -> None:
+    """As helper: take part in every job whose plan names this party, or ask a person first."""
+    with opened() as node:
+        node.desk.help_unasked(willing)
+    words = say("node.helps") if willing else say("node.helps_asked")
+    answer({"helps_unasked": willing}, lines(words), as_json=common().as_json)
 
 
 # Whom to believe, and what went wrong

@@ -49,6 +49,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "bytes, which digest, and why.",
     "help.node.pause": "Refuse every job from now on, until `resume`.",
     "help.node.resume": "Decide about jobs again.",
+    "help.node.help-with": "As helper: `on` takes part in every job that names this party.",
     "help.node.trust": "Confirm a party's fingerprint that you compared by telephone or letter.",
     "help.node.alarms": "List what this node found wrong with the hub or with others.",
     "help.node.status": "Show whether the hub answers, what waits to be sent or proven, alarms "
@@ -165,6 +166,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "option.terms.price_minor": "Price of one job, in minor units.",
     "option.terms.until": "Last day, such as 2026-12-31.",
     "option.terms.regulator": "To whom commitments are opened: pty_…",
+    "option.terms.helper": "The neutral party that three-party joins may use: pty_…",
     "option.party.endorsed": "This party's document with a registrar's signature; before "
     "registering.",
     "option.party.registrar": "The registrar's key file.",
@@ -201,6 +203,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "template.price": "Price of one job, in minor units of the currency (fen, cents).",
     "template.min_group": "Fewest people in a group that may be shown.",
     "template.purposes": "What the data may be used for.",
+    "template.privacy": "The privacy account, shared by all consumers. The hidden join needs one.",
     "template.columns": "A column without `uses` can be used for nothing.\n"
     "# uses: join_key, group_key, aggregate, filter. type: text, integer, decimal.",
     "template.categories": "A group key is either one of public categories, or a number in bands.",
@@ -284,6 +287,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "node.approved": "{job} is admitted. It runs once every other holder has admitted it.",
     "node.refused": "{job} is refused.",
     "node.paused": "Every job is refused from now on, until `exchange node resume`.",
+    "node.helps": "This party now helps with every job that names it.",
+    "node.helps_asked": "This party now waits for a person before it helps.",
     "node.resumed": "Jobs are decided again.",
     "node.trusted": "{party} is believed from now on.",
     "node.not_a_fingerprint": "is not 64 hexadecimal digits; ask the party for its `exchange "
@@ -424,6 +429,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "help.node.egress": "列出某个任务从本节点发出的每一条数据流：发给谁、多少字节、摘要、为什么。",
     "help.node.pause": "从现在起拒绝所有任务，直到 `resume`。",
     "help.node.resume": "恢复对任务的处理。",
+    "help.node.help-with": "作为协助方：`on` 表示凡指名本方的任务一律参与。",
     "help.node.trust": "确认某一方的指纹：您已通过电话或信函核对过。",
     "help.node.alarms": "列出本节点发现的平台或他方的异常。",
     "help.node.status": "显示平台是否连通、待发送与待证明的声明、告警和进行中的任务。",
@@ -530,6 +536,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "option.terms.price_minor": "每个任务的价格，以最小货币单位计。",
     "option.terms.until": "最后一天，如 2026-12-31。",
     "option.terms.regulator": "承诺向谁公开：pty_…",
+    "option.terms.helper": "三方连接可使用的中立协助方：pty_…",
     "option.party.endorsed": "带有登记员签名的本方身份文档；须在登记之前。",
     "option.party.registrar": "登记员的密钥文件。",
     "option.party.out": "背书后的文档写到哪里。",
@@ -561,6 +568,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "template.price": "每个任务的价格，以最小货币单位（分）计。",
     "template.min_group": "可显示的分组最少人数。",
     "template.purposes": "数据可用于何种目的。",
+    "template.privacy": "隐私账户，由所有需方共用。隐匿连接需要它。",
     "template.columns": "没有写 uses 的列不能用于任何目的。\n"
     "# uses：join_key、group_key、aggregate、filter。type：text、integer、decimal。",
     "template.categories": "分组列要么取公开的类别之一，要么是按区间划分的数。",
@@ -641,6 +649,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "node.approved": "{job} 已准许。其他持有方都准许后即开始运行。",
     "node.refused": "{job} 已拒绝。",
     "node.paused": "从现在起拒绝所有任务，直到 `exchange node resume`。",
+    "node.helps": "本方今后参与所有指名它的任务。",
+    "node.helps_asked": "本方今后先由人决定是否协助。",
     "node.resumed": "已恢复对任务的处理。",
     "node.trusted": "从现在起采信 {party}。",
     "node.not_a_fingerprint": "不是 64 位十六进制数字；请对方运行 `exchange party fingerprint`",

@@ -6,20 +6,20 @@ Ranges are written as people write numbers (`low = 4.50`) and become exact integ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 from pydantic import Field
 
-from api.files.reading import Exact, Minor, Written, member, naming, read_toml
+from api.files.reading import Exact, Minor, Written, fraction, member, naming, read_toml
 from crypto.digest import Digest
 from crypto.identifiers import PartyId, ProductId
 from crypto.record import Amount
 from registry.errors import DocumentRefused
 from registry.product import Column, ColumnType, DataProduct
-from registry.rule import AnalysisRule, Function, Join, Use
+from registry.rule import AnalysisRule, ColumnLimit, Function, Join, PrivacyRule, Use
 
 TEMPLATE: Final = """\
 # {heading}
@@ -42,9 +42,16 @@ currency = "TEST"
 # {min_group}
 min_group = 10
 functions = ["count", "sum", "mean"]
-joins = ["revealed"]
+joins = ["hidden", "revealed"]
 # {purposes}
 purposes = ["research"]
+
+# {privacy}
+[rule.privacy]
+epsilon_per_job = "2"
+epsilon_total = "20"
+delta_total = "1/1000000"
+noise = false
 
 # {columns}
 [[columns]]
@@ -80,6 +87,7 @@ EXPLAINED: Final = (
     "price",
     "min_group",
     "purposes",
+    "privacy",
     "columns",
     "categories",
     "range",
@@ -96,6 +104,16 @@ class WrittenColumn(Written):
     high: Exact | None = None
     categories: list[str] | None = None
     uses: list[str] = Field(default_factory=list)
+    functions: list[str] | None = None
+    purposes: list[str] | None = None
+    consumers: list[str] | None = None
+
+
+class WrittenPrivacy(Written):
+    epsilon_per_job: str
+    epsilon_total: str
+    delta_total: str
+    noise: bool
 
 
 class WrittenRule(Written):
@@ -103,6 +121,10 @@ class WrittenRule(Written):
     functions: list[str]
     joins: list[str]
     purposes: list[str]
+    dominance: str | None = None
+    round_counts: int | None = None
+    consumers: list[str] | None = None
+    privacy: WrittenPrivacy | None = None
 
 
 class WrittenProduct(Written):
@@ -115,6 +137,7 @@ class WrittenProduct(Written):
     cap: int
     price_minor: Minor
     currency: str
+    rows_per_person: int | None = None
     rule: WrittenRule
     columns: list[WrittenColumn]
 
@@ -156,6 +179,13 @@ def read_product(
             ),
             min_group=written.rule.min_group,
             purposes=tuple(written.rule.purposes),
+            limits=_limits(written.columns),
+            dominance=None
+            if written.rule.dominance is None
+            else fraction(written.rule.dominance, "rule.dominance"),
+            round_counts=written.rule.round_counts,
+            consumers=_parties(written.rule.consumers, "rule.consumers"),
+            privacy=_privacy(written.rule.privacy),
         )
         given = None if written.id is None else ProductId.parse(written.id)
         return DataProduct(
@@ -172,7 +202,42 @@ def read_product(
             rule=rule,
             currency=written.currency,
             price_minor=Amount(written.price_minor),
+            rows_per_person=written.rows_per_person,
         )
+
+
+def _limits(columns: Sequence[WrittenColumn]) -> dict[str, ColumnLimit] | None:
+    """What narrows single columns; written beside each column's uses."""
+    found: dict[str, ColumnLimit] = {}
+    for index, column in enumerate(columns):
+        where = f"columns[{index}]"
+        limit = ColumnLimit(
+            functions=None
+            if column.functions is None
+            else tuple(member(Function, f, f"{where}.functions") for f in column.functions),
+            purposes=None if column.purposes is None else tuple(column.purposes),
+            consumers=_parties(column.consumers, f"{where}.consumers"),
+        )
+        if limit != ColumnLimit():
+            found[column.name] = limit
+    return found or None
+
+
+def _privacy(written: WrittenPrivacy | None) -> PrivacyRule | None:
+    if written is None:
+        return None
+    return PrivacyRule(
+        epsilon_per_job=fraction(written.epsilon_per_job, "rule.privacy.epsilon_per_job"),
+        epsilon_total=fraction(written.epsilon_total, "rule.privacy.epsilon_total"),
+        delta_total=fraction(written.delta_total, "rule.privacy.delta_total"),
+        noise=written.noise,
+    )
+
+
+def _parties(written: list[str] | None, where: str) -> tuple[PartyId, ...] | None:
+    if written is None:
+        return None
+    return tuple(PartyId.parse(text, where=f"{where}[{i}]") for i, text in enumerate(written))
 
 
 def _column(written: WrittenColumn, where: str) -> Column:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -17,6 +19,7 @@ from crypto.errors import CryptoError, Malformed
 from registry.errors import DocumentRefused
 
 MAX_FILE_BYTES: Final = 4 << 20
+_FRACTION: Final = re.compile(r"\d{1,30}(/0*[1-9]\d{0,29}|\.\d{1,30})?", re.ASCII)
 
 M = TypeVar("M", bound="Written")
 E = TypeVar("E", bound=Enum)
@@ -99,6 +102,13 @@ def member(kind: type[E], text: str, where: str) -> E:
     except ValueError:
         allowed = ", ".join(str(one.value) for one in kind)
         raise DocumentRefused(where, f"{text[:40]!r} is not one of {allowed}") from None
+
+
+def fraction(text: str, where: str) -> Fraction:
+    """An exact number: "1/4", "0.25" or "2". Raises DocumentRefused."""
+    if not _FRACTION.fullmatch(text):  # Python would also read 1e999999999, for a very long time
+        raise DocumentRefused(where, 'is not an exact number such as "1/4"')
+    return Fraction(text)
 
 
 def _decoded(path: Path, decode: Callable[[str], Any]) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from pydantic import ConfigDict
 
-from api.files.reading import Minor, Written, member, read_toml
+from api.files.reading import Minor, Written, fraction, member, read_toml
 from crypto.digest import Digest
 from crypto.identifiers import PartyId
 from crypto.record import Amount
@@ -42,6 +42,7 @@ class WrittenTerms(Written):
     price_minor: Minor | None = None
     valid_until: datetime | None = None
     regulator: str | None = None
+    helper: str | None = None
 
     def over(self, other: Self) -> Self:
         """These, and where they say nothing, the other's."""
@@ -108,23 +109,18 @@ def amend(
     if written.runs is not None:
         changes["runs"] = written.runs
     if written.epsilon is not None:
-        changes["epsilon"] = _fraction(written.epsilon)
+        changes["epsilon"] = fraction(written.epsilon, "epsilon")
     if written.price_minor is not None:
         changes["price_minor"] = Amount(written.price_minor)
     if written.valid_until is not None:
         changes["valid_until"] = _utc(written.valid_until)
+    if written.helper is not None:
+        changes["helper"] = PartyId.parse(written.helper, where="helper")
     if written.regulator is not None:
         regulator = PartyId.parse(written.regulator, where="regulator")
         changes["regulator"] = regulator
         changes["regulator_document"] = document_of(regulator)
     return replace(terms, **changes)
-
-
-def _fraction(text: str) -> Fraction:
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise DocumentRefused("epsilon", 'is not an exact number such as "1/4"') from None
 
 
 def _utc(moment: datetime) -> datetime:

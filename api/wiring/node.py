@@ -185,15 +185,20 @@ def lock_digest() -> Digest:
 
 
 def _workshop(opened: Opened) -> tuple[Workshop | None, Callable[[], None]]:
-    """Engine and links, for those who hold data; a consumer's node has neither."""
-    if Role.HOLDER not in opened.folder.party.document.roles:
+    """Engine and links, for those who compute: holders and helpers, and a consumer when it scores
+    or looks something up."""
+    roles = set(opened.folder.party.document.roles)
+    if not roles & {Role.HOLDER, Role.HELPER, Role.CONSUMER}:
         return None, opened.close
+    from crypto.adapters.opendp_noise import OpenDpNoise
+
     from exchange.node.adapters.process_engine import ProcessEngine, free_port
     from exchange.node.adapters.tls_links import LinkService
 
     settings, identity, tls = opened.settings, opened.identity, opened.folder.tls
     engine = ProcessEngine(settings.folder / "engine", settings.folder / "engine-logs")
-    engine.warm()
+    if roles & {Role.HOLDER, Role.HELPER}:
+        engine.warm()  # a child that loads for a consumer's rare runs would only cost memory
     links = LinkService(
         identity.party,
         tls,
@@ -215,6 +220,7 @@ def _workshop(opened: Opened) -> tuple[Workshop | None, Callable[[], None]]:
         engine=engine,
         links=links,
         open_source=open_source,
+        noise=OpenDpNoise(),
         free_port=free_port,
         memory_bytes=settings.engine_memory_mb << 20,
         certificate=tls.certificate,
