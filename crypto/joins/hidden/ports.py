@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from crypto.engine import Distribution
 from crypto.joins.layout import Layout
+from crypto.noise import Distribution
 from crypto.sharing import UInt64Array
 
 
@@ -34,11 +34,9 @@ class RowResults:
     terms:     shape (terms * cells,), as `plain_terms` gives them; what stands at a term with
                `outer` is ignored (it does not depend on the pairs)
     extremes:  shape (extremes * cells,), not gated: anything where a cell has no such row
-    dominance: shape (gates * cells,): 1 where every term gated by it passes the limit, else 0.
-               Terms that count people, terms with `outer` and products of values of both sides
-               (neither `left` nor `right` is COUNTED) pass always. Another term passes where, over
-               the pairs that hold, the greatest |a[left] * b[right]| is at most `dominance` times
-               the sum of all of them. None where the layout has no limit.
+    dominance: shape (gates * cells,): 0 where a term of `crypto.joins.rows.limited_terms` that is
+               gated there and is not `outer` breaks the limit over the pairs that hold, else 1.
+               None where the layout has no limit. (A's own totals are limited by A.)
     """
 
     terms: Replicated

@@ -1,0 +1,130 @@
+"""Checks: that all parties run the same plan, and that the helper's pairs are of equal keys.
+
+Specification: docs/hidden_join.md, *Checks*. Order, length, replay and integrity of single messages
+are the channels' business (crypto.ports.Channels); lists of positions are checked where they arrive
+(`matching`), re-shared columns where they are made (`resharing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from crypto import record
+from crypto.digest import Digest
+from crypto.engine import HiddenTask
+from crypto.errors import Malformed
+from crypto.joins.hidden.columns import Column
+from crypto.joins.hidden.keys import SEED_BYTES, PairPads, Stream, ZeroUse, zero_share
+from crypto.joins.hidden.messages import mismatch, receive, send
+from crypto.joins.hidden.upload import Sizes
+from crypto.ports import Channels
+from crypto.sharing import UInt64Array
+
+RING_BITS: Final = 64
+_HOLDERS: Final = (0, 1)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What all three must have been told alike. uploads, pools: rows per side, none for a union.
+
+    common: digest of the whole common task, for whatever the other fields do not name
+    """
+
+    ring_bits: int
+    plan: Digest
+    attempt: str
+    caps: tuple[int, ...]
+    uploads: tuple[int, ...]
+    pools: tuple[int, ...]
+    columns: tuple[tuple[Column, ...], ...]
+    common: Digest
+
+
+def header(
+    task: HiddenTask, sizes: Sizes | None, columns: tuple[tuple[Column, ...], ...]
+) -> Header:
+    return Header(
+        ring_bits=RING_BITS,
+        plan=task.seat.plan,
+        attempt=task.seat.attempt,
+        caps=task.caps,
+        uploads=sizes.rows if sizes else (),
+        pools=sizes.pool if sizes else (),
+        columns=columns,
+        common=task.common,
+    )
+
+
+def compare_headers(own: Header, rank: int, channels: Channels) -> None:
+    """Everybody's header to everybody, before anything made from a row leaves.
+
+    Raises EngineFailed (mismatch) that names the first difference.
+    """
+    others = [peer for peer in range(3) if peer != rank]
+    for peer in others:
+        channels.send(peer, "header", record.to_bytes(own))
+    for peer in others:
+        try:
+            found = record.from_bytes(Header, bytes(channels.receive(peer, "header")))
+        except Malformed as error:
+            raise mismatch("a party's header cannot be read; it runs another version") from error
+        for name, what in _DIFFERENCES.items():
+            if getattr(found, name) != getattr(own, name):
+                raise mismatch(f"a party was given {what}")
+
+
+_DIFFERENCES = {
+    "ring_bits": "another ring",
+    "plan": "another plan",
+    "attempt": "another attempt",
+    "caps": "other caps",
+    "uploads": "other upload sizes",
+    "pools": "other pool sizes",
+    "columns": "another set of columns",
+    "common": "other parameters",
+}
+
+
+def compare_lengths(rank: int, pairs: int, channels: Channels) -> None:
+    """A and B: both lists have arrived, and they are equally long. Raises EngineFailed."""
+    other = 1 - rank
+    send(channels, other, "listed", np.array([pairs], dtype=np.uint64))
+    if int(receive(channels, other, "listed", np.uint64, 1)[0]) != pairs:
+        raise mismatch("the helper gave the two holders lists of different lengths")
+
+
+def coefficients(rank: int, pads: Mapping[int, PairPads], channels: Channels) -> Stream:
+    """The public random coefficients r_i, from k_AB. A reveals their key to the helper, who by now
+    has committed itself to its lists: call only after `compare_lengths`."""
+    if rank in _HOLDERS:
+        key = pads[1 - rank].coefficients.stream(0).words(SEED_BYTES // 8).tobytes()
+        if rank == 0:
+            channels.send(2, "coefficients", key)
+    else:
+        key = bytes(channels.receive(0, "coefficients"))
+        if len(key) != SEED_BYTES:
+            raise mismatch("the coefficients' key does not have its length")
+    return Stream(key, 0)
+
+
+def require_equal_keys(
+    difference: UInt64Array, rank: int, pads: Mapping[int, PairPads], channels: Channels
+) -> None:
+    """difference: this party's share of sum of r_i * (A's check word - B's), shape (1,). All open
+    it, zero-shared; it must be 0. A wrong pair is missed below 2**-58: see docs.
+
+    Raises EngineFailed (mismatch) at all three parties alike.
+    """
+    total = difference + zero_share(rank, pads, ZeroUse.CHECK, 1)
+    others = [peer for peer in range(3) if peer != rank]
+    for peer in others:
+        send(channels, peer, "check", total)
+    for peer in others:
+        total = total + receive(channels, peer, "check", np.uint64, 1)
+    if int(total[0]):
+        raise mismatch("the check column says that pairs are not of equal keys; nothing was opened")

@@ -1,0 +1,132 @@
+"""Step 4: the helper pairs equal tags, adds pool rows, and puts all pairs in one random order.
+
+Specification: docs/hidden_join.md, *Steps* 4, and *Variants* (hidden size). The helper reads
+nothing but tags, which are a PRF under a key it lacks, and where the pool rows are. Holder A is
+told positions in B's upload and B positions in A's: B's secret shuffle makes A's list a uniform
+ordered sample, whatever matched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from crypto.joins.hidden.keys import SEED_BYTES, Pad
+from crypto.joins.hidden.messages import mismatch, receive, receive_all, send, send_all
+from crypto.joins.hidden.padding import DRAW_BYTES, Padding
+from crypto.joins.hidden.upload import UInt8Array, UInt32Array
+from crypto.ports import Channels, Randomness
+
+POOL_OF_A, POOL_OF_B, ORDER = 0, 1, 2  # labels of the helper's own shuffles
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pairs:
+    """Pair i is row at_a[i] of A's upload and row at_b[i] of B's."""
+
+    at_a: UInt32Array
+    at_b: UInt32Array
+
+    def __len__(self) -> int:
+        return len(self.at_a)
+
+
+def match(
+    tags: tuple[UInt8Array, UInt8Array],
+    pool: tuple[UInt32Array, UInt32Array],
+    *,
+    drawn: Padding | None,
+    randomness: Randomness,
+) -> Pairs:
+    """All pairs, in one random order.
+
+    tags: per side, shape (N, 16); pool: per side, the positions of its pool rows
+    drawn: what the number of pool pairs is drawn from; None where the size is hidden: then every
+           row of A without a partner gets a pool row of B
+    Raises EngineFailed (mismatch) if a tag occurs twice in one upload or a pool mark is not one.
+    """
+    for side in (0, 1):
+        require_positions(pool[side], len(tags[side]), what="a holder's pool marks")
+    at_a, at_b = equal_tags(*tags)
+    if _touches(at_a, pool[0], len(tags[0])) or _touches(at_b, pool[1], len(tags[1])):
+        raise mismatch("a row that a holder marked as pool has a partner")
+    local = Pad(randomness.draw(SEED_BYTES))
+    if drawn is None:
+        alone = np.ones(len(tags[0]), dtype=np.bool_)
+        alone[at_a] = False
+        pool_a = np.flatnonzero(alone)
+    else:
+        count = drawn.draw(randomness.draw(DRAW_BYTES))
+        pool_a = pool[0][local.shuffle(POOL_OF_A, len(pool[0]))[:count]].astype(np.int64)
+    pool_b = pool[1][local.shuffle(POOL_OF_B, len(pool[1]))[: len(pool_a)]].astype(np.int64)
+    every_a, every_b = np.concatenate([at_a, pool_a]), np.concatenate([at_b, pool_b])
+    order = local.shuffle(ORDER, len(every_a))
+    return Pairs(every_a[order].astype(np.uint32), every_b[order].astype(np.uint32))
+
+
+def equal_tags(tags_a: UInt8Array, tags_b: UInt8Array) -> tuple[Positions, Positions]:
+    """Positions of the rows of A and of B with equal tags. Raises EngineFailed (mismatch) if a tag
+    occurs twice on one side.
+
+    Both sides are sorted together by the first half of the tags, which tells them apart but for
+    one join of 10**7 rows in 10**5; only then by both halves.
+    """
+    first, second = _halves(tags_a, tags_b, 0), _halves(tags_a, tags_b, 1)
+    order = np.argsort(first)
+    near = _equal_neighbours(first, order)
+    if (np.diff(near) == 1).any() or (second[order[near]] != second[order[near + 1]]).any():
+        order = np.lexsort((second, first))
+        near = _equal_neighbours(first, order)
+        near = near[second[order[near]] == second[order[near + 1]]]
+    one, other = order[near], order[near + 1]
+    at_a, at_b = np.minimum(one, other), np.maximum(one, other) - len(tags_a)
+    # Three equal tags are two on one side.
+    if (at_a >= len(tags_a)).any() or (at_b < 0).any():
+        raise mismatch("a holder uploaded a tag twice; its rows were not one for each key")
+    return at_a, at_b
+
+
+def require_positions(positions: UInt32Array, size: int, *, what: str) -> None:
+    """Raises EngineFailed (mismatch) for a position beyond the upload or one that comes twice."""
+    if len(positions) and int(positions.max()) >= size:
+        raise mismatch(f"{what} name a row beyond the upload")
+    seen = np.zeros(size, dtype=np.bool_)
+    seen[positions] = True
+    if int(np.count_nonzero(seen)) != len(positions):
+        raise mismatch(f"{what} name a row twice")
+
+
+def send_positions(channels: Channels, to: int, positions: UInt32Array) -> None:
+    send(channels, to, "pairs", np.array([len(positions)], dtype=np.uint64))
+    send_all(channels, to, "positions", positions)
+
+
+def receive_positions(channels: Channels, of: int, *, size: int, other: int) -> UInt32Array:
+    """A holder's list: positions in the other's upload of `size` rows. The own upload has `other`
+    rows. Raises EngineFailed (mismatch) for a list that no run of `match` makes."""
+    count = int(receive(channels, of, "pairs", np.uint64, 1)[0])
+    if count > min(size, other):
+        raise mismatch("the helper announces more pairs than an upload has rows")
+    positions = np.empty(count, dtype=np.uint32)
+    receive_all(channels, of, "positions", positions)
+    require_positions(positions, size, what="the helper's positions")
+    return positions
+
+
+def _halves(tags_a: UInt8Array, tags_b: UInt8Array, half: int) -> npt.NDArray[np.uint64]:
+    return np.concatenate([tags.view(np.uint64)[:, half] for tags in (tags_a, tags_b)])
+
+
+def _equal_neighbours(words: npt.NDArray[np.uint64], order: Positions) -> Positions:
+    ordered = words[order]
+    return np.flatnonzero(ordered[1:] == ordered[:-1])
+
+
+def _touches(at: Positions, pool: UInt32Array, size: int) -> bool:
+    marked = np.zeros(size, dtype=np.bool_)
+    marked[pool] = True
+    return bool(marked[at].any())

@@ -1,0 +1,110 @@
+"""Padding: how many rows are added so that a count of pairs says little about any person.
+
+Specification: docs/hidden_join.md, *Padding*. A draw has
+
+    Pr[k] = q**|k - t| / Z,  k = 0 .. 2t,   q = exp(-epsilon / D)
+    Z     = (1 + q - 2*q**(t+1)) / (1 - q)
+    delta = q**(t-D+1) * (1 - q**D) / ((1 - q) * Z)
+
+and t is the least integer, from D on, that meets the plan's delta. Everything is computed with 60
+decimal digits; a draw compares 128 random bits with a table of integers, so no floating point is
+near it (Mironov 2012) and its distance from the formula is below (2t+1) * 2**-128.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from functools import lru_cache
+from typing import Final
+
+from crypto.engine import PaddingBounds
+
+DRAW_BYTES: Final = 16
+_DIGITS: Final = 60
+
+
+@dataclass(frozen=True)
+class Padding:
+    """shift: t, the mean; a draw is at most 2*t. table[k]: floor(2**128 * Pr[draw <= k])."""
+
+    shift: int
+    table: tuple[int, ...] = field(repr=False)
+
+    def draw(self, random: bytes) -> int:
+        """random: 16 uniform bytes, used for this draw only."""
+        if len(random) != DRAW_BYTES:
+            raise ValueError("a draw takes 16 bytes")
+        return bisect_right(self.table, int.from_bytes(random, "big"))
+
+
+@lru_cache(maxsize=16)
+def padding(bounds: PaddingBounds) -> Padding:
+    """The distribution that every draw of a plan with these bounds follows."""
+    shift = least_shift(bounds)
+    with localcontext() as context:
+        context.prec = _DIGITS
+        q, _ = _parts(bounds)
+        weights = [q ** abs(k - shift) for k in range(2 * shift + 1)]
+        whole = _whole(q, shift)
+        table, below = [], Decimal(0)
+        for weight in weights:
+            below += weight
+            table.append(int(below / whole * 2**128))
+    table[-1] = 2**128  # every draw is at most 2t
+    return Padding(shift, tuple(table))
+
+
+def least_shift(bounds: PaddingBounds) -> int:
+    """t: the least integer, from D on, whose delta is at most the plan's."""
+    with localcontext() as context:
+        context.prec = _DIGITS
+        q, limit = _parts(bounds)
+
+        def enough(shift: int) -> bool:
+            return _delta(q, shift, bounds.contribution) <= limit
+
+        high = bounds.contribution
+        while not enough(high):
+            high *= 2
+        low = bounds.contribution
+        while low < high:
+            middle = (low + high) // 2
+            if enough(middle):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+def deviation(bounds: PaddingBounds) -> float:
+    """Standard deviation of a draw, for those who are told what an answer's count may hide."""
+    shift = least_shift(bounds)
+    with localcontext() as context:
+        context.prec = _DIGITS
+        q, _ = _parts(bounds)
+        square = sum((k - shift) ** 2 * q ** abs(k - shift) for k in range(2 * shift + 1))
+        return float((square / _whole(q, shift)).sqrt())
+
+
+def delta_of(bounds: PaddingBounds, shift: int) -> Fraction:
+    """The mass of counts that only one of two neighbours can produce; shift >= D."""
+    with localcontext() as context:
+        context.prec = _DIGITS
+        return Fraction(_delta(_parts(bounds)[0], shift, bounds.contribution))
+
+
+def _parts(bounds: PaddingBounds) -> tuple[Decimal, Decimal]:
+    epsilon = Decimal(bounds.epsilon.numerator) / Decimal(bounds.epsilon.denominator)
+    delta = Decimal(bounds.delta.numerator) / Decimal(bounds.delta.denominator)
+    return (-epsilon / bounds.contribution).exp(), delta
+
+
+def _whole(q: Decimal, shift: int) -> Decimal:
+    return (1 + q - 2 * q ** (shift + 1)) / (1 - q)
+
+
+def _delta(q: Decimal, shift: int, moved: int) -> Decimal:
+    return q ** (shift - moved + 1) * (1 - q**moved) / ((1 - q) * _whole(q, shift))
