@@ -41,6 +41,7 @@ from exchange.node.negotiating import Party
 from exchange.node.node import Node
 from exchange.node.runs import Workshop
 from exchange.node.watch import Watch
+from exchange.query.ports import SqlReader
 from ledger.verify.policy import Policy
 from registry.party import Role
 from registry.ports import DataSource
@@ -68,7 +69,7 @@ class Opened:
 
     @property
     def desk(self) -> Desk:
-        return Desk(self.store, self.hub, self.identity, ExchangeKey.generate)
+        return Desk(self.store, self.hub, self.identity, ExchangeKey.generate, sql_reader)
 
     @property
     def negotiations(self) -> Party:
@@ -158,6 +159,13 @@ def _run(opened: Opened, stop: threading.Event) -> int:
         return 0
     finally:
         close_workshop()
+
+
+def sql_reader() -> SqlReader:
+    """Imported here: only a consumer who compiles a question reads SQL."""
+    from exchange.query.adapters.sqlglot_reader import SqlglotReader
+
+    return SqlglotReader()
 
 
 def open_source(settings: SourceSettings) -> DataSource:

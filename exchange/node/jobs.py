@@ -34,7 +34,8 @@ from exchange.node.model import Decision, Identity, NodeJob
 from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
 from exchange.query import plan as plans
 from exchange.query.plan import WITH_CONSUMER, Plan
-from exchange.query.question import Footing, Question, compile_question
+from exchange.query.ports import SqlReader
+from exchange.query.question import Footing, Question, compile_question, grounds_of
 from exchange.query.rules import Ground, violations
 from exchange.submission import Submission
 from registry.errors import RegistryError
@@ -53,6 +54,7 @@ class Desk:
     hub: Hub
     identity: Identity
     ephemeral: Callable[[], ExchangeKey]
+    reader: Callable[[], SqlReader]
 
     def compile(
         self, deal: DealId, question: Question, *, wait: timedelta = WAIT_FOR_HOLDERS
@@ -63,23 +65,29 @@ class Desk:
         """
         with self.store.transaction() as tx:
             footings: dict[ProductId, Footing] = {}
+            helpers: dict[PartyId, Digest] = {}
             for held in tx.agreements():
                 terms = held.agreement.terms
-                if held.agreement.deal == deal and terms.product_id in question.products:
-                    product = products.by_digest(terms.product, tx=tx, hub=self.hub)
-                    footings[product.id] = Footing(
-                        Ground(held.agreement, product), held.digest, terms.product
-                    )
+                if held.agreement.deal != deal:
+                    continue
+                product = products.by_digest(terms.product, tx=tx, hub=self.hub)
+                ground = Ground(held.agreement, product)
+                footings[product.id] = Footing(ground, held.digest, terms.product)
+                if terms.helper is not None:
+                    found = trust.newest(terms.helper, tx=tx, hub=self.hub, identity=self.identity)
+                    helpers[terms.helper] = found.digest
             plan = compile_question(
                 question,
                 footings,
+                reader=self.reader(),
                 operator=self.identity.operator,
+                helpers=helpers,
                 now=self.identity.clock.now(),
                 wait=wait,
                 randomness=self.identity.randomness,
             )
             plan = self._under_current_keys(plan, tx)
-        _require_allowed(plan, [footings[p].ground for p in question.products])
+        _require_allowed(plan, grounds_of(plan, footings))
         return plan
 
     def recompile(self, number: JobId, *, wait: timedelta = WAIT_FOR_HOLDERS) -> Plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -21,11 +22,13 @@ from crypto.engine import (
     PaddingBounds,
     RevealedTask,
     Seat,
+    SumTask,
 )
 from crypto.errors import Malformed
 from crypto.identifiers import PartyId
 from crypto.joins.hidden.keys import row_tags
 from crypto.joins.rows import NO_GROUP, SideRows
+from crypto.joins.summable import scheme_for
 from crypto.session import PairKeys
 from exchange.query.plan import Plan
 from exchange.query.program import Program, program_of
@@ -34,7 +37,9 @@ from registry.ports import LocalRows
 from registry.product import DataProduct
 from registry.rule import Join
 
-CONTRIBUTION = 1  # rows a person can move in the matched count: each side brings one row a person
+CONTRIBUTION: Final = (
+    1  # rows a person can move in the matched count: each side brings one row a person
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,15 @@ def task_of(plan: Plan, products: Sequence[DataProduct], seat: Seat, keys: Keys)
             seat=seat,
             layout=program.layout,
             intersection=work.intersection,
+            zero_key=keys.by_rank[1 - seat.rank].zero,
+        )
+    if plan.join is Join.SUM:
+        caps = tuple(product.cap for product in products)
+        return SumTask(
+            seat=seat,
+            layout=program.layout,
+            caps=caps,
+            scheme=scheme_for(caps),
             zero_key=keys.by_rank[1 - seat.rank].zero,
         )
     if plan.join not in (Join.HIDDEN, Join.UNION):
