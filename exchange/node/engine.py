@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from crypto.engine import EngineOutcome, EngineStage, EngineTask
+from crypto.engine import EngineOutcome, EngineStage, EngineTask, HiddenTask, RevealedTask
 from crypto.errors import EngineFailed, EngineFault, Malformed
-from crypto.joins.revealed import SideRows
+from crypto.joins.rows import SideRows
+
+HELPER: Final = 2  # the rank that computes without rows
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class EngineRun(Protocol):
 
 
 class EngineRunner(Protocol):
-    def start(self, task: EngineTask, rows: SideRows, limits: EngineLimits) -> EngineRun:
-        """Begin a run and return at once.
+    def start(self, task: EngineTask, rows: SideRows | None, limits: EngineLimits) -> EngineRun:
+        """Begin a run and return at once. rows: None at a helper, which has none.
 
-        Raises EngineFailed (input) for rows that no engine may be given: none at all, or not what
-        the task's layout says. Nothing has been sent by then.
+        Raises EngineFailed (input) for rows that no engine may be given: see `require_rows`.
+        Nothing has been sent by then.
         """
         ...
 
@@ -59,12 +61,23 @@ class EngineRunner(Protocol):
         ...
 
 
-def require_rows(task: EngineTask, rows: SideRows) -> None:
+def require_rows(task: EngineTask, rows: SideRows | None) -> None:
     """What every runner asks of its input, in one place. Raises EngineFailed (input)."""
-    if not len(rows):
+    if isinstance(task, HiddenTask) and task.seat.rank == HELPER:
+        if rows is not None:
+            raise EngineFailed(EngineFault.INPUT, "a helper brings no rows")
+        return
+    if rows is None:
+        raise EngineFailed(EngineFault.INPUT, "a holder brings rows, be they none")
+    if isinstance(task, RevealedTask) and not len(rows):
         # An engine given an empty file makes the other, healthy party abort.
         raise EngineFailed(EngineFault.INPUT, "no row of this side takes part")
+    if isinstance(task, HiddenTask) and len(rows) > task.caps[task.seat.rank]:
+        raise EngineFailed(
+            EngineFault.INPUT,
+            f"more rows than the {task.caps[task.seat.rank]} that the product states",
+        )
     try:
-        rows.require(task.layout, task.rank)
+        rows.require(task.layout, task.seat.rank)
     except Malformed as error:
         raise EngineFailed(EngineFault.INPUT, str(error)) from error

@@ -38,12 +38,14 @@ from crypto.engine import (
     EngineTask,
     Entered,
     Failed,
+    Seat,
+    TaskLine,
 )
 from crypto.errors import EngineFailed, EngineFault, Malformed
-from crypto.joins.revealed import SideRows
+from crypto.joins.rows import SideRows
 from exchange.node.engine import EngineLimits, ignore_stages, require_rows
 
-SPU_CHILD: Final = (sys.executable, "-P", "-m", "crypto.adapters.spu_child")
+ENGINE_CHILD: Final = (sys.executable, "-P", "-m", "crypto.adapters.engine_child")
 MAX_LOG_BYTES: Final = 256 * 1024
 LOGS_KEPT: Final = 50
 
@@ -78,7 +80,7 @@ class ProcessEngine:
     bounded size; they name stages and counts of bytes, never a key or a value.
     """
 
-    def __init__(self, folder: Path, logs: Path, *, command: Sequence[str] = SPU_CHILD) -> None:
+    def __init__(self, folder: Path, logs: Path, *, command: Sequence[str] = ENGINE_CHILD) -> None:
         """Raises EngineFailed (input) if another node uses this folder."""
         self._folder = folder
         self._logs = logs
@@ -106,14 +108,15 @@ class ProcessEngine:
         if dead is not None:
             _end(dead)
 
-    def start(self, task: EngineTask, rows: SideRows, limits: EngineLimits) -> ProcessRun:
+    def start(self, task: EngineTask, rows: SideRows | None, limits: EngineLimits) -> ProcessRun:
         require_rows(task, rows)
         begun = time.monotonic()
         child = self._take()
         try:
-            rows.save(child.folder / ROWS_FILE)
+            if rows is not None:
+                rows.save(child.folder / ROWS_FILE)
             stdin = _pipe(child.process.stdin)
-            stdin.write(record.to_bytes(task) + b"\n")
+            stdin.write(record.to_bytes(TaskLine(task)) + b"\n")
             stdin.close()
         except OSError as error:  # it ended before it was asked, or the disk is full
             _end(child)
@@ -122,7 +125,7 @@ class ProcessEngine:
             child,
             deadline=begun + limits.deadline_s,
             limits=limits,
-            log=self._log(task.job, task.rank),
+            log=self._log(task.seat),
             on_end=self._ended,
         )
         with self._lock:
@@ -177,11 +180,12 @@ class ProcessEngine:
             raise EngineFailed(EngineFault.CRASHED, f"could not start: {error.strerror}") from error
         return _Child(process, folder)
 
-    def _log(self, job: str, rank: int) -> Path:
+    def _log(self, seat: Seat) -> Path:
         kept = sorted(self._logs.glob("engine-*.log"), key=lambda path: path.stat().st_mtime)
         for old in kept[: max(0, len(kept) - LOGS_KEPT + 1)]:
             old.unlink(missing_ok=True)
-        return self._logs / f"engine-{re.sub(r'[^0-9A-Za-z_-]', '_', job)}-{'AB'[rank]}.log"
+        attempt = re.sub(r"[^0-9A-Za-z_-]", "_", seat.attempt)
+        return self._logs / f"engine-{attempt}-{'ABC'[seat.rank]}.log"
 
     def _ended(self, run: ProcessRun) -> None:
         with self._lock:
