@@ -235,6 +235,23 @@ def test_a_row_altered_is_damaged_and_the_others_stand() -> None:
     assert damaged == len(KEYS)  # each once; the other rows are dummies
 
 
+def test_half_an_id_finds_nothing() -> None:
+    """Rows are searched by the first half of their id; the second half decides."""
+    ids = TABLE.image[HEADER:START].reshape(CAP, 16)
+    material = hmac.digest(output(b"7"), b"unseen/lookup/row/v1\x01", "sha512")
+    row = [one.tobytes() for one in ids].index(material[:16])
+    assert 0 < row < CAP - 1, "a first or last row has one neighbour; choose another key"
+    for neighbour, end in ((row - 1, 0), (row + 1, 255)):
+        image = TABLE.image.copy()
+        place = HEADER + 16 * neighbour
+        image[place : place + 8] = ids[row, :8]
+        image[place + 8 : place + 16] = end
+        assert Table(image).records([output(b"7")]) == [b"record of 7"]
+    image = TABLE.image.copy()
+    image[HEADER + 16 * row + 15] ^= 1
+    assert Table(image).records([output(b"7")]) == [Absence.NO_RECORD]
+
+
 def test_a_record_moved_to_another_row_or_another_table_does_not_open() -> None:
     outputs = [output(key) for key in KEYS]
     sealed = TABLE.image[START:].reshape(CAP, WIDTH)
