@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
+from crypto.adapters.opendp_noise import OpenDpNoise
+from exchange.query.adapters.sqlglot_reader import SqlglotReader
 from sqlalchemy import Engine
 
 from api.database import bring_up_to_date, open_engine, read_only
@@ -22,7 +24,6 @@ from api.folder import PartyFolder
 from crypto.digest import Digest, digest
 from crypto.errors import Malformed
 from crypto.identifiers import DealId, JobId, PartyId, ProductId
-from crypto.joins.intersection import Intersection
 from crypto.keys import ExchangeKey, SigningKey
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
@@ -43,7 +44,7 @@ from exchange.node.negotiating import Party
 from exchange.node.node import Node
 from exchange.node.runs import Workshop
 from exchange.node.watch import Watch
-from exchange.query.question import AskedGroup, AskedMeasure, Question
+from exchange.query.question import Question
 from exchange.submission import read_submission
 from exchange.terms.agreement import Partner, Terms
 from exchange.terms.negotiation import Negotiation
@@ -56,13 +57,19 @@ from pricing.money import Money
 from registry.adapters.duckdb_source import DuckDBFileSource
 from registry.party import Role
 from registry.product import Column, ColumnType, DataProduct
-from registry.rule import AnalysisRule, Function, Join, Use
+from registry.rule import AnalysisRule, Function, Join, PrivacyRule, Use
 from registry.source import FileFormat, FileSource
 from tests.fakes.engine import EngineRoom, InProcessEngine
 
 START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 ORIGIN = "unseen.test/log"
 PURPOSE = "research"
+QUESTION = """
+SELECT clinic.sex, BANDS(lab.s5, 4.60, 5.10) AS s5, COUNT(*) AS people,
+       AVG(clinic.progression) AS progression
+FROM clinic JOIN lab ON clinic.person = lab.person
+GROUP BY clinic.sex, BANDS(lab.s5, 4.60, 5.10)
+"""
 
 
 @dataclass
@@ -201,7 +208,9 @@ class Member:
 
     @property
     def desk(self) -> Desk:
-        return Desk(self.node.store, self.hub, self.node.identity, ExchangeKey.generate)
+        return Desk(
+            self.node.store, self.hub, self.node.identity, ExchangeKey.generate, SqlglotReader
+        )
 
     @property
     def negotiations(self) -> Party:
@@ -288,6 +297,7 @@ class World:
             engine=InProcessEngine(self.room),
             links=NoLinks(),
             open_source=lambda settings: self._open_source(name, settings),
+            noise=OpenDpNoise(),
             free_port=lambda: 9,
             memory_bytes=1 << 30,
             certificate=folder.party.document.tls_certificate,
@@ -408,16 +418,9 @@ class Deal:
 
     def question(self, **changes: object) -> Question:
         asked = {
-            "products": (self.clinic_product.id, self.lab_product.id),
+            "sql": QUESTION,
+            "tables": {"clinic": self.clinic_product.id, "lab": self.lab_product.id},
             "purpose": PURPOSE,
-            "join": Join.REVEALED,
-            "intersection": Intersection.RR22,
-            "group_by": (
-                AskedGroup(self.clinic_product.id, "sex"),
-                AskedGroup(self.lab_product.id, "s5", ("4.60", "5.10")),
-            ),
-            "measures": (AskedMeasure(self.clinic_product.id, "progression", Function.MEAN),),
-            "where": (),
             "min_group": 5,
             "run_seconds": 60,
             **changes,
@@ -461,8 +464,23 @@ def a_world(path: Path, **settings: object) -> World:
     return world
 
 
-def a_deal(world: World, *, runs: int = 5, price: int = 1000, funded: int = 10_000) -> Deal:
-    """Products listed, two agreements finalised, the consumer's account funded."""
+def a_deal(
+    world: World,
+    *,
+    runs: int = 5,
+    price: int = 1000,
+    funded: int = 10_000,
+    joins: tuple[Join, ...] = (Join.REVEALED,),
+    epsilon: Fraction = Fraction(0),
+) -> Deal:
+    """Products listed, two agreements finalised, the consumer's account funded. For joins with a
+    helper, one has joined the world that helps unasked."""
+    helper = None
+    if Join.HIDDEN in joins or Join.UNION in joins:
+        member = world.join("helper", Role.HELPER)
+        member.desk.help_unasked(True)
+        world.introduce()
+        helper = member.id
     clinic = list_rows(
         world, "clinic", CLINIC_ROWS, ("person", "sex", "progression"), price, clinic_columns()
     )
@@ -470,16 +488,15 @@ def a_deal(world: World, *, runs: int = 5, price: int = 1000, funded: int = 10_0
     world.settle()
     deal = DealId.new(world.clock.now(), SystemRandomness())
     for name, product, other in (("clinic", clinic, lab), ("lab", lab, clinic)):
-        negotiate(world, name, deal, terms_for(world, product, other, runs=runs))
+        agreed = {"runs": runs, "joins": joins, "helper": helper, "epsilon": epsilon}
+        negotiate(world, name, deal, terms_for(world, product, other, **agreed))
     if funded:
         world.fund("research", funded)
     world.settle()
     return Deal(world, deal, clinic, lab)
 
 
-def terms_for(
-    world: World, product: DataProduct, other: DataProduct, *, runs: int = 5, **changes: object
-) -> Terms:
+def terms_for(world: World, product: DataProduct, other: DataProduct, **changes: object) -> Terms:
     regulator = world.members["regulator"].folder.party
     settings: dict[str, object] = {
         "product_id": product.id,
@@ -489,7 +506,7 @@ def terms_for(
         "combine_with": (Partner(other.id, other.holder),),
         "helper": None,
         "min_group": 5,
-        "runs": runs,
+        "runs": 5,
         "epsilon": Fraction(0),
         "currency": product.currency,
         "price_minor": product.price_minor,
@@ -540,10 +557,11 @@ def list_rows(
         cap=cap,
         rule=AnalysisRule(
             uses=uses,
-            functions=(Function.COUNT, Function.SUM, Function.MEAN),
-            joins=(Join.REVEALED,),
+            functions=tuple(Function),
+            joins=(Join.HIDDEN, Join.REVEALED, Join.SUM, Join.UNION, Join.ALONE),
             min_group=5,
             purposes=(PURPOSE,),
+            privacy=PrivacyRule(Fraction(4), Fraction(40), Fraction(1, 10**3), noise=False),
         ),
         currency="TEST",
         price_minor=Amount(price),
@@ -573,7 +591,7 @@ def lab_columns() -> tuple[tuple[Column, ...], Mapping[str, tuple[Use, ...]]]:
         Column("person", ColumnType.TEXT, "invented person id"),
         Column("s5", ColumnType.DECIMAL, "serum 5", decimals=2, low=0, high=1000),
     )
-    return columns, {"person": (Use.JOIN_KEY,), "s5": (Use.GROUP_KEY,)}
+    return columns, {"person": (Use.JOIN_KEY,), "s5": (Use.GROUP_KEY, Use.AGGREGATE)}
 
 
 def _copy(database: Path, to: Path) -> None:

@@ -37,9 +37,8 @@ from registry.ports import LocalRows
 from registry.product import DataProduct
 from registry.rule import Join
 
-CONTRIBUTION: Final = (
-    1  # rows a person can move in the matched count: each side brings one row a person
-)
+# Rows a person can move in the matched count: each side brings one row a person.
+CONTRIBUTION: Final = 1
 
 
 @dataclass(frozen=True)
