@@ -230,7 +230,7 @@ def _typed(root: Expression, product: DataProduct, where: str) -> Shape:
             found.append(_typed(when.value, product, where))
         if root.otherwise is not None:
             found.append(_typed(root.otherwise, product, where))
-        if not found:
+        if not root.whens:
             raise DocumentRefused(where, "a CASE needs at least one WHEN")
         return _union(found, where)
     left, right = (_typed(side, product, where) for side in (root.left, root.right))

@@ -64,9 +64,10 @@ class ProductStore(Protocol):
 
 @dataclass(frozen=True)
 class LocalRows:
-    """What a local query yields: one row a person, in order of key.
+    """What a local query yields: one row for each person that it selects, in order of key.
 
-    keys:     canonical join keys as text, unique, none missing. shape (n,)
+    keys:     canonical join keys as text, unique, none missing, in order of their UTF-8 bytes.
+              shape (n,)
     group:    int64, -1 where the row is in no group. shape (n,)
     factors:  int64 in units of 10**-decimals of each expression, 0 where missing; of several rows
               of one person their sum, or 1 for an indicator. shape (n, factors)
@@ -82,8 +83,9 @@ class LocalRows:
 
 @dataclass(frozen=True)
 class Records:
-    """Whole records by key, as text for people: of a number its decimal digits. Missing values are
-    empty. shape (n,), each record in the order of the columns asked for."""
+    """Whole records by key, as text for people: of a number its decimal digits with all the places
+    of its column. Missing values are empty. Keys as in LocalRows. shape (n,), each record in the
+    order of the columns asked for."""
 
     keys: tuple[str, ...]
     records: tuple[tuple[str, ...], ...]
@@ -96,27 +98,35 @@ class DataSource(Protocol):
     def compute(self, product: DataProduct, query: LocalQuery) -> LocalRows:
         """Clamp and encode every row as the product says, then filter, group and compute, exactly.
 
-        A row whose key is missing or is no canonical key takes no part, nor does, beyond
-        `product.contribution`, any further row of one key (in a fixed order); a value that is not
-        of the column's type counts as missing. So no value of one row decides what becomes of
-        another person's, and no odd value makes a job fail (see docs/hidden_join.md, local part).
+        A row whose key is missing or is no canonical key takes no part. Of one key's rows the
+        first `product.contribution` in the order of their encoded values take part, and the query
+        is asked of these: so all queries see the same rows of a person, however they filter. A
+        value that is not of the column's type, and a text outside its categories, counts as
+        missing; a number outside its range as the nearer end. So no value of one row decides what
+        becomes of another person's, and no odd value makes a job fail (docs/hidden_join.md, local
+        part).
 
-        Raises SourceRefused, naming the column: unknown, not there, no rows at all, more people
-        than the product's cap. The message is for the owner: it may hold counts, never a value.
+        Raises SourceRefused, naming the column: unknown, the key itself, not there or of another
+        kind in the source, no rows at all, more people than the product's cap; and for a part of
+        the query that does not fit the product: text for a number, a range beyond 60 bits, a group
+        number that is no number 0, 1, 2, …, a group where a person may have several rows. The
+        message is for the owner: it may hold counts, never a value.
         Raises SourceUnreachable when the file or database cannot be read now.
         """
         ...
 
     def records(self, product: DataProduct, columns: Sequence[str]) -> Records:
-        """The records that a lookup table is made of. Raises as `compute`."""
+        """The records that a lookup table is made of: one of each person, encoded as above. Raises
+        as `compute`, and SourceRefused where a person may have several rows."""
         ...
 
     def memberships(
         self, product: DataProduct, queries: Sequence[LocalQuery]
     ) -> npt.NDArray[np.int64]:
         """In which group each query counts each person: shape (queries, people), -1 for in no
-        group, -2 for not selected at all. People are all those of the source, in order of key.
-        Factors are not computed. Raises as `compute`."""
+        group, -2 for not selected at all; of several rows of one person any one selects. People
+        are all those of the source, in order of key. Factors are not computed. Raises as
+        `compute`."""
         ...
 
     def describe(self, product: DataProduct) -> SourceReport:

@@ -1,23 +1,25 @@
-"""The digest of an extract: which rows a job was computed from, provable later by their holder.
+"""Digests of what a job read: which rows it was computed from, provable later by their holder.
 
-The digest is SHA-256 over this serialisation. Integers are little endian, text is UTF-8.
+A digest is SHA-256 over one of these serialisations. Integers are little endian, text is UTF-8, a
+header is a length u32 and canonical JSON, texts are n lengths u32 and then the n texts.
 
-    "unseen/extract/v1" and a zero byte
-    header length u32, header: canonical JSON {"columns": [{"name", "type"}, ...], "rows": n},
-      columns in order of name, type "number" or "text"
-    keys: n lengths u32, then the n keys, in order of their bytes
-    each column in header order:
-      validity: n bytes, 1 or 0
-      number: n values i64          text: n lengths u32, then the n texts
+    rows of a local query                     records of a lookup
+    "unseen/local-rows/v1" and a zero byte    "unseen/records/v1" and a zero byte
+    header {"factors": f, "rows": n}          header {"columns": [name, ...], "rows": n}
+    keys: texts, in order of their bytes      keys: texts, in order of their bytes
+    group: n values i64                       each column in header order: texts
+    each factor in the query's order:
+      n values i64
 
-Where validity is 0 the number is 0 and the text empty. Names and lengths come before what they
-describe, so two different extracts never serialise to the same bytes.
+Names and lengths come before what they describe, so two different inputs never serialise to the
+same bytes. What was filtered, grouped and computed is in the plan, by its own digest. A digest of
+few rows can be guessed: a holder publishes only a salted commitment to it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -26,32 +28,42 @@ import numpy.typing as npt
 from crypto import canonical
 from crypto.digest import Digest
 
-_LABEL: Final = b"unseen/extract/v1\x00"
+_ROWS: Final = b"unseen/local-rows/v1\x00"
+_RECORDS: Final = b"unseen/records/v1\x00"
 
 
-def snapshot_digest(
-    keys: Sequence[str],
-    numbers: Mapping[str, npt.NDArray[np.int64]],
-    texts: Mapping[str, Sequence[str]],
-    valid: Mapping[str, npt.NDArray[np.bool_]],
+def rows_digest(
+    keys: Sequence[str], group: npt.NDArray[np.int64], factors: npt.NDArray[np.int64]
 ) -> Digest:
-    """keys: unique and sorted by their UTF-8 bytes. shape (n,), as every column."""
-    names = sorted({*numbers, *texts})
-    header = canonical.encode(
-        {
-            "columns": [{"name": n, "type": "text" if n in texts else "number"} for n in names],
-            "rows": len(keys),
-        }
-    )
-    sha = hashlib.sha256(_LABEL + len(header).to_bytes(4, "little") + header)
+    """keys: unique and sorted by their UTF-8 bytes. shape (n,). group: shape (n,).
+    factors: shape (n, factors)."""
+    count = factors.shape[1]
+    sha = _begun(_ROWS, {"factors": count, "rows": len(keys)})
     _add_texts(sha, keys)
-    for name in names:
-        sha.update(np.asarray(valid[name], dtype=np.uint8).tobytes())
-        if name in texts:
-            _add_texts(sha, texts[name])
-        else:
-            sha.update(np.asarray(numbers[name], dtype="<i8").tobytes())
+    _add_numbers(sha, group)
+    for index in range(count):
+        _add_numbers(sha, factors[:, index])
     return Digest(sha.digest())
+
+
+def records_digest(
+    keys: Sequence[str], columns: Sequence[str], records: Sequence[Sequence[str]]
+) -> Digest:
+    """keys: as above. columns: names. records: n, each with one text per column."""
+    sha = _begun(_RECORDS, {"columns": list(columns), "rows": len(keys)})
+    _add_texts(sha, keys)
+    for index in range(len(columns)):
+        _add_texts(sha, [record[index] for record in records])
+    return Digest(sha.digest())
+
+
+def _begun(label: bytes, header: dict[str, canonical.Value]) -> hashlib._Hash:
+    encoded = canonical.encode(header)
+    return hashlib.sha256(label + len(encoded).to_bytes(4, "little") + encoded)
+
+
+def _add_numbers(sha: hashlib._Hash, numbers: npt.NDArray[np.int64]) -> None:
+    sha.update(np.ascontiguousarray(numbers, dtype="<i8").tobytes())
 
 
 def _add_texts(sha: hashlib._Hash, texts: Sequence[str]) -> None:

@@ -84,7 +84,8 @@ class ColumnReport:
 
     problem:            why the column can't be read at all; the counts below are then 0
     missing:            rows without a value
-    uncastable:         values that are not of the product's type; a job would be refused
+    uncastable:         values that are not of the product's type; they are read as missing, and a
+                        row with such a key takes no part
     first_uncastable:   row number of the first, counted from 1; absent for a table
     below, above:       numbers outside the public range; they are read as its nearer end
     outside_categories: texts outside the public categories; they are read as missing
@@ -108,8 +109,10 @@ class SourceReport:
     """What `exchange node source test` tells the owner, and nobody else.
 
     without_key:    rows that have no key and are left out
-    duplicate_keys: keys that more than one row has
-    problems:       why a job would be refused, in words; empty when the source fits the product
+    duplicate_keys: keys of more rows than a person may have; the further ones are left out
+    problems:       where the rows do not fit the product and what becomes of it, in words; empty
+                    when they fit. Odd values make no job fail, or whether it does would tell
+                    something of one person; what is wrong with the table as a whole does.
     """
 
     rows: int

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Final
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 
 from registry.adapters.staging import NUMBER_TYPES, StagedRows, staged
 from registry.errors import SourceRefused, SourceUnreachable
-from registry.ports import Extract, SourceFilter
+from registry.expression import LocalQuery
+from registry.ports import LocalRows, Records
 from registry.product import Column, ColumnType, DataProduct
 from registry.source import FileFormat, FileSource, SourceReport
 
@@ -41,11 +44,19 @@ class DuckDBFileSource:
         self._path = Path(settings.path)
         self._format = settings.format
 
-    def extract(
-        self, product: DataProduct, columns: Sequence[str], filters: Sequence[SourceFilter]
-    ) -> Extract:
+    def compute(self, product: DataProduct, query: LocalQuery) -> LocalRows:
         with self._staged(product) as rows:
-            return rows.extract(columns, filters)
+            return rows.compute(query)
+
+    def records(self, product: DataProduct, columns: Sequence[str]) -> Records:
+        with self._staged(product) as rows:
+            return rows.records(columns)
+
+    def memberships(
+        self, product: DataProduct, queries: Sequence[LocalQuery]
+    ) -> npt.NDArray[np.int64]:
+        with self._staged(product) as rows:
+            return rows.memberships(queries)
 
     def describe(self, product: DataProduct) -> SourceReport:
         with self._staged(product) as rows:

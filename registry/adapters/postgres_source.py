@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final, LiteralString
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -24,7 +26,8 @@ from psycopg.conninfo import conninfo_to_dict
 from registry.adapters.duckdb_source import READ_CSV, csv_columns
 from registry.adapters.staging import NUMBER_TYPES, StagedRows, staged
 from registry.errors import SourceRefused, SourceUnreachable
-from registry.ports import Extract, SourceFilter
+from registry.expression import LocalQuery
+from registry.ports import LocalRows, Records
 from registry.product import Column, ColumnType, DataProduct
 from registry.source import PostgresSource, SourceReport
 
@@ -62,11 +65,19 @@ class PostgresTableSource:
         self._settings = settings
         self._on_sql = on_sql
 
-    def extract(
-        self, product: DataProduct, columns: Sequence[str], filters: Sequence[SourceFilter]
-    ) -> Extract:
+    def compute(self, product: DataProduct, query: LocalQuery) -> LocalRows:
         with self._reading() as reading, reading.staged(product) as rows:
-            return rows.extract(columns, filters)
+            return rows.compute(query)
+
+    def records(self, product: DataProduct, columns: Sequence[str]) -> Records:
+        with self._reading() as reading, reading.staged(product) as rows:
+            return rows.records(columns)
+
+    def memberships(
+        self, product: DataProduct, queries: Sequence[LocalQuery]
+    ) -> npt.NDArray[np.int64]:
+        with self._reading() as reading, reading.staged(product) as rows:
+            return rows.memberships(queries)
 
     def describe(self, product: DataProduct) -> SourceReport:
         with self._reading() as reading:

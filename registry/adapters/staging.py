@@ -28,19 +28,22 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto.joinkeys import MAX_KEY_BYTES
+from registry.adapters.local_sql import LocalSql
 from registry.errors import SourceRefused, SourceUnreachable
-from registry.ports import Extract, SourceFilter
+from registry.expression import LocalQuery
+from registry.ports import LocalRows, Records
 from registry.product import Column, ColumnType, DataProduct
-from registry.snapshot import snapshot_digest
+from registry.snapshot import records_digest, rows_digest
 from registry.source import ColumnReport, SourceReport
 
 NUMBER_TYPES: Final = frozenset({ColumnType.INTEGER, ColumnType.DECIMAL})
-OPERATORS: Final = ("=", "!=", "<", "<=", ">", ">=")
+NOT_SELECTED: Final = -2  # of a membership: the query does not count this person
 
 _NUMBER: Final = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
 # What crypto.joinkeys refuses in a key: two people could not tell such keys apart.
 _ODD_KEY: Final = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]|^\p{Zs}|\p{Zs}$"
 _MAX_DIGITS: Final = 18  # 10**18 - 1 fits int64 and leaves room for rounding up
+_TOO_WIDE: Final = 10**_MAX_DIGITS  # what any number with more digits is read as
 _MAX_KEY_DIGITS: Final = 38
 
 # States of one value.
@@ -97,7 +100,7 @@ def staged(
 
 
 class StagedRows:
-    """The product's columns, encoded, with the state of every value."""
+    """The rows of `raw`, which are encoded once it is known what is asked of them."""
 
     def __init__(
         self,
@@ -111,45 +114,150 @@ class StagedRows:
         self._product = product
         self._unread = unread
         self._numbered = numbered
-        self._encode()
 
-    def extract(self, columns: Sequence[str], filters: Sequence[SourceFilter]) -> Extract:
-        problems = self._problems(self._column_reports())
-        if problems:
-            raise problems[0]
-        asked = [self._asked(name) for name in dict.fromkeys(columns)]
-        conditions, values = self._conditions(filters)
-        found = self._columns(asked, conditions, values)
+    def compute(self, query: LocalQuery) -> LocalRows:
+        sql = LocalSql(self._product)
+        where, group = sql.where(query.where), sql.group(query.group)
+        factors = [sql.factor(factor) for factor in query.factors]
+        self._settle(sql.columns)
+        if self._product.contribution == 1:
+            sums, by_person = factors, ""
+        else:
+            sums = [
+                f"{'max' if factor.indicator else 'sum'}({value})"
+                for factor, value in zip(query.factors, factors, strict=True)
+            ]
+            group, by_person = f"any_value({group})", "GROUP BY key"
+        chosen = [f"{value}::BIGINT AS f{i}" for i, value in enumerate(sums)]
+        found = self._fetched(
+            f"SELECT key, {', '.join([f'{group} AS place', *chosen])} "  # noqa: S608
+            f"FROM ({self._values(sql.columns)}) WHERE {where} {by_person} ORDER BY key",
+            sql.parameters,
+        )
         keys = tuple(found["key"].tolist())
-        numbers: dict[str, npt.NDArray[np.int64]] = {}
-        texts: dict[str, tuple[str, ...]] = {}
-        for index, column in asked:
-            if column.type is ColumnType.TEXT:
-                texts[column.name] = tuple(found[f"v{index}"].tolist())
-            else:
-                numbers[column.name] = np.asarray(found[f"v{index}"], dtype=np.int64)
-        valid = {
-            column.name: np.asarray(found[f"valid{index}"], dtype=np.bool_)
-            for index, column in asked
-        }
-        return Extract(keys, numbers, texts, valid, snapshot_digest(keys, numbers, texts, valid))
+        place = np.asarray(found["place"], dtype=np.int64)
+        numbers = np.empty((len(keys), len(factors)), dtype=np.int64)
+        for index in range(len(factors)):
+            numbers[:, index] = found[f"f{index}"]
+        return LocalRows(keys, place, numbers, rows_digest(keys, place, numbers))
+
+    def records(self, columns: Sequence[str]) -> Records:
+        product = self._product
+        if product.contribution > 1:
+            raise SourceRefused(product.key, "has several rows a person; a record is one row")
+        chosen = [self._asked(name) for name in columns]
+        self._settle(set(columns))
+        texts = [_text_of(index, column) for index, column in chosen]
+        values = self._values(set(columns))
+        rows = self._connection.execute(
+            f"SELECT {', '.join(['key', *texts])} FROM ({values}) ORDER BY key"  # noqa: S608
+        ).fetchall()
+        keys = tuple(row[0] for row in rows)
+        records = tuple(row[1:] for row in rows)
+        return Records(keys, records, records_digest(keys, columns, records))
+
+    def memberships(self, queries: Sequence[LocalQuery]) -> npt.NDArray[np.int64]:
+        sql = LocalSql(self._product)
+        places = [
+            f"CASE WHEN {sql.where(query.where)} THEN {sql.group(query.group)} "
+            f"ELSE {NOT_SELECTED} END"
+            for query in queries
+        ]
+        people = self._settle(sql.columns)
+        found = np.empty((len(queries), people), dtype=np.int64)
+        if queries:
+            # Of a person's several rows one that is selected decides, and all are in group 0.
+            chosen = [f"max({place})::BIGINT AS m{i}" for i, place in enumerate(places)]
+            columns = self._fetched(
+                f"SELECT {', '.join(chosen)} FROM ({self._values(sql.columns)}) "  # noqa: S608
+                "GROUP BY key ORDER BY key",
+                sql.parameters,
+            )
+            for index in range(len(queries)):
+                found[index] = columns[f"m{index}"]
+        return found
 
     def report(self) -> SourceReport:
+        product = self._product
+        self._encode(range(len(product.columns)))
         columns = self._column_reports()
-        rows, keyed, repeated = self._row_counts()
+        rows, people = self._row_counts()
+        index, key = self._key
+        (odd,) = self._one(f"SELECT count(*) FILTER (s{index} = {_UNCASTABLE}) FROM encoded")  # noqa: S608
+        (keyed,) = self._one("SELECT count(key) FROM encoded")
+        repeated = self._keys_repeated()
+        refusals = [*self._misfits(), *self._excess(rows, people)]
+        problems = [str(refusal) for refusal in refusals]
+        problems += [
+            f"{report.name}: {_uncastable_words(report, self._product.column(report.name), key)}"
+            for report in columns
+            if report.uncastable
+        ]
+        if rows and not keyed and key.name not in self._unread:
+            problems.append(f"{key.name}: no row has a key, so nobody takes part")
+        if repeated:
+            problems.append(f"{key.name}: {_repeated_words(repeated, self._product.contribution)}")
         return SourceReport(
             rows=rows,
-            without_key=rows - keyed,
+            without_key=rows - keyed - odd,
             duplicate_keys=repeated,
             columns=tuple(columns),
-            problems=tuple(str(problem) for problem in self._problems(columns)),
+            problems=tuple(problems),
         )
 
-    def _encode(self) -> None:
+    # One row is settled at a time: what becomes of it depends on the rows of its own key alone.
+
+    def _settle(self, columns: set[str]) -> int:
+        """Encode the key and `columns`, leave out what takes no part; how many people there are.
+
+        Raises SourceRefused: the table, not a value in it, does not fit the product.
+        """
+        product = self._product
+        self._refuse(self._misfits())
+        wanted = columns | {product.key}
+        self._encode([i for i, c in enumerate(product.columns) if c.name in wanted])
+        rows, people = self._row_counts()
+        self._refuse(self._excess(rows, people))
+        self._drop_spare_rows()
+        return people
+
+    def _misfits(self) -> list[SourceRefused]:
+        """Why a table of these columns can't answer for the product."""
+        key = self._key[1]
+        found = [SourceRefused(name, problem) for name, problem in self._unread.items()]
+        if key.type is ColumnType.DECIMAL:
+            found.append(SourceRefused(key.name, "is a decimal; a key is text or integer"))
+        return found
+
+    def _excess(self, rows: int, people: int) -> list[SourceRefused]:
+        """Why this many rows and people can't."""
+        product = self._product
+        if not rows:
+            return [SourceRefused(product.key, "there are no rows at all")]
+        if people <= product.cap:
+            return []
+        return [
+            SourceRefused(
+                product.key,
+                f"{people} people are more than the product's cap of {product.cap}; "
+                "list a version with a higher cap",
+            )
+        ]
+
+    def _refuse(self, refusals: Sequence[SourceRefused]) -> None:
+        if refusals:
+            raise refusals[0]
+
+    def _encode(self, columns: Sequence[int]) -> None:
         """Make `encoded` from `raw`: row, key, and w<i> (unclamped), s<i> (state) per column."""
+        query, texts = self._encoding(columns, "raw")
+        self._connection.execute(f"CREATE TEMP TABLE encoded AS {query}", texts)
+
+    def _encoding(self, columns: Sequence[int], rows: str) -> tuple[str, list[object]]:
         texts: list[object] = []
         layers: list[list[str]] = [[], [], [], [], [self._key_expression()]]
-        for index, column in enumerate(self._product.columns):
+        for index in columns:
+            column = self._product.columns[index]
             if column.type in NUMBER_TYPES:
                 is_key = column.name == self._product.key
                 steps = _number_layers(index, column, is_key=is_key)
@@ -157,13 +265,33 @@ class StagedRows:
                     layer += expressions
             else:
                 layers[-1] += self._text_layer(index, column, texts)
-        query = "SELECT rowid + 1 AS row, * FROM raw"
+        query = f"SELECT rowid + 1 AS row, * FROM {rows}"  # noqa: S608 names made here
         for layer in layers[:-1]:
-            query = f"SELECT {', '.join(['*', *layer])} FROM ({query})"  # noqa: S608 names made here
-        self._connection.execute(
-            f"CREATE TEMP TABLE encoded AS SELECT row, {', '.join(layers[-1])} FROM ({query})",  # noqa: S608
-            texts,
-        )
+            query = f"SELECT {', '.join(['*', *layer])} FROM ({query})"  # noqa: S608
+        # The key's own state decides whether there is a key, so it comes one layer later.
+        query = f"SELECT row, {', '.join(layers[-1])} FROM ({query})"  # noqa: S608
+        index, _ = self._key
+        fits = f"CASE WHEN s{index} = {_FITS} THEN key END AS key"
+        return f"SELECT * REPLACE ({fits}) FROM ({query})", texts  # noqa: S608
+
+    def _drop_spare_rows(self) -> None:
+        """Keep at most `contribution` rows of each key: the first in the order of their encoded
+        values, column by column, so that rows of other people and the order of the file or table
+        decide nothing. Then `raw` is gone."""
+        if self._keys_repeated():
+            every = range(len(self._product.columns))
+            rows = (
+                "raw WHERE rowid + 1 IN "  # noqa: S608
+                f"(SELECT row FROM encoded WHERE key IN ({self._repeated()}))"
+            )
+            query, texts = self._encoding(every, rows)
+            order = ", ".join(_value(i, column) for i, column in enumerate(self._product.columns))
+            self._connection.execute(
+                "DELETE FROM encoded WHERE row IN (SELECT row FROM (SELECT row, row_number() OVER "  # noqa: S608
+                f"(PARTITION BY key ORDER BY {order}) AS place FROM ({query})) "
+                f"WHERE place > {self._product.contribution})",
+                texts,
+            )
         self._connection.execute("DROP TABLE raw")
 
     def _text_layer(self, index: int, column: Column, texts: list[object]) -> list[str]:
@@ -207,45 +335,35 @@ class StagedRows:
                 return index, column
         raise SourceRefused(name, f"is not a column of {self._product.name}")
 
-    def _conditions(self, filters: Sequence[SourceFilter]) -> tuple[list[str], list[object]]:
-        conditions: list[str] = []
-        values: list[object] = []
-        for condition in filters:
-            index, column = self._asked(condition.column)
-            if condition.op not in OPERATORS:
-                raise SourceRefused(column.name, f"is compared by none of {' '.join(OPERATORS)}")
-            wanted = str if column.type is ColumnType.TEXT else int
-            if not isinstance(condition.value, wanted) or isinstance(condition.value, bool):
-                raise SourceRefused(
-                    column.name, f"is {column.type.value} and compared with something else"
-                )
-            bound = "nfc_normalize(?)" if wanted is str else "?"
-            conditions.append(f"{_value(index, column)} {condition.op} {bound}")
-            values.append(condition.value)
-        return conditions, values
+    def _values(self, columns: set[str]) -> str:
+        """SQL of the rows that take part: key, and v<i>, NULL where missing, for each of
+        `columns`."""
+        chosen = [
+            f"{_value(index, column)} AS v{index}"
+            for index, column in enumerate(self._product.columns)
+            if column.name in columns
+        ]
+        return f"SELECT {', '.join(['key', *chosen])} FROM encoded WHERE key IS NOT NULL"  # noqa: S608
 
-    def _columns(
-        self, asked: Sequence[tuple[int, Column]], conditions: Sequence[str], values: list[object]
-    ) -> dict[str, Any]:
-        chosen = ["key"]
-        for index, column in asked:
-            empty = "''" if column.type is ColumnType.TEXT else "0"
-            value = _value(index, column)
-            chosen.append(f"coalesce({value}, {empty}) AS v{index}")
-            chosen.append(f"{value} IS NOT NULL AS valid{index}")
-        where = " AND ".join(["key IS NOT NULL", *conditions])
-        query = f"SELECT {', '.join(chosen)} FROM encoded WHERE {where} ORDER BY key"  # noqa: S608
-        found: dict[str, Any] = self._connection.execute(query, values).fetchnumpy()
+    def _fetched(self, query: str, parameters: Mapping[str, object]) -> dict[str, Any]:
+        found: dict[str, Any] = self._connection.execute(query, dict(parameters)).fetchnumpy()
         return found
 
-    def _row_counts(self) -> tuple[int, int, int]:
-        """Rows, rows with a key, keys that more than one row has."""
-        rows, keyed = self._one("SELECT count(*), count(key) FROM encoded")
-        (repeated,) = self._one(
-            "SELECT count(*) FROM (SELECT key FROM encoded WHERE key IS NOT NULL "
-            "GROUP BY key HAVING count(*) > 1)"
+    def _row_counts(self) -> tuple[int, int]:
+        """Rows, and people: different keys."""
+        rows, people = self._one("SELECT count(*), count(DISTINCT key) FROM encoded")
+        return rows, people
+
+    def _repeated(self) -> str:
+        """SQL of the keys with more rows than a person may have."""
+        return (
+            "SELECT key FROM encoded WHERE key IS NOT NULL "  # noqa: S608
+            f"GROUP BY key HAVING count(*) > {self._product.contribution}"
         )
-        return rows, keyed, repeated
+
+    def _keys_repeated(self) -> int:
+        (found,) = self._one(f"SELECT count(*) FROM ({self._repeated()})")  # noqa: S608
+        return int(found)
 
     def _column_reports(self) -> list[ColumnReport]:
         reports = []
@@ -282,41 +400,6 @@ class StagedRows:
                 )
             )
         return reports
-
-    def _problems(self, columns: Sequence[ColumnReport]) -> list[SourceRefused]:
-        """Why these rows can't answer for the product, whatever is asked of them."""
-        product = self._product
-        found = [SourceRefused(c.name, c.problem) for c in columns if c.problem is not None]
-        rows, keyed, repeated = self._row_counts()
-        if not rows:
-            return [*found, SourceRefused(product.key, "there are no rows at all")]
-        found += [
-            SourceRefused(report.name, _uncastable_words(report, product.column(report.name)))
-            for report in columns
-            if report.uncastable
-        ]
-        if product.key in self._unread:
-            return found
-        if self._key[1].type is ColumnType.DECIMAL:
-            return [*found, SourceRefused(product.key, "is a decimal; a key is text or integer")]
-        if not keyed:
-            found.append(SourceRefused(product.key, "no row has a key"))
-        if repeated:
-            found.append(
-                SourceRefused(
-                    product.key,
-                    f"{repeated} keys stand in more than one row; bring them to one row a key",
-                )
-            )
-        if keyed > product.cap:
-            found.append(
-                SourceRefused(
-                    product.key,
-                    f"{keyed} rows are more than the product's cap of {product.cap}; "
-                    "list a version with a higher cap",
-                )
-            )
-        return found
 
     def _one(self, query: str) -> tuple[Any, ...]:
         row = self._connection.execute(query).fetchone()
@@ -356,7 +439,7 @@ def _number_layers(index: int, column: Column, *, is_key: bool) -> tuple[list[st
     odd = f"kept{i}[-1:] IN ('1', '3', '5', '7', '9')"
     magnitude = (
         f"(CASE WHEN kept{i} = '' THEN 0 WHEN length(kept{i}) > {_MAX_DIGITS} "
-        f"THEN {10**_MAX_DIGITS} ELSE TRY_CAST(kept{i} AS BIGINT) END "
+        f"THEN {_TOO_WIDE} ELSE TRY_CAST(kept{i} AS BIGINT) END "
         f"+ CASE WHEN length(kept{i}) <= {_MAX_DIGITS} "
         f"AND (cut{i} > '5' OR (cut{i} = '5' AND {odd})) THEN 1 ELSE 0 END)"
     )
@@ -366,39 +449,79 @@ def _number_layers(index: int, column: Column, *, is_key: bool) -> tuple[list[st
     unfit = [f"NOT fine{i}"]
     if column.type is ColumnType.INTEGER:
         unfit.append(f"cut{i} <> ''")
-    ranged = column.low is not None and not is_key
     if is_key:
         unfit.append(f"length(kept{i}) > {_MAX_KEY_DIGITS}")
-    elif not ranged:
-        unfit.append(f"abs(w{i}) >= {10**_MAX_DIGITS}")
+    elif not _clamps(column):
+        unfit.append(f"abs(w{i}) >= {_TOO_WIDE}")
     states = f"CASE WHEN t{i} IS NULL THEN {_MISSING} WHEN {' OR '.join(unfit)} THEN {_UNCASTABLE} "
-    if ranged:
-        states += f"WHEN w{i} < {column.low} THEN {_BELOW} WHEN w{i} > {column.high} THEN {_ABOVE} "
+    if column.low is not None and column.high is not None and not is_key:
+        states += (
+            f"WHEN w{i} < {_held(column.low)} THEN {_BELOW} "
+            f"WHEN w{i} > {_held(column.high)} THEN {_ABOVE} "
+        )
     return parse, digits, cut, rounded, [f"w{i}", f"({states} ELSE {_FITS} END)::UTINYINT AS s{i}"]
 
 
 def _value(index: int, column: Column) -> str:
     """SQL for the encoded value, NULL where it counts as missing."""
-    if column.type is ColumnType.TEXT:
+    if column.type is ColumnType.TEXT or column.low is None or column.high is None:
         return f"CASE WHEN s{index} = {_FITS} THEN w{index} END"
-    if column.low is None:
-        return f"w{index}"
-    clamped = f"greatest({column.low}, least({column.high}, w{index}))"
-    return f"CASE WHEN w{index} IS NOT NULL THEN {clamped} END"  # greatest() skips NULL
+    return (
+        f"CASE s{index} WHEN {_FITS} THEN w{index} WHEN {_BELOW} THEN {_held(column.low)} "
+        f"WHEN {_ABOVE} THEN {_held(column.high)} END"
+    )
 
 
-def _uncastable_words(report: ColumnReport, column: Column) -> str:
+def _clamps(column: Column) -> bool:
+    """Whether its public range is so narrow that a number too wide to be read is outside of it."""
+    return (
+        column.low is not None
+        and column.high is not None
+        and -_TOO_WIDE < column.low <= column.high < _TOO_WIDE
+    )
+
+
+def _held(bound: int) -> int:
+    """The end of a public range as far as encoded values reach."""
+    return max(-_TOO_WIDE, min(_TOO_WIDE, bound))
+
+
+def _text_of(index: int, column: Column) -> str:
+    """SQL for the value as people write it, empty where missing."""
+    if column.type is ColumnType.TEXT:
+        return f"coalesce(v{index}, '')"
+    if not column.decimals:
+        return f"coalesce(v{index}::VARCHAR, '')"
+    unit = 10**column.decimals
+    return (
+        f"coalesce(CASE WHEN v{index} < 0 THEN '-' ELSE '' END || (abs(v{index}) // {unit}) "
+        f"|| '.' || lpad((abs(v{index}) % {unit})::VARCHAR, {column.decimals}, '0'), '')"
+    )
+
+
+def _uncastable_words(report: ColumnReport, column: Column, key: Column) -> str:
     wanted = {
         ColumnType.INTEGER: "a whole number",
         ColumnType.DECIMAL: "a number",
         ColumnType.TEXT: "a key free of blanks at its ends and of control or invisible characters, "
         f"of at most {MAX_KEY_BYTES} bytes",
     }[column.type]
-    if column.type in NUMBER_TYPES and column.low is None:
-        wanted += f" of at most {_MAX_DIGITS} digits"
+    if column.name == key.name:
+        outcome = "rows without a key take no part"
+    else:
+        outcome = "counted as missing"
+        if column.type in NUMBER_TYPES and not _clamps(column):
+            wanted += f" of at most {_MAX_DIGITS} digits"
     at = "" if report.first_uncastable is None else f", first in row {report.first_uncastable}"
     values = "1 value is" if report.uncastable == 1 else f"{report.uncastable} values are"
-    return f"{values} not {wanted}{at}"
+    return f"{values} not {wanted}{at}; {outcome}"
+
+
+def _repeated_words(keys: int, contribution: int) -> str:
+    has = "1 key stands" if keys == 1 else f"{keys} keys stand"
+    if contribution == 1:
+        return f"{has} in more than one row; one row of each takes part, the others do not"
+    return f"{has} in more than {contribution} rows; {contribution} of each take part"
 
 
 def _unreadable(name: str, problem: str) -> ColumnReport:
