@@ -13,6 +13,7 @@ from typing import Final
 from crypto.digest import Digest
 from crypto.identifiers import PartyId, ProductId
 from crypto.record import Amount
+from crypto.scoring.shape import ModelShape
 from registry.errors import DocumentRefused
 from registry.rule import AnalysisRule, Join, Use
 
@@ -61,21 +62,29 @@ class Column:
 class ModelCard:
     """The public side of a scoring model: what its owner computes, not with which weights.
 
-    shape:    linear, logistic or square_network
-    outputs:  names of the scores it gives; decimals: places kept of a score
-    digest:   of the weights, salted by the owner, so that all jobs use the listed model
+    parameters: name of the CKKS parameter set; see crypto.scoring.parameters
+    digest:     of the weights, salted by the owner, so that all jobs use the listed model
     """
 
-    shape: str
-    outputs: tuple[str, ...]
-    decimals: int
+    shape: ModelShape
+    parameters: str
     digest: Digest
 
-    def __post_init__(self) -> None:
-        if self.shape not in ("linear", "logistic", "square_network"):
-            raise DocumentRefused("model.shape", "is not linear, logistic or square_network")
-        if not 1 <= len(self.outputs) <= 16 or not 0 <= self.decimals <= 6:
-            raise DocumentRefused("model", "gives 1 to 16 scores of 0 to 6 decimals")
+
+@dataclass(frozen=True)
+class LookupCard:
+    """The encrypted table of this version, which every consumer may hold and none can read.
+
+    table:   digest of the whole table; rows, label_bytes: its public size
+    epoch:   of the key it was made with
+    columns: what is released of a key's record, in this order
+    """
+
+    table: Digest
+    epoch: int
+    rows: int
+    label_bytes: int
+    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class DataProduct:
     rows_per_person: most rows of one key; absent: one. What a person's rows add up to is computed
                      at home, key by key, so such a product can be grouped by no column of its own.
     model:           for a product that is a scoring model: its columns are the features
+    lookup:          for a product that can be looked up in
     """
 
     v: int
@@ -104,6 +114,7 @@ class DataProduct:
     price_minor: Amount
     rows_per_person: int | None = None
     model: ModelCard | None = None
+    lookup: LookupCard | None = None
 
     def __post_init__(self) -> None:
         if self.v != 1:
@@ -133,9 +144,19 @@ class DataProduct:
 
     def _require_key(self, names: list[str]) -> None:
         if self.model is not None:
-            if self.key or set(self.rule.joins) != {Join.SCORE}:
+            if self.key or set(self.rule.joins) != {Join.SCORE} or self.lookup is not None:
                 raise DocumentRefused("model", "has no key and only scores")
+            features = tuple(
+                (column.name, column.low, column.high, column.decimals) for column in self.columns
+            )
+            if features != tuple(
+                (f.name, f.low, f.high, f.decimals) for f in self.model.shape.features
+            ):
+                raise DocumentRefused("columns", "are not the model's features and their bounds")
             return
+        for name in () if self.lookup is None else self.lookup.columns:
+            if not self.rule.permits(name, Use.LOOKUP):
+                raise DocumentRefused("lookup.columns", f"{name} may not be looked up")
         if self.key not in names:
             raise DocumentRefused("key", f"{self.key} is not a column")
         if Join.SCORE in self.rule.joins:

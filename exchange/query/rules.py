@@ -223,11 +223,15 @@ def _columns(plan: Plan, index: int, product: DataProduct) -> list[Violation]:
     known = {column.name: column for column in product.columns}
     rule = product.rule
     if isinstance(plan.work, Score):
-        if product.model is None:
-            return [Violation("product.model", "work", f"{product.name} is not a model")]
+        if product.model is None or plan.work.parameters != product.model.parameters:
+            return [Violation("product.model", "work", f"{product.name} has no such model")]
         return []
     if product.model is not None:
         return [Violation("product.model", "work", f"{product.name} is a model: it only scores")]
+    if isinstance(plan.work, Lookup):
+        card = product.lookup
+        if card is None or (plan.work.columns, plan.work.epoch) != (card.columns, card.epoch):
+            return [Violation("product.lookup", "work", f"{product.name} has no such table")]
     by_key = plan.join in TWO_SIDED - {Join.UNION} or isinstance(plan.work, Lookup)
     if by_key and not rule.permits(product.key, Use.JOIN_KEY):
         clause = f"rule.uses.{product.key}"
