@@ -82,14 +82,15 @@ def test_two_errors_that_cancel_in_a_plain_sum_are_refused() -> None:
 def test_errors_that_cancel_under_the_weights_known_before_are_refused() -> None:
     """A holder that first learns the weights and then chooses two errors to cancel under them has
     changed the answers, and with them the weights."""
-    blinded, evaluated, _ = batch(2)
+    blinded, evaluated, _ = batch(3)
     weights = oprf._weights(GROUP, KEYS.public, blinded, evaluated)
     shift = GROUP.generator_times(oprf.random_scalar(GROUP, RANDOM))
-    ratio = GROUP.scalar_times(weights[0], GROUP.inverse(weights[1]))
+    ratio = GROUP.scalar_times(weights[1], GROUP.inverse(weights[2]))
     minus = Scalar((oprf.ORDER - int.from_bytes(ratio, "little")).to_bytes(32, "little"))
     forged = [
-        GROUP.plus(evaluated[0], shift),
-        GROUP.plus(evaluated[1], GROUP.times(minus, shift)),
+        evaluated[0],
+        GROUP.plus(evaluated[1], shift),
+        GROUP.plus(evaluated[2], GROUP.times(minus, shift)),
     ]
     composite = oprf._weighted(GROUP, weights, evaluated)
     assert oprf._weighted(GROUP, weights, forged) == composite  # they do cancel
