@@ -12,12 +12,22 @@ from crypto.adapters.ristretto import Ristretto255
 from crypto.adapters.stages import Stages
 from crypto.engine import EngineOutcome, EngineStage, LookupTask
 from crypto.errors import EngineFailed, EngineFault
-from crypto.lookup import protocol
+from crypto.lookup import oprf, protocol
 from crypto.lookup.answers import KEYS_FILE, TABLE_FILE, AskedKeys, pack
 from crypto.lookup.table import Table, table_secret
 from crypto.ports import Channels, SystemRandomness
 
 _GROUP = Ristretto255()
+
+
+def check_group() -> None:
+    """Load the group's library and compare one published answer: RFC 9497, appendix A.1.2.
+
+    Raises EngineFailed if this build computes anything else.
+    """
+    keys = oprf.derive_key_pair(_GROUP, b"\xa3" * 32, b"test key")
+    if keys.public.hex() != "c803e2cc6b05fc15064549b5920659ca4a77b2cca6f04f6b357009335476ad4e":
+        raise EngineFailed(EngineFault.LAYOUT, "a known answer of ristretto255 did not come out")
 
 
 def run(

@@ -621,6 +621,16 @@ def test_two_engines_find_records_over_real_channels(tmp_path: Path) -> None:
     assert {"connect", "upload", "compute", "check", "match", "total"} <= set(answered.timings_ms)
 
 
+def test_an_engine_whose_group_computes_something_else_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lookup_engine.check_group()
+    wrong = GROUP.generator_times(oprf.random_scalar(GROUP, RANDOM))
+    monkeypatch.setattr(Ristretto255, "generator_times", lambda self, scalar: wrong)
+    with pytest.raises(EngineFailed, match="known answer"):
+        lookup_engine.check_group()
+
+
 @pytest.mark.parametrize("rank", [HOLDER, CONSUMER])
 def test_an_engine_without_its_files_says_so_and_connects_to_nobody(
     rank: int, tmp_path: Path
