@@ -29,6 +29,8 @@ from crypto.lookup.limits import (
     SEED_BYTES,
 )
 from crypto.noise import Distribution
+from crypto.scoring.hiding import require_hiding
+from crypto.scoring.shape import ModelShape
 from crypto.sharing import ZERO_KEY_BYTES
 
 ROWS_FILE: Final = "rows.npz"
@@ -299,7 +301,43 @@ class SumTask:
         )
 
 
-EngineTask = RevealedTask | HiddenTask | LookupTask | SumTask
+MAX_SCORED_ROWS: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """A consumer's encrypted rows meet an owner's model. Rank 0 owns the model, rank 1 asks.
+
+    shape:      what is public of the model: features and their bounds, outputs, decimals, reach
+    rows:       rows sent, filled up; what the plan's limit and the price count
+    parameters: name of the CKKS parameter set (crypto.scoring.parameters)
+    """
+
+    kind: ClassVar[str] = "score"
+    seat: Seat
+    shape: ModelShape
+    rows: int
+    parameters: str
+
+    def __post_init__(self) -> None:
+        if len(self.seat.peers) != 2:
+            raise Malformed("seat", "a scoring has two parties")
+        if not 1 <= self.rows <= MAX_SCORED_ROWS:
+            raise Malformed("rows", f"is not 1..{MAX_SCORED_ROWS}")
+        require_hiding(self.shape, self.parameters)
+
+    @property
+    def common(self) -> Digest:
+        """Digest of what both parties must have been told alike."""
+        seat = self.seat
+        return digest(
+            record.to_bytes(
+                _ScoreCommon(seat.attempt, seat.plan, self.shape, self.rows, self.parameters)
+            )
+        )
+
+
+EngineTask = RevealedTask | HiddenTask | LookupTask | SumTask | ScoreTask
 
 
 @dataclass(frozen=True)
@@ -340,6 +378,15 @@ class _SumCommon:
     layout: Layout
     caps: tuple[int, ...]
     scheme: ValueScheme
+
+
+@dataclass(frozen=True)
+class _ScoreCommon:
+    attempt: str
+    plan: Digest
+    shape: ModelShape
+    rows: int
+    parameters: str
 
 
 @dataclass(frozen=True)
