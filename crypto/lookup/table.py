@@ -33,8 +33,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from crypto.digest import Digest
 from crypto.errors import Malformed
+from crypto.joinkeys import MAX_KEY_BYTES
 from crypto.lookup import oprf
-from crypto.lookup.limits import MAX_KEY_BYTES, MAX_LABEL_BYTES, MAX_ROWS
+from crypto.lookup.limits import MAX_LABEL_BYTES, MAX_ROWS
 from crypto.lookup.ports import Element, Group
 from crypto.lookup.spread import spread
 from crypto.ports import Randomness
