@@ -1,7 +1,9 @@
 """The revealed join on SPU 0.9.5: intersection, inner products and gate under CHEETAH.
 
-Runs inside an engine child only: SPU ends its whole process when a peer vanishes. What was
-measured, and what must stay as it is:
+Both holders learn who matched; only the receiver learns the result. Each side turns its matched
+rows into integer columns, a factor inside a group each; every term of every cell is then an inner
+product of a column of A and a column of B, exact modulo 2**64. Runs inside an engine child only:
+SPU ends its whole process when a peer vanishes. What was measured, and what must stay as it is:
 
 - RR22 in its other, low-communication mode silently loses matches in this version; it cannot be
   asked for here.
@@ -10,44 +12,51 @@ measured, and what must stay as it is:
 - A side's columns are given to SPU as private to their owner. One homomorphic product is then
   enough, and no share of a column is ever sent.
 - OT extension is SoftSpoken: Ferret's start costs 1.1 s and 190 MB more, for gates of a few cells.
-- Shares are read from SPU's own storage, whose layout is not promised: `check_layout` compares it
-  with a known answer each time a child starts.
+
+One person, one mark. A holder could enter weights for its people instead of marks, so that one
+person passes a threshold of ten. So every column that counts people is sketched on shares (Boneh,
+Gilboa and Ishai 2016; Boneh et al. 2021, section 4.2): with odd random r chosen by the *other*
+side once the block has been entered, a row x of marks is a unit vector or zero only if
+<r, x>**2 - <r*r, x> = 0, and random combinations of this number over all rows are opened. A row
+with one weight, or in two groups, never escapes the first step; other rows that could move a shown
+count escape with a probability below 2**-16 (a quadratic modulo 2**m has a share of at most
+2**(3 - m/2) roots; larger weights are caught by the gate, which wants counts of at most the
+matched rows). The second step misses with probability 2**-CHECKS at most. Its limit: CHEETAH
+assumes that everybody follows the protocol. The check finds false columns; it does not find an
+engine that computes something else with right ones.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import json
 import resource
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
-import spu  # type: ignore[import-untyped]  # ships without types
-from spu import libspu, psi
-from spu.utils import frontend  # type: ignore[import-untyped]  # ships without types
+from spu import psi  # type: ignore[import-untyped]  # ships without types
 
-from crypto.engine import EngineOutcome, EngineStage, EngineTask
+from crypto.adapters import spu_machine
+from crypto.adapters.spu_machine import Machine, OnStage, program
+from crypto.adapters.stages import Stages
+from crypto.engine import EngineOutcome, EngineStage, RevealedTask
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.intersection import Intersection
-from crypto.joins.layout import RevealedLayout
-from crypto.joins.revealed import NO_GROUP, SideRows, gated_output, side_columns
-from crypto.sharing import UInt64Array, recombine, to_bytes, zero_shares
+from crypto.joins.layout import COUNTED, Layout, Term
+from crypto.joins.rows import NO_GROUP, Int64Array, SideRows, grouped, plain_output
+from crypto.sharing import UInt64Array, from_bytes, recombine, to_bytes, zero_shares
 
-SPU_VERSION: Final = "0.9.5"
 # Memory follows the block, not the table: two matrices of this many rows and the ciphertexts.
 ROWS_PER_BLOCK: Final = 2**16
-CONNECT_RETRY_MS: Final = 200
+CHECKS: Final = 40  # random combinations that are opened for each column set
+_SEED_BYTES: Final = 32
 
 _RUNTIME: Final = json.dumps(
     {
@@ -58,24 +67,9 @@ _RUNTIME: Final = json.dumps(
     }
 )
 _ARITHMETIC: Final = "cheetah.AShr<FM64>"
-_SECRET: Final = libspu.Visibility.VIS_SECRET
-
-Int64Array = npt.NDArray[np.int64]
-OnStage = Callable[[EngineStage], None]
-
-jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # as jax has it
 
 
-@dataclass(frozen=True)
-class _Input:
-    """A matrix of columns that one side owns; the other side knows its shape only."""
-
-    name: str
-    owner: int
-    columns: int
-
-
-def run(task: EngineTask, rows: SideRows, *, on_stage: OnStage) -> EngineOutcome:
+def run(task: RevealedTask, rows: SideRows, *, on_stage: OnStage) -> EngineOutcome:
     """Take this party's part in the join. The working directory must be the run's own.
 
     Raises EngineFailed; SPU may also end the process, which the supervisor reports.
@@ -83,26 +77,26 @@ def run(task: EngineTask, rows: SideRows, *, on_stage: OnStage) -> EngineOutcome
     if not len(rows):
         # An empty file would make the other, healthy party abort.
         raise EngineFailed(EngineFault.INPUT, "no row of this side takes part")
-    clock = _Stages(on_stage)
+    if task.layout.by_row:
+        raise EngineFailed(
+            EngineFault.INPUT,
+            "the revealed join computes sums only; comparisons of both sides' values, extremes"
+            " and the dominance limit need the hidden join",
+        )
+    clock = Stages(on_stage)
     clock.enter(EngineStage.CONNECT)
-    link = _connect(task)
+    link = spu_machine.connect(task.seat)
     _require_same(link, str(task.common), "the two parties were given different tasks")
-    clock.enter(EngineStage.PSI)
+    clock.enter(EngineStage.MATCH)
     at = _intersect(link, task, rows)
     matched = hashlib.sha256(rows.tokens[at].tobytes()).hexdigest()
     _require_same(link, matched, "the two parties found different matches")
-    share = _aggregate(link, task.rank, task.layout, rows, at, clock.enter)
-    words = share + zero_shares(
-        task.zero_key, task.layout.outputs, sign=1 if task.rank == 0 else -1
-    )
+    share = _aggregate(link, task.seat.rank, task.layout, task.zero_key, rows, at, clock.enter)
     # Waits until what was sent has arrived; a peer may still need our last message.
     link.stop_link()
     return EngineOutcome(
-        job=task.job,
-        rank=task.rank,
-        matched=len(at),
-        layout=task.layout,
-        share=to_bytes(words),
+        share=to_bytes(share),
+        learned={"matched": len(at)},
         timings_ms=clock.finish(),
         versions={name: version(name) for name in ("jax", "numpy", "spu")},
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -112,95 +106,54 @@ def run(task: EngineTask, rows: SideRows, *, on_stage: OnStage) -> EngineOutcome
 def check_layout() -> None:
     """Compute a known answer with both parties in this process and compare the raw shares.
 
-    Covers negative values, a missing value, a suppressed cell and a suppressed measure.
+    Covers negative values, a missing value, a suppressed cell and a suppressed term.
     Raises EngineFailed if this build stores shares in any other way than we read them.
     """
-    if version("spu") != SPU_VERSION:
-        raise EngineFailed(EngineFault.LAYOUT, f"spu is {version('spu')}, not {SPU_VERSION}")
-    layout = RevealedLayout(groups_a=2, groups_b=2, measures_a=1, measures_b=1, min_group=2)
+    spu_machine.require_version()
+    layout = Layout(
+        groups_a=2,
+        groups_b=2,
+        factors_a=3,
+        factors_b=2,
+        terms=(
+            Term(COUNTED, COUNTED, people=0, outer=False),
+            Term(1, COUNTED, people=1, outer=False),
+            Term(2, COUNTED, people=1, outer=False),
+            Term(2, 1, people=0, outer=False),
+        ),
+        comparisons=(),
+        extremes=(),
+        min_group=2,
+        slack=0,
+        dominance=None,
+        round_counts=1,
+    )
     tokens = np.arange(6 * 16, dtype=np.uint8).reshape(6, 16)
     group_a = np.array([0, 0, 0, 1, 1, NO_GROUP], dtype=np.int64)
     group_b = np.array([0, 0, 0, 1, 1, 1], dtype=np.int64)
-    values = np.array([[-(2**50)], [7], [5], [2**60], [-1], [9]], dtype=np.int64)
-    holes = np.array([[True], [False], [True], [True], [False], [True]])
+    factors = np.array([[1, -(2**50)], [0, 0], [1, 5], [0, 0], [1, -1], [1, 9]], dtype=np.int64)
     sides = (
-        SideRows(tokens, group_a, values, np.ones_like(holes)),
-        SideRows(tokens, group_b, values[::-1].copy(), holes),
+        SideRows(tokens, group_a, factors),
+        SideRows(tokens, group_b, np.array([[3], [-7], [11], [2], [2**40], [1]], dtype=np.int64)),
     )
     at = np.arange(6)
-    expected = gated_output(
-        layout,
-        side_columns(sides[0], layout.groups_a, at=at),
-        side_columns(sides[1], layout.groups_b, at=at),
+    shares = spu_machine.in_process(
+        2,
+        lambda link, rank: _aggregate(
+            link, rank, layout, bytes(32), sides[rank], at, lambda _: None
+        ),
     )
-    shares = _in_process(layout, sides, at)
-    found = recombine(to_bytes(shares[0]), to_bytes(shares[1]))
-    if not np.array_equal(found, expected):
+    found = recombine([to_bytes(share) for share in shares])
+    if not np.array_equal(found, plain_output(layout, *sides)):
         raise EngineFailed(EngineFault.LAYOUT, "shares of a known answer did not add up to it")
 
 
-class _Stages:
-    """Reports each stage as it begins and measures how long it took."""
-
-    def __init__(self, on_stage: OnStage) -> None:
-        self._on_stage = on_stage
-        self._begun = self._entered = time.monotonic()
-        self._current: EngineStage | None = None
-        self._timings: dict[str, int] = {}
-
-    def enter(self, stage: EngineStage) -> None:
-        self._leave()
-        self._current = stage
-        self._on_stage(stage)
-
-    def finish(self) -> dict[str, int]:
-        self._leave()
-        total = round(1000 * (time.monotonic() - self._begun))
-        return {**self._timings, "total": total}
-
-    def _leave(self) -> None:
-        now = time.monotonic()
-        if self._current is not None:
-            self._timings[self._current.value] = round(1000 * (now - self._entered))
-        self._entered = now
-
-
-def _connect(task: EngineTask) -> Any:
-    desc = libspu.link.Desc()
-    desc.id = task.job
-    addresses = (task.listen, task.peer) if task.rank == 0 else (task.peer, task.listen)
-    for name, address in zip(("A", "B"), addresses, strict=True):
-        desc.add_party(name, address)
-    desc.connect_retry_interval_ms = CONNECT_RETRY_MS
-    desc.connect_retry_times = 1 + task.connect_timeout_ms // CONNECT_RETRY_MS
-    desc.recv_timeout_ms = task.receive_timeout_ms
-    desc.http_timeout_ms = task.receive_timeout_ms
-    made: list[Any] = []
-
-    def connect() -> None:
-        with contextlib.suppress(RuntimeError):
-            made.append(libspu.link.create_brpc(desc, task.rank))
-
-    # One retry can last as long as one message may, so counting retries bounds nothing. A thread
-    # left behind dies with this process, which has nothing to do without a peer.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(task.connect_timeout_ms / 1000)
-    if not made:
-        raise EngineFailed(EngineFault.PEER, "the peer's engine could not be reached")
-    return made[0]
-
-
 def _require_same(link: Any, own: str, problem: str) -> None:
-    try:
-        said = link.all_gather(own)
-    except RuntimeError as error:
-        raise EngineFailed(EngineFault.PEER, "the peer's engine stopped answering") from error
-    if set(said) != {own}:
+    if set(spu_machine.exchange(link, own)) != {own}:
         raise EngineFailed(EngineFault.MISMATCH, problem)
 
 
-def _intersect(link: Any, task: EngineTask, rows: SideRows) -> Int64Array:
+def _intersect(link: Any, task: RevealedTask, rows: SideRows) -> Int64Array:
     """Positions of the matched rows, in an order that both parties share."""
     # As text: psi wants a folder in the output path and Path drops the leading one.
     source, result = "./tokens.csv", "./matched.csv"
@@ -234,163 +187,225 @@ def _intersect(link: Any, task: EngineTask, rows: SideRows) -> Int64Array:
     return at
 
 
+@dataclass(frozen=True)
+class _Side:
+    """What one side gives: its factors, side by side, each in one column per group.
+
+    marks: those factors that count people
+    """
+
+    name: str
+    groups: int
+    factors: tuple[int, ...]
+    marks: tuple[int, ...]
+
+    @property
+    def columns(self) -> int:
+        return self.groups * len(self.factors)
+
+    def matrix(self, rows: SideRows, at: Int64Array, block: int) -> Int64Array:
+        """shape (block, columns), zero below the rows at `at`: all blocks have one shape, hence
+        one program."""
+        found = np.zeros((block, self.columns), dtype=np.int64)
+        for place, factor in enumerate(self.factors):
+            columns = slice(self.groups * place, self.groups * (place + 1))
+            found[: len(at), columns] = grouped(rows, factor, self.groups, at=at)
+        return found
+
+    def pick(self, matrix: Any, factors: Sequence[int]) -> Any:
+        """The columns of some factors, in the order given."""
+        found = [
+            matrix[:, self.groups * place : self.groups * (place + 1)]
+            for place in map(self.factors.index, factors)
+        ]
+        return jnp.concatenate(found, axis=1)
+
+
+def _sides(layout: Layout) -> tuple[_Side, _Side]:
+    joined = [term for term in layout.terms if not term.outer]
+    gates = [layout.terms[gate] for gate in layout.gates if not layout.terms[gate].outer]
+    return (
+        _Side(
+            "a",
+            layout.groups_a,
+            tuple(sorted({term.left for term in joined} | {COUNTED})),
+            tuple(sorted({gate.left for gate in gates} | {COUNTED})),
+        ),
+        _Side(
+            "b",
+            layout.groups_b,
+            tuple(sorted({term.right for term in joined} | {COUNTED})),
+            tuple(sorted({gate.right for gate in gates} | {COUNTED})),
+        ),
+    )
+
+
+def _products(layout: Layout) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Which factors of A are multiplied with which of B, in as few products as is cheap.
+
+    One product of wide matrices costs less than several of narrow ones: everything with B's people
+    is the first, A's people with what is left the second, then one for each set of B's factors.
+    """
+    wanted = {(term.left, term.right) for term in layout.terms if not term.outer}
+    found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    with_people = tuple(sorted({left for left, right in wanted if right == COUNTED}))
+    if with_people:
+        found.append((with_people, (COUNTED,)))
+    of_people = tuple(sorted(r for left, r in wanted if left == COUNTED and r != COUNTED))
+    if of_people:
+        found.append(((COUNTED,), of_people))
+    others: dict[int, tuple[int, ...]] = {}
+    for left in sorted({left for left, right in wanted if left != COUNTED and right != COUNTED}):
+        others[left] = tuple(sorted(r for lf, r in wanted if lf == left and r != COUNTED))
+    for rights in sorted(set(others.values())):
+        found.append((tuple(left for left in others if others[left] == rights), rights))
+    return found
+
+
 def _aggregate(
     link: Any,
     rank: int,
-    layout: RevealedLayout,
+    layout: Layout,
+    zero_key: bytes,
     rows: SideRows,
     at: Int64Array,
     on_stage: OnStage,
 ) -> UInt64Array:
-    """This party's share of the output vector, before it is made fresh."""
+    """This party's share of the output vector, made fresh by zero shares."""
     on_stage(EngineStage.SHARE)
-    config = libspu.RuntimeConfig()
-    config.ParseFromJsonString(_RUNTIME)
-    party = _Party(spu.Runtime(link, config), spu.Io(2, config), rank)
-    inputs = _inputs(layout)
-    sums, gates = layout.cells * (1 + 2 * layout.measures), layout.cells * (1 + layout.measures)
+    machine = Machine(link, rank, 2, _RUNTIME)
+    sides = _sides(layout)
+    sums, gates = layout.cells * len(layout.terms), layout.cells * len(layout.gates)
+    checks = CHECKS * sum(len(side.marks) for side in sides)
     # No match at all still makes one block, of zeros: the receiver sees suppressed cells.
     blocks = max(1, -(-len(at) // ROWS_PER_BLOCK))
     block = max(1, -(-len(at) // blocks))
-    add = _compile(
-        _add_block(layout, inputs),
-        {"sums": (sums,)} | {matrix.name: (block, matrix.columns) for matrix in inputs},
-        "sums",
+    given: dict[str, tuple[int, ...]] = {side.name: (block, side.columns) for side in sides}
+    add = program(_add_block(layout), {"sums": (sums,)} | given, ["sums"])
+    inputs: dict[str, tuple[int, ...]] = {"checks": (checks,)}
+    for side in sides:
+        inputs[f"odd_{side.name}"] = (side.groups,)
+        inputs[f"coefficients_{side.name}"] = (CHECKS, block)
+        inputs[f"zeros_{side.name}"] = (block, 1)
+    public = frozenset(name for name in inputs if name.startswith(("odd", "coefficients")))
+    check = program(_check_block(layout), inputs | given, ["checks"], public=public)
+    gate = program(
+        _gate(layout, len(at)), {"sums": (sums,), "outer": (sums,), "one": (gates,)}, ["output"]
     )
-    gate = _compile(_gate(layout), {"sums": (sums,), "one": (gates,)}, "output")
 
-    party.give("sums", np.zeros(sums, dtype=np.int64), owner=0)
-    party.give("one", np.ones(gates, dtype=np.int64), owner=0)
+    machine.give("sums", np.zeros(sums, dtype=np.int64), owner=0)
+    machine.give("checks", np.zeros(checks, dtype=np.int64), owner=0)
+    machine.give("outer", _outer_totals(layout, rank, rows), owner=0)
+    machine.give("one", np.ones(gates, dtype=np.int64), owner=0)
+    for other, side in enumerate(reversed(sides)):
+        # Zeros of the other side turn what is private to one side into shares of both.
+        machine.give(f"zeros_{side.name}", np.zeros((block, 1), dtype=np.int64), owner=other)
     on_stage(EngineStage.COMPUTE)
     for i in range(blocks):
-        columns = side_columns(rows, layout.groups(rank), at=at[block * i : block * (i + 1)])
-        for matrix in inputs:
-            content = np.zeros((block, matrix.columns), dtype=np.int64)
-            if matrix.owner == rank:
-                held = columns.groups if matrix.name in ("a", "b") else columns.measures
-                content[: len(held)] = held  # all blocks have one shape, hence one program
-            party.give(matrix.name, content, owner=matrix.owner)
-        party.execute(add)
+        held = at[block * i : block * (i + 1)]
+        for owner, side in enumerate(sides):
+            content = (
+                side.matrix(rows, held, block)
+                if owner == rank
+                else np.zeros((block, side.columns), dtype=np.int64)
+            )
+            machine.give(side.name, content, owner=owner)
+        machine.execute(add)
+        # Only now, so that no column can have been chosen to fit the coefficients.
+        seeds = spu_machine.exchange(link, secrets.token_hex(_SEED_BYTES))
+        for owner, side in enumerate(sides):
+            odd, coefficients = _coefficients(seeds[1 - owner], side.groups, block)
+            machine.give_public(f"odd_{side.name}", odd)
+            machine.give_public(f"coefficients_{side.name}", coefficients)
+        machine.execute(check)
     on_stage(EngineStage.GATE)
-    party.execute(gate)
-    return party.take("output", layout.outputs)
+    machine.execute(gate)
+    fresh = zero_shares(zero_key, layout.outputs + checks, sign=1 if rank == 0 else -1)
+    _require_marks(link, _take(machine, "checks", checks) + fresh[layout.outputs :])
+    output: UInt64Array = _take(machine, "output", layout.outputs) + fresh[: layout.outputs]
+    return output
 
 
-def _inputs(layout: RevealedLayout) -> list[_Input]:
-    matrices = [
-        _Input("a", 0, layout.groups_a),
-        _Input("of_a", 0, layout.groups_a * 2 * layout.measures_a),
-        _Input("b", 1, layout.groups_b),
-        _Input("of_b", 1, layout.groups_b * 2 * layout.measures_b),
-    ]
-    return [matrix for matrix in matrices if matrix.columns]
+def _add_block(layout: Layout) -> Callable[..., Any]:
+    """Sums so far + this block's terms, in their order; 0 at terms that A alone knows."""
+    sides, products = _sides(layout), _products(layout)
+
+    def add(sums: Any, a: Any, b: Any) -> Any:
+        found: dict[tuple[int, int], Any] = {}
+        for lefts, rights in products:
+            many = jnp.matmul(sides[0].pick(a, lefts).T, sides[1].pick(b, rights))
+            by_factor = many.reshape(len(lefts), layout.groups_a, len(rights), layout.groups_b)
+            for row, left in enumerate(lefts):
+                for column, right in enumerate(rights):
+                    found[left, right] = by_factor[row, :, column, :].reshape(-1)
+        nothing = jnp.zeros(layout.cells, dtype=jnp.int64)
+        terms = [nothing if t.outer else found[t.left, t.right] for t in layout.terms]
+        return sums + jnp.concatenate(terms)
+
+    return add
 
 
-def _add_block(layout: RevealedLayout, inputs: Sequence[_Input]) -> Callable[..., Any]:
-    """Sums so far + this block's counts, valid counts and totals, each A's measures, then B's."""
+def _check_block(layout: Layout) -> Callable[..., Any]:
+    """Checks so far + this block's combinations of <r, x>**2 - <r*r, x>, A's marks first."""
+    sides = _sides(layout)
 
-    def program(sums: Any, *matrices: Any) -> Any:
-        given = {matrix.name: held for matrix, held in zip(inputs, matrices, strict=True)}
-        left = jnp.concatenate([held for name, held in given.items() if name in ("a", "of_a")], 1)
-        with_b = jnp.matmul(left.T, given["b"])  # one product gives the counts and A's measures
-        people = [with_b[: layout.groups_a].reshape(-1)]
-        pairs = []
-        if layout.measures_a:
-            pairs.append(with_b[layout.groups_a :].reshape(layout.measures_a, 2, -1))
-        if layout.measures_b:
-            shape = (layout.groups_a, layout.measures_b, 2, layout.groups_b)
-            with_a = jnp.matmul(given["a"].T, given["of_b"]).reshape(shape)
-            pairs.append(with_a.transpose(1, 2, 0, 3).reshape(layout.measures_b, 2, -1))
-        people += [pair[:, 0].reshape(-1) for pair in pairs]
-        totals = [pair[:, 1].reshape(-1) for pair in pairs]
-        return sums + jnp.concatenate(people + totals)
+    def check(checks: Any, *given: Any) -> Any:
+        odd, coefficients, zeros = given[0:6:3], given[1:6:3], given[2:6:3]
+        found = []
+        for side, r, many, zero, matrix in zip(
+            sides, odd, coefficients, zeros, given[6:], strict=True
+        ):
+            marks = side.pick(matrix, side.marks).reshape(-1, len(side.marks), side.groups)
+            once = jnp.matmul(marks, r) + zero
+            found.append(jnp.matmul(many, once * once - jnp.matmul(marks, r * r)).reshape(-1))
+        return checks + jnp.concatenate(found)
 
-    return program
+    return check
 
 
-def _gate(layout: RevealedLayout) -> Callable[..., Any]:
-    gates = layout.cells * (1 + layout.measures)
+def _gate(layout: Layout, matched: int) -> Callable[..., Any]:
+    """The output vector. matched: rows in common; no count of people among them exceeds it."""
 
-    def program(sums: Any, one: Any) -> Any:
-        people, totals = sums[:gates], sums[gates:]
-        ok = people >= layout.min_group
-        # A comparison is shared as bits; choosing between shared numbers makes it arithmetic.
-        shown = [jnp.where(ok, one, 0), jnp.where(ok, people, 0)]
-        if layout.measures:
-            shown.append(jnp.where(ok[layout.cells :], totals, 0))
-        return jnp.concatenate(shown)
+    def gate(sums: Any, outer: Any, one: Any) -> Any:
+        values = sums + outer
+        by_term = values.reshape(len(layout.terms), layout.cells)
+        oks = []
+        for index in layout.gates:
+            ok = by_term[index] >= layout.min_group + layout.slack
+            if not layout.terms[index].outer:
+                ok = jnp.logical_and(ok, by_term[index] <= matched)
+            oks.append(ok)
+        return spu_machine.shown(layout, jnp.concatenate(oks), values, one)
 
-    return program
+    return gate
 
 
-def _compile(
-    program: Callable[..., Any], inputs: Mapping[str, tuple[int, ...]], output: str
-) -> Any:
-    executable, _ = frontend.compile(
-        frontend.Kind.JAX,
-        program,
-        [np.zeros(shape, dtype=np.int64) for shape in inputs.values()],  # for their shapes
-        {},
-        list(inputs),
-        [_SECRET] * len(inputs),
-        lambda _: [output],
+def _outer_totals(layout: Layout, rank: int, rows: SideRows) -> Int64Array:
+    """What A alone adds: its totals over all of its rows, matched or not. shape (sums,)."""
+    found = np.zeros((len(layout.terms), layout.cells), dtype=np.int64)
+    if rank == 0:
+        every = np.arange(len(rows), dtype=np.int64)
+        for index, term in enumerate(layout.terms):
+            if term.outer:
+                found[index] = grouped(rows, term.left, layout.groups_a, at=every).sum(axis=0)
+    return found.ravel()
+
+
+def _coefficients(seed: str, groups: int, block: int) -> tuple[Int64Array, Int64Array]:
+    """Odd numbers, one per group, and the combinations' coefficients, shape (CHECKS, block)."""
+    words = zero_shares(bytes.fromhex(seed), groups + CHECKS * block, sign=1).view(np.int64)
+    return words[:groups] | 1, words[groups:].reshape(CHECKS, block)
+
+
+def _require_marks(link: Any, share: UInt64Array) -> None:
+    opened = recombine(
+        [bytes.fromhex(said) for said in spu_machine.exchange(link, to_bytes(share).hex())]
     )
-    return executable
+    if opened.any():
+        raise EngineFailed(
+            EngineFault.MISMATCH, "a side entered something else than one mark for each person"
+        )
 
 
-class _Party:
-    """One party's end of an SPU runtime."""
-
-    def __init__(self, runtime: Any, io: Any, rank: int) -> None:
-        self._runtime = runtime
-        self._io = io
-        self._rank = rank
-
-    def give(self, name: str, values: Int64Array, *, owner: int) -> None:
-        shares = self._io.make_shares(np.ascontiguousarray(values), _SECRET, owner)
-        self._runtime.set_var(name, shares[self._rank])
-
-    def execute(self, executable: Any) -> None:
-        try:
-            self._runtime.run(executable)
-        except RuntimeError as error:
-            raise EngineFailed(EngineFault.CRASHED, "the computation was given up") from error
-
-    def take(self, name: str, count: int) -> UInt64Array:
-        """This party's words of a variable, which must be an arithmetic share."""
-        share = self._runtime.get_var(name)
-        meta, chunk = libspu.ValueMeta(), libspu.ValueChunk()
-        meta.ParseFromString(share.meta)
-        if meta.storage_type != _ARITHMETIC or len(share.share_chunks) != 1:
-            raise EngineFailed(EngineFault.LAYOUT, "the output is not an arithmetic share")
-        chunk.ParseFromString(share.share_chunks[0])
-        if chunk.chunk_offset != 0 or not 8 * count == chunk.total_bytes == len(chunk.content):
-            raise EngineFailed(EngineFault.LAYOUT, "the output share has another size")
-        return np.frombuffer(chunk.content, dtype="<u8").astype(np.uint64)
-
-
-def _in_process(
-    layout: RevealedLayout, sides: tuple[SideRows, SideRows], at: Int64Array
-) -> list[UInt64Array]:
-    desc = libspu.link.Desc()
-    desc.add_party("A", "a")
-    desc.add_party("B", "b")
-    shares: dict[int, UInt64Array] = {}
-    problems: list[Exception] = []
-
-    def take_part(rank: int) -> None:
-        try:
-            link = libspu.link.create_mem(desc, rank)
-            shares[rank] = _aggregate(link, rank, layout, sides[rank], at, lambda _: None)
-            link.stop_link()
-        except (EngineFailed, RuntimeError) as error:
-            problems.append(error)
-
-    threads = [threading.Thread(target=take_part, args=(rank,), daemon=True) for rank in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if problems:
-        raise EngineFailed(EngineFault.LAYOUT, "a known computation failed") from problems[0]
-    return [shares[0], shares[1]]
+def _take(machine: Machine, name: str, count: int) -> UInt64Array:
+    return from_bytes(machine.take(name, _ARITHMETIC, count))

@@ -51,6 +51,7 @@ def open_cells(layout: Layout, shares: Sequence[bytes]) -> tuple[Cell, ...]:
     ).reshape(len(layout.extremes), cells)
     right = ((ok == 0) | (ok == 1)).all() and (values[gated == 0] == 0).all()
     right = right and (extremes[gated_extremes == 0] == 0).all()
+    right = right and (values[list(gates)] % layout.round_counts == 0).all()
     if layout.round_counts == 1:
         right = right and (values[list(gates)][ok == 1] >= layout.min_group + layout.slack).all()
     if not right:

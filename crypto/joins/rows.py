@@ -17,6 +17,7 @@ from crypto.errors import Malformed
 from crypto.joinkeys import TOKEN_BYTES
 from crypto.joins.layout import COUNTED, Layout
 
+ROWS_FILE: Final = "rows.npz"  # in the folder of an engine run
 NO_GROUP: Final = -1  # a row outside the group's domain; it counts nowhere
 # Sums of one side's own rows stay below this, so no sum over matched rows can wrap.
 MAX_ABSOLUTE_SUM: Final = 2**62
@@ -53,11 +54,16 @@ class SideRows:
             raise Malformed("factors", f"are {self.factors.shape[1] + 1}, the plan has {factors}")
         if len(self) and (self.group.min() < NO_GROUP or self.group.max() >= groups):
             raise Malformed("group", f"is outside 0..{groups - 1}")
+        # The dominance limit compares largest * denominator with sum * numerator.
+        limit = MAX_ABSOLUTE_SUM // (layout.dominance.denominator if layout.dominance else 1)
         for index in range(factors - 1):
             # In floating point, with room to spare: an int64 sum could wrap and look small.
-            if float(np.abs(self.factors[:, index].astype(np.float64)).sum()) >= MAX_ABSOLUTE_SUM:
-                raise Malformed(f"factors[{index}]", "could add up to 2**62 or more")
-        if len(np.unique(self.tokens.view("V16"))) != len(self):
+            if float(np.abs(self.factors[:, index].astype(np.float64)).sum()) >= limit:
+                raise Malformed(f"factors[{index}]", f"could add up to {limit} or more")
+        for index in sorted(_marks(layout, rank)):
+            if not np.isin(self.factor(index), (0, 1)).all():
+                raise Malformed(f"factors[{index - 1}]", "marks people and is not 0 or 1")
+        if not _distinct(self.tokens):
             raise Malformed("tokens", "are not distinct; a join key occurs twice")
 
     def factor(self, index: int) -> Int64Array:
@@ -67,14 +73,23 @@ class SideRows:
         held: Int64Array = self.factors[:, index - 1]
         return held
 
-    def save(self, path: Path) -> None:
-        with path.open("wb") as file:
+    def place(self, folder: Path) -> None:
+        """Into the folder of an engine run."""
+        with (folder / ROWS_FILE).open("wb") as file:
             np.savez(file, tokens=self.tokens, group=self.group, factors=self.factors)
 
     @classmethod
-    def load(cls, path: Path) -> SideRows:
-        with np.load(path, allow_pickle=False) as held:
+    def load(cls, folder: Path) -> SideRows:
+        with np.load(folder / ROWS_FILE, allow_pickle=False) as held:
             return cls(held["tokens"], held["group"], held["factors"])
+
+
+def _marks(layout: Layout, rank: int) -> set[int]:
+    """The factors of one side that say of each row whether it counts."""
+    gates = [layout.terms[gate] for gate in layout.gates]
+    used = {gate.right if rank else gate.left for gate in gates}
+    used |= {c.right_mark if rank else c.left_mark for c in layout.comparisons}
+    return used | {extreme.mark for extreme in layout.extremes if extreme.side == rank}
 
 
 def one_hot(group: Int64Array, groups: int) -> Int64Array:
@@ -89,21 +104,21 @@ def grouped(rows: SideRows, factor: int, groups: int, *, at: Int64Array) -> Int6
     return found
 
 
-def _require(name: str, array: npt.NDArray[np.generic], kind: type, shape: tuple[int, ...]) -> None:
-    if array.dtype != kind or array.shape != shape:
-        raise Malformed(name, f"is {array.dtype} {array.shape}, not {np.dtype(kind)} {shape}")
+def plain_pairs(layout: Layout, a: SideRows, b: SideRows) -> tuple[Int64Array, Int64Array]:
+    """Positions of the rows in common that fulfil every comparison, on each side, in one order."""
+    place = {token.tobytes(): i for i, token in enumerate(b.tokens)}
+    common = [
+        (i, place[token.tobytes()]) for i, token in enumerate(a.tokens) if token.tobytes() in place
+    ]
+    pairs = np.array(common, dtype=np.int64).reshape(-1, 2)
+    at_a, at_b = pairs[:, 0], pairs[:, 1]
+    keep = pairs_that_hold(layout, a, b, at_a, at_b)
+    return at_a[keep], at_b[keep]
 
 
 def plain_terms(layout: Layout, a: SideRows, b: SideRows) -> Int64Array:
     """Every term of every cell in the clear, shape (terms, cells), before gate and noise."""
-    place = {token.tobytes(): i for i, token in enumerate(b.tokens)}
-    pairs = [
-        (i, place[token.tobytes()]) for i, token in enumerate(a.tokens) if token.tobytes() in place
-    ]
-    at_a = np.array([i for i, _ in pairs], dtype=np.int64)
-    at_b = np.array([j for _, j in pairs], dtype=np.int64)
-    keep = pairs_that_hold(layout, a, b, at_a, at_b)
-    at_a, at_b = at_a[keep], at_b[keep]
+    at_a, at_b = plain_pairs(layout, a, b)
     every = np.arange(len(a), dtype=np.int64)
     found = []
     for term in layout.terms:
@@ -114,6 +129,97 @@ def plain_terms(layout: Layout, a: SideRows, b: SideRows) -> Int64Array:
         right = grouped(b, term.right, layout.groups_b, at=at_b)
         found.append((left.T @ right).ravel())
     return np.stack(found)
+
+
+def plain_extremes(layout: Layout, a: SideRows, b: SideRows) -> Int64Array:
+    """Every extreme of every cell, shape (extremes, cells); 0 where no row has its mark."""
+    at_a, at_b = plain_pairs(layout, a, b)
+    cell = plain_cells(layout, a, b, at_a, at_b)
+    found = np.zeros((len(layout.extremes), layout.cells), dtype=np.int64)
+    for row, extreme in enumerate(layout.extremes):
+        side, at = ((a, at_a), (b, at_b))[extreme.side]
+        marked, values = side.factor(extreme.mark)[at] == 1, side.factor(extreme.factor)[at]
+        for one in range(layout.cells):
+            held = values[marked & (cell == one)]
+            if len(held):
+                found[row, one] = held.max() if extreme.largest else held.min()
+    return found
+
+
+def plain_dominated(layout: Layout, a: SideRows, b: SideRows) -> npt.NDArray[np.bool_]:
+    """Where one person has more than the limit of a term's magnitudes. shape (terms, cells)."""
+    found = np.zeros((len(layout.terms), layout.cells), dtype=np.bool_)
+    if layout.dominance is None:
+        return found
+    share = layout.dominance
+    at_a, at_b = plain_pairs(layout, a, b)
+    cell = plain_cells(layout, a, b, at_a, at_b)
+    for term in limited_terms(layout):
+        side, factor, at = (
+            (b, layout.terms[term].right, at_b)
+            if layout.terms[term].left == COUNTED
+            else (a, layout.terms[term].left, at_a)
+        )
+        size = np.abs(side.factor(factor)[at])
+        for one in range(layout.cells):
+            held = size[cell == one]
+            if len(held):
+                largest, total = int(held.max()), int(held.sum())
+                found[term, one] = largest * share.denominator > total * share.numerator
+    return found
+
+
+def limited_terms(layout: Layout) -> tuple[int, ...]:
+    """The terms under the dominance limit: those that sum one side's factor. Counts are not."""
+    if layout.dominance is None:
+        return ()
+    return tuple(
+        index
+        for index, term in enumerate(layout.terms)
+        if term.people != index and (term.left == COUNTED) != (term.right == COUNTED)
+    )
+
+
+def plain_cells(
+    layout: Layout, a: SideRows, b: SideRows, at_a: Int64Array, at_b: Int64Array
+) -> Int64Array:
+    """The cell of each pair, or NO_GROUP. shape (pairs,)."""
+    group_a, group_b = a.group[at_a], b.group[at_b]
+    inside = (group_a != NO_GROUP) & (group_b != NO_GROUP)
+    cell: Int64Array = np.where(inside, group_a * layout.groups_b + group_b, NO_GROUP)
+    return cell
+
+
+def plain_output(
+    layout: Layout, a: SideRows, b: SideRows, *, noise: Int64Array | None = None
+) -> Int64Array:
+    """The output vector of `crypto.joins.layout` in the clear.
+
+    noise: shape (terms, cells): both authors' draws together, in ring units; absent for none.
+    """
+    exact = plain_terms(layout, a, b)
+    noisy = exact if noise is None else exact + noise
+    gates = list(layout.gates)
+    enough = (exact[gates] >= layout.min_group) & (noisy[gates] >= layout.min_group + layout.slack)
+    # A sum that one person dominates is withheld with everything behind the same gate: the output
+    # has no other way to say "not shown", and 0 would be read as the sum.
+    for term, dominated in enumerate(plain_dominated(layout, a, b)):
+        enough[gates.index(layout.terms[term].people)] &= ~dominated
+    of_term = [gates.index(term.people) for term in layout.terms]
+    of_extreme = [gates.index(extreme.people) for extreme in layout.extremes]
+    values = np.where(enough[of_term], noisy, 0)
+    values[gates] = rounded(values[gates], layout.round_counts)
+    extremes = np.where(enough[of_extreme], plain_extremes(layout, a, b), 0)
+    flat: Int64Array = np.concatenate(
+        [enough.astype(np.int64).ravel(), values.ravel(), extremes.ravel()]
+    )
+    return flat
+
+
+def rounded(counts: Int64Array, multiple: int) -> Int64Array:
+    """The nearest multiple, half upwards. counts: 0 or above."""
+    near: Int64Array = (counts + multiple // 2) // multiple * multiple
+    return near
 
 
 def pairs_that_hold(
@@ -136,3 +242,15 @@ def pairs_that_hold(
         left, right = a.factor(comparison.left)[at_a], b.factor(comparison.right)[at_b]
         keep &= both & compare[comparison.order.value](left, right)
     return keep
+
+
+def _distinct(tokens: npt.NDArray[np.uint8]) -> bool:
+    """Sorting by half a token tells all of them apart but for one table of 10**7 rows in 10**5;
+    sorting by whole ones takes a hundred times as long."""
+    half = np.sort(tokens.view(np.uint64)[:, 0])
+    return not (half[1:] == half[:-1]).any() or len(np.unique(tokens.view("V16"))) == len(tokens)
+
+
+def _require(name: str, array: npt.NDArray[np.generic], kind: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != kind or array.shape != shape:
+        raise Malformed(name, f"is {array.dtype} {array.shape}, not {np.dtype(kind)} {shape}")

@@ -9,9 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
-from crypto.engine import EngineOutcome, EngineStage, EngineTask, HiddenTask, RevealedTask
+from crypto.engine import (
+    Combination,
+    EngineOutcome,
+    EngineStage,
+    EngineTask,
+    HiddenTask,
+    RevealedTask,
+    SumTask,
+)
 from crypto.errors import EngineFailed, EngineFault, Malformed
 from crypto.joins.rows import SideRows
 
@@ -47,11 +56,19 @@ class EngineRun(Protocol):
         ...
 
 
-class EngineRunner(Protocol):
-    def start(self, task: EngineTask, rows: SideRows | None, limits: EngineLimits) -> EngineRun:
-        """Begin a run and return at once. rows: None at a helper, which has none.
+class EngineInput(Protocol):
+    """What one party brings beside its task: its rows, a table, the keys it asks for."""
 
-        Raises EngineFailed (input) for rows that no engine may be given: see `require_rows`.
+    def place(self, folder: Path) -> None:
+        """Put it where the engine reads it, in the run's own folder. Raises OSError."""
+        ...
+
+
+class EngineRunner(Protocol):
+    def start(self, task: EngineTask, given: EngineInput | None, limits: EngineLimits) -> EngineRun:
+        """Begin a run and return at once. given: None at a helper, which brings nothing.
+
+        Raises EngineFailed (input) for what no engine may be given: see `require_input`.
         Nothing has been sent by then.
         """
         ...
@@ -61,23 +78,32 @@ class EngineRunner(Protocol):
         ...
 
 
-def require_rows(task: EngineTask, rows: SideRows | None) -> None:
+def require_input(task: EngineTask, given: EngineInput | None) -> None:
     """What every runner asks of its input, in one place. Raises EngineFailed (input)."""
+    if not isinstance(task, RevealedTask | HiddenTask | SumTask):
+        if given is None or isinstance(given, SideRows):
+            raise EngineFailed(EngineFault.INPUT, f"a {task.kind} brings something, and no rows")
+        return
     if isinstance(task, HiddenTask) and task.seat.rank == HELPER:
-        if rows is not None:
+        if given is not None:
             raise EngineFailed(EngineFault.INPUT, "a helper brings no rows")
         return
-    if rows is None:
+    if not isinstance(given, SideRows):
         raise EngineFailed(EngineFault.INPUT, "a holder brings rows, be they none")
+    _require_rows(task, given)
+
+
+def _require_rows(task: RevealedTask | HiddenTask | SumTask, rows: SideRows) -> None:
+    rank = task.seat.rank
     if isinstance(task, RevealedTask) and not len(rows):
         # An engine given an empty file makes the other, healthy party abort.
         raise EngineFailed(EngineFault.INPUT, "no row of this side takes part")
-    if isinstance(task, HiddenTask) and len(rows) > task.caps[task.seat.rank]:
+    if isinstance(task, HiddenTask | SumTask) and len(rows) > task.caps[rank]:
         raise EngineFailed(
-            EngineFault.INPUT,
-            f"more rows than the {task.caps[task.seat.rank]} that the product states",
+            EngineFault.INPUT, f"more rows than the {task.caps[rank]} that the product states"
         )
+    union = isinstance(task, HiddenTask) and task.combination is Combination.UNION
     try:
-        rows.require(task.layout, task.seat.rank)
+        rows.require(task.layout, 0 if union else rank)  # the rows of a union are all alike
     except Malformed as error:
         raise EngineFailed(EngineFault.INPUT, str(error)) from error

@@ -1,7 +1,8 @@
 """An engine without SPU, for tests that break everything else.
 
-Two nodes of one process share an `EngineRoom`. A run waits until both parties of its job are
-there, computes the exact answer, and gives each party a real additive share of it.
+The nodes of one process share an `EngineRoom`. A run waits until all parties of its attempt are
+there, computes the exact answer, and gives each party a real additive share of it. It adds no
+noise and no padding: the `pairs` of a hidden run are the rows in common.
 """
 
 from __future__ import annotations
@@ -13,16 +14,31 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crypto.engine import EngineOutcome, EngineStage, EngineTask
+from crypto.engine import EngineOutcome, EngineStage, EngineTask, HiddenTask, RevealedTask, SumTask
 from crypto.errors import EngineFailed, EngineFault
-from crypto.joins.revealed import Int64Array, SideRows, gated_output, side_columns
-from crypto.sharing import to_bytes, zero_shares
-from exchange.node.engine import EngineLimits, ignore_stages, require_rows
+from crypto.joins.rows import SideRows, plain_output
+from crypto.sharing import UInt64Array, to_bytes, zero_shares
+from exchange.node.engine import EngineInput, EngineLimits, ignore_stages, require_input
+
+TWO_PARTY_STAGES = (
+    EngineStage.MATCH,
+    EngineStage.SHARE,
+    EngineStage.COMPUTE,
+    EngineStage.GATE,
+)
+HIDDEN_STAGES = (
+    EngineStage.UPLOAD,
+    EngineStage.MATCH,
+    EngineStage.CHECK,
+    EngineStage.SHARE,
+    EngineStage.COMPUTE,
+    EngineStage.GATE,
+)
 
 
 @dataclass
 class _Table:
-    """Where the two parties of one job meet."""
+    """Where the parties of one attempt meet."""
 
     tasks: dict[int, EngineTask] = field(default_factory=dict)
     rows: dict[int, SideRows] = field(default_factory=dict)
@@ -34,8 +50,8 @@ class EngineRoom:
         self.changed = threading.Condition()
         self._tables: dict[str, _Table] = {}
 
-    def table(self, job: str) -> _Table:
-        return self._tables.setdefault(job, _Table())
+    def table(self, attempt: str) -> _Table:
+        return self._tables.setdefault(attempt, _Table())
 
 
 class InProcessEngine:
@@ -46,9 +62,12 @@ class InProcessEngine:
         self._running: list[InProcessRun] = []
         self.fail_next: EngineFault | None = None
 
-    def start(self, task: EngineTask, rows: SideRows, limits: EngineLimits) -> InProcessRun:
-        require_rows(task, rows)
+    def start(
+        self, task: EngineTask, given: EngineInput | None, limits: EngineLimits
+    ) -> InProcessRun:
+        require_input(task, given)
         fault, self.fail_next = self.fail_next, None
+        rows = given if isinstance(given, SideRows) else None
         run = InProcessRun(self._room, task, rows, limits, fault)
         self._running.append(run)
         return run
@@ -63,7 +82,7 @@ class InProcessRun:
         self,
         room: EngineRoom,
         task: EngineTask,
-        rows: SideRows,
+        rows: SideRows | None,
         limits: EngineLimits,
         fault: EngineFault | None,
     ) -> None:
@@ -72,11 +91,13 @@ class InProcessRun:
         self._deadline = time.monotonic() + limits.deadline_s
         self._end: EngineOutcome | EngineFailed | None = None
         with room.changed:
-            self._table = room.table(task.job)
+            self._table = room.table(task.seat.attempt)
             if fault is not None:
                 self._fail(EngineFailed(fault, "as the test asked"))
             else:
-                self._table.tasks[task.rank], self._table.rows[task.rank] = task, rows
+                self._table.tasks[task.seat.rank] = task
+                if rows is not None:
+                    self._table.rows[task.seat.rank] = rows
             room.changed.notify_all()
 
     def wait(self, on_stage: Callable[[EngineStage], None] = ignore_stages) -> EngineOutcome:
@@ -86,12 +107,8 @@ class InProcessRun:
             with self._room.changed:
                 self._meet()
         if self._end is None:
-            for stage in (
-                EngineStage.PSI,
-                EngineStage.SHARE,
-                EngineStage.COMPUTE,
-                EngineStage.GATE,
-            ):
+            hidden = isinstance(self._task, HiddenTask)
+            for stage in HIDDEN_STAGES if hidden else TWO_PARTY_STAGES:
                 on_stage(stage)
             self._end = self._outcome()
         if isinstance(self._end, EngineFailed):
@@ -105,14 +122,14 @@ class InProcessRun:
                 self._room.changed.notify_all()
 
     def _meet(self) -> None:
-        table = self._table
-        while self._end is None and len(table.tasks) < 2 and not table.lost:
+        table, parties = self._table, len(self._task.seat.peers)
+        while self._end is None and len(table.tasks) < parties and not table.lost:
             if not self._room.changed.wait(self._deadline - time.monotonic()):
                 self._fail(EngineFailed(EngineFault.DEADLINE, "the peer never came"))
         if self._end is None and table.lost:
             self._fail(EngineFailed(EngineFault.PEER, "the peer's engine went away"))
-        if self._end is None and table.tasks[0].common != table.tasks[1].common:
-            problem = "the two parties were given different tasks"
+        if self._end is None and len({task.common for task in table.tasks.values()}) > 1:
+            problem = "the parties were given different tasks"
             self._fail(EngineFailed(EngineFault.MISMATCH, problem))
 
     def _fail(self, failure: EngineFailed) -> None:
@@ -120,33 +137,35 @@ class InProcessRun:
         self._table.lost = True
 
     def _outcome(self) -> EngineOutcome:
-        layout, rank = self._task.layout, self._task.rank
-        at_a, at_b = matches(self._table.rows[0], self._table.rows[1])
-        output = gated_output(
-            layout,
-            side_columns(self._table.rows[0], layout.groups_a, at=at_a),
-            side_columns(self._table.rows[1], layout.groups_b, at=at_b),
-        ).astype(np.uint64)
-        mask = zero_shares(self._task.zero_key, layout.outputs, sign=1 if rank == 0 else -1)
+        task = self._task
+        if not isinstance(task, RevealedTask | HiddenTask | SumTask):
+            raise TypeError("this engine makes joins only")
+        layout = task.layout
+        a, b = self._table.rows[0], self._table.rows[1]
+        common = int(np.isin(_whole(a), _whole(b)).sum())
         return EngineOutcome(
-            job=self._task.job,
-            rank=rank,
-            matched=len(at_a),
-            layout=layout,
-            share=to_bytes(output + mask if rank == 0 else mask),
+            share=to_bytes(_share(task, plain_output(layout, a, b).view(np.uint64))),
+            learned={"pairs" if isinstance(task, HiddenTask) else "matched": common},
             timings_ms={"total": 0},
             versions={"fake": "1"},
             peak_rss_bytes=0,
         )
 
 
-def matches(a: SideRows, b: SideRows) -> tuple[Int64Array, Int64Array]:
-    """Positions of the common rows on each side, in one order."""
-    found = {token.tobytes(): row for row, token in enumerate(b.tokens)}
-    pairs = [
-        (row, found[token.tobytes()])
-        for row, token in enumerate(a.tokens)
-        if token.tobytes() in found
-    ]
-    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return both[:, 0], both[:, 1]
+def _share(task: RevealedTask | HiddenTask | SumTask, output: UInt64Array) -> UInt64Array:
+    """Rank 0 has the output and all masks, every other rank takes its own mask away."""
+    if not isinstance(task, HiddenTask):
+        masks = [zero_shares(task.zero_key, len(output), sign=1)]
+    else:
+        # The parties have no key in common, so the mask is made of what they all know.
+        names = [f"{task.common}{rank}".encode()[-32:] for rank in (1, 2)]
+        masks = [zero_shares(name, len(output), sign=1) for name in names]
+    rank = task.seat.rank
+    if rank == 0:
+        whole: UInt64Array = sum(masks, start=output)
+        return whole
+    return np.negative(masks[rank - 1])
+
+
+def _whole(rows: SideRows) -> np.ndarray[tuple[int, ...], np.dtype[np.void]]:
+    return np.ascontiguousarray(rows.tokens).view("V16").ravel()

@@ -14,40 +14,32 @@ from pathlib import Path
 import pytest
 
 from crypto.engine import (
-    ROWS_FILE,
     ChildLine,
     Ended,
     EngineOutcome,
     EngineStage,
-    EngineTask,
     Entered,
     Failed,
+    RevealedTask,
 )
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.intersection import Intersection
-from crypto.joins.revealed import SideRows
+from crypto.joins.rows import ROWS_FILE, SideRows
 from exchange.node.adapters.process_engine import MAX_LOG_BYTES, ProcessEngine
 from exchange.node.engine import EngineLimits
+from tests.fakes.seats import nowhere
 from tests.fakes.two_sides import two_sides
 
 SIDES = two_sides(20)
-TASK = EngineTask(
-    job="job_1",
-    rank=0,
-    listen="127.0.0.1:7001",
-    peer="127.0.0.1:7002",
-    intersection=Intersection.RR22,
+TASK = RevealedTask(
+    seat=nowhere(2)[0],
     layout=SIDES.layout,
+    intersection=Intersection.RR22,
     zero_key=b"z" * 32,
-    connect_timeout_ms=1000,
-    receive_timeout_ms=1000,
 )
 OUTCOME = EngineOutcome(
-    job=TASK.job,
-    rank=0,
-    matched=13,
-    layout=TASK.layout,
     share=bytes(8 * TASK.layout.outputs),
+    learned={"matched": 13},
     timings_ms={"total": 1},
     versions={"fake": "1"},
     peak_rss_bytes=1,
@@ -93,22 +85,22 @@ def failure_of(
 def test_a_run_tells_its_stages_then_its_outcome_and_leaves_nothing(
     new_engine: NewEngine, tmp_path: Path
 ) -> None:
-    psi = ChildLine(Entered(EngineStage.PSI)).to_line().decode()
+    match = ChildLine(Entered(EngineStage.MATCH)).to_line().decode()
     engine = new_engine(
         f"""
         sys.stdout.write({READY!r}); sys.stdout.flush()
         task = sys.stdin.readline()
-        assert '"job":"job_1"' in task and os.path.getsize({ROWS_FILE!r})
+        assert '"attempt":"att_1"' in task and os.path.getsize({ROWS_FILE!r})
         open("spilled.csv", "w").write("tokens")
         os.mkdir("deep"); open("deep/er.csv", "w").write("tokens")
-        sys.stdout.write({psi + DONE!r})
+        sys.stdout.write({match + DONE!r})
         """
     )
     stages: list[EngineStage] = []
     run = engine.start(TASK, SIDES.a, LIMITS)
     assert run.wait(stages.append) == OUTCOME
     assert run.wait() == OUTCOME
-    assert stages == [EngineStage.READY, EngineStage.PSI]
+    assert stages == [EngineStage.READY, EngineStage.MATCH]
     engine.close()
     assert left_over(tmp_path) == []
 
@@ -244,7 +236,7 @@ def test_empty_rows_are_refused_before_anything_starts(
     new_engine: NewEngine, tmp_path: Path
 ) -> None:
     engine = new_engine("")
-    nothing = SideRows(*(getattr(SIDES.a, n)[:0] for n in ("tokens", "group", "values", "valid")))
+    nothing = SideRows(*(getattr(SIDES.a, n)[:0] for n in ("tokens", "group", "factors")))
     assert failure_of(engine, rows=nothing).fault is EngineFault.INPUT
     assert left_over(tmp_path) == []
 

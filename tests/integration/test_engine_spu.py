@@ -9,18 +9,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from crypto.engine import EngineStage, EngineTask
+from crypto.engine import EngineStage, RevealedTask
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.intersection import Intersection
-from crypto.joins.revealed import open_cells
+from crypto.joins.layout import Layout
+from crypto.joins.released import open_cells
+from crypto.joins.rows import Int64Array, SideRows
 from exchange.node.adapters.process_engine import ProcessEngine
 from exchange.node.engine import EngineLimits
+from tests.fakes.seats import nowhere, seats
 from tests.fakes.tunnel import Tunnel
-from tests.fakes.two_sides import Sides, two_sides
+from tests.fakes.two_sides import Sides, a_layout, two_sides
 
 pytestmark = pytest.mark.engine
 
@@ -41,22 +47,20 @@ def engines(tmp_path: Path) -> Iterator[tuple[ProcessEngine, ProcessEngine]]:
 
 
 @pytest.fixture
-def tasks() -> Iterator[Callable[[Sides], tuple[EngineTask, EngineTask]]]:
+def tasks() -> Iterator[Callable[[Sides], tuple[RevealedTask, RevealedTask]]]:
     tunnels = (Tunnel(), Tunnel())
 
-    def make(sides: Sides) -> tuple[EngineTask, EngineTask]:
-        a = EngineTask(
-            job="job_1",
-            rank=0,
-            listen=tunnels[0].engine,
-            peer=tunnels[1].address,
-            intersection=Intersection.RR22,
-            layout=sides.layout,
-            zero_key=b"z" * 32,
+    def make(sides: Sides) -> tuple[RevealedTask, RevealedTask]:
+        a, b = seats(
+            [tunnel.engine for tunnel in tunnels],
+            [tunnel.address for tunnel in tunnels],
             connect_timeout_ms=20_000,
             receive_timeout_ms=5_000,
         )
-        return a, replace(a, rank=1, listen=tunnels[1].engine, peer=tunnels[0].address)
+        return (
+            RevealedTask(a, sides.layout, Intersection.RR22, b"z" * 32),
+            RevealedTask(b, sides.layout, Intersection.RR22, b"z" * 32),
+        )
 
     yield make
     for tunnel in tunnels:
@@ -65,22 +69,22 @@ def tasks() -> Iterator[Callable[[Sides], tuple[EngineTask, EngineTask]]]:
 
 def test_a_hundred_thousand_rows_are_exact(
     engines: tuple[ProcessEngine, ProcessEngine],
-    tasks: Callable[[Sides], tuple[EngineTask, EngineTask]],
+    tasks: Callable[[Sides], tuple[RevealedTask, RevealedTask]],
 ) -> None:
     sides = two_sides(120_000, overlap=100_001)  # two blocks, the second not full
     a, b = tasks(sides)
     runs = engines[0].start(a, sides.a, LIMITS), engines[1].start(b, sides.b, LIMITS)
     outcome_a, outcome_b = (run.wait() for run in runs)
-    assert outcome_a.matched == 100_001
-    assert open_cells(sides.layout, outcome_a.share, outcome_b.share) == sides.truth
+    assert outcome_a.learned == {"matched": 100_001}
+    assert open_cells(sides.layout, (outcome_a.share, outcome_b.share)) == sides.truth
     assert outcome_a.versions["spu"] == "0.9.5"
     assert outcome_a.peak_rss_bytes < LIMITS.memory_bytes
 
 
-@pytest.mark.parametrize("when", [EngineStage.PSI, EngineStage.COMPUTE], ids=lambda s: s.value)
+@pytest.mark.parametrize("when", [EngineStage.MATCH, EngineStage.COMPUTE], ids=lambda s: s.value)
 def test_a_peer_killed_mid_run_fails_the_survivors_run_and_not_the_survivor(
     engines: tuple[ProcessEngine, ProcessEngine],
-    tasks: Callable[[Sides], tuple[EngineTask, EngineTask]],
+    tasks: Callable[[Sides], tuple[RevealedTask, RevealedTask]],
     tmp_path: Path,
     when: EngineStage,
 ) -> None:
@@ -102,12 +106,12 @@ def test_a_peer_killed_mid_run_fails_the_survivors_run_and_not_the_survivor(
 
     runs = engines[0].start(a, sides.a, LIMITS), engines[1].start(b, sides.b, LIMITS)
     again = [run.wait() for run in runs]
-    assert open_cells(sides.layout, again[0].share, again[1].share) == sides.truth
+    assert open_cells(sides.layout, [end.share for end in again]) == sides.truth
 
 
 def test_an_engine_beyond_its_memory_is_ended(
     engines: tuple[ProcessEngine, ProcessEngine],
-    tasks: Callable[[Sides], tuple[EngineTask, EngineTask]],
+    tasks: Callable[[Sides], tuple[RevealedTask, RevealedTask]],
 ) -> None:
     sides = two_sides(20)
     task, _ = tasks(sides)
@@ -146,19 +150,20 @@ time.sleep(60)
 def test_a_share_layout_that_is_not_the_known_one_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from crypto.adapters import spu_revealed
+    from crypto.adapters import spu_machine, spu_revealed
 
     spu_revealed.check_layout()
-    right = spu_revealed._Party.take
+    right = spu_machine.Machine.take
 
-    def shifted(*arguments: object) -> object:
-        return right(*arguments) + 1  # type: ignore[arg-type]  # passed on as received
+    def shifted(machine: spu_machine.Machine, name: str, storage: str, words: int) -> bytes:
+        held = right(machine, name, storage, words)
+        return held if name == "checks" else held[8:] + held[:8]
 
-    monkeypatch.setattr(spu_revealed._Party, "take", shifted)
+    monkeypatch.setattr(spu_machine.Machine, "take", shifted)
     with pytest.raises(EngineFailed, match="did not add up") as failed:
         spu_revealed.check_layout()
     assert failed.value.fault is EngineFault.LAYOUT
-    monkeypatch.setattr(spu_revealed, "SPU_VERSION", "0.9.6")
+    monkeypatch.setattr(spu_machine, "SPU_VERSION", "0.9.6")
     with pytest.raises(EngineFailed, match=r"not 0\.9\.6"):
         spu_revealed.check_layout()
 
@@ -169,16 +174,81 @@ def test_an_output_shared_as_bits_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
     from crypto.adapters import spu_revealed
 
-    monkeypatch.setattr(
-        spu_revealed,
-        "_gate",
-        lambda layout: (
-            lambda sums, one: jnp.resize(sums >= layout.min_group, layout.outputs).astype(jnp.int64)
-        ),
-    )
+    def forged(layout: Layout, matched: int) -> Callable[..., object]:
+        del matched
+        return lambda sums, outer, one: jnp.resize(
+            sums >= layout.min_group, (layout.outputs,)
+        ).astype(jnp.int64)
+
+    monkeypatch.setattr(spu_revealed, "_gate", forged)
     with pytest.raises(EngineFailed) as failed:
         spu_revealed.check_layout()
     assert "not an arithmetic share" in str(failed.value.__cause__)
+
+
+def a_weight(columns: Int64Array) -> None:
+    columns[3] = (9, 0)
+
+
+def two_groups_at_once(columns: Int64Array) -> None:
+    columns[:] = columns.any(axis=1, keepdims=True)
+
+
+def a_pair_that_cancels(columns: Int64Array) -> None:
+    columns[3] = (5, -4)
+
+
+def a_weight_that_wraps(columns: Int64Array) -> None:
+    columns[3] = (2**62, 0)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [a_weight, two_groups_at_once, a_pair_that_cancels, a_weight_that_wraps],
+    ids=lambda forge: forge.__name__,
+)
+@pytest.mark.parametrize("cheat", [0, 1], ids=["A", "B"])
+def test_nobody_can_enter_weights_in_place_of_people(
+    monkeypatch: pytest.MonkeyPatch, cheat: int, forge: Callable[[Int64Array], None]
+) -> None:
+    """Each is found but with probability below 2**-16."""
+    from crypto.adapters import spu_machine, spu_revealed
+
+    sides = two_sides(20, overlap=20, layout=a_layout(2, 2, 1, 1, 1))
+    rows = (sides.a, sides.b)
+    order = [np.argsort(side.tokens.view("V16").ravel().tolist()) for side in rows]
+    right = spu_revealed._Side.matrix
+
+    def forged(side: spu_revealed._Side, held: SideRows, at: Int64Array, block: int) -> Int64Array:
+        columns = right(side, held, at, block)
+        if held is rows[cheat]:
+            forge(columns[:, 2:4])  # of factor 1, "has a value"
+        return columns
+
+    def together() -> list[Any]:
+        return spu_machine.in_process(
+            2,
+            lambda link, rank: spu_revealed._aggregate(
+                link, rank, sides.layout, bytes(32), rows[rank], order[rank], lambda _: None
+            ),
+        )
+
+    together()
+    monkeypatch.setattr(spu_revealed._Side, "matrix", forged)
+    with pytest.raises(EngineFailed) as failed:
+        together()
+    assert isinstance(failed.value.__cause__, EngineFailed)
+    assert failed.value.__cause__.fault is EngineFault.MISMATCH
+
+
+def test_a_layout_that_goes_row_by_row_is_refused_before_anything_is_sent() -> None:
+    from crypto.adapters import spu_revealed
+
+    sides = two_sides(20, layout=a_layout(dominance=Fraction(1, 2)))
+    task = RevealedTask(nowhere(2)[0], sides.layout, Intersection.RR22, b"z" * 32)
+    with pytest.raises(EngineFailed, match="need the hidden join") as failed:
+        spu_revealed.run(task, sides.a, on_stage=lambda _: None)
+    assert failed.value.fault is EngineFault.INPUT
 
 
 def children_in(folder: Path) -> list[int]:

@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crypto.engine import EngineOutcome, EngineStage, EngineTask
+from crypto.engine import EngineOutcome, EngineStage, RevealedTask
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.intersection import Intersection
-from crypto.joins.layout import RevealedLayout
-from crypto.joins.revealed import SideRows, open_cells
+from crypto.joins.layout import Layout
+from crypto.joins.released import open_cells
+from crypto.joins.rows import SideRows
 from crypto.sharing import from_bytes
 from exchange.node.adapters.process_engine import ProcessEngine
 from exchange.node.engine import EngineLimits, EngineRunner
 from tests.fakes.engine import EngineRoom, InProcessEngine
+from tests.fakes.seats import seats
 from tests.fakes.tunnel import Tunnel
-from tests.fakes.two_sides import Sides, two_sides
+from tests.fakes.two_sides import Sides, a_layout, two_sides
 
 LIMITS = EngineLimits(deadline_s=120, memory_bytes=3 * 2**30)
 OnStage = Callable[[EngineStage], None]
@@ -35,27 +37,28 @@ class Pair:
 
     def tasks(
         self,
-        layout: RevealedLayout,
+        layout: Layout,
         tunnels: tuple[Tunnel, Tunnel],
         intersection: Intersection = Intersection.RR22,
-    ) -> tuple[EngineTask, EngineTask]:
+        *,
+        connect_timeout_ms: int = 30_000,
+    ) -> tuple[RevealedTask, RevealedTask]:
         self.jobs += 1
-        a = EngineTask(
-            job=f"job_{self.jobs}",
-            rank=0,
-            listen=tunnels[0].engine,
-            peer=tunnels[1].address,
-            intersection=intersection,
-            layout=layout,
-            zero_key=self.jobs.to_bytes(32, "big"),
-            connect_timeout_ms=30_000,
-            receive_timeout_ms=30_000,
+        a, b = seats(
+            [tunnel.engine for tunnel in tunnels],
+            [tunnel.address for tunnel in tunnels],
+            attempt=f"att_{self.jobs}",
+            connect_timeout_ms=connect_timeout_ms,
         )
-        return a, replace(a, rank=1, listen=tunnels[1].engine, peer=tunnels[0].address)
+        key = self.jobs.to_bytes(32, "big")
+        return (
+            RevealedTask(a, layout, intersection, key),
+            RevealedTask(b, layout, intersection, key),
+        )
 
     def run(
         self,
-        tasks: tuple[EngineTask, EngineTask],
+        tasks: tuple[RevealedTask, RevealedTask],
         rows: tuple[SideRows, SideRows],
         *,
         limits: EngineLimits = LIMITS,
@@ -126,28 +129,30 @@ def rows_of(sides: Sides) -> tuple[SideRows, SideRows]:
 @pytest.mark.parametrize(
     "layout",
     [
-        RevealedLayout(2, 3, 1, 1, 10),
-        RevealedLayout(1, 1, 0, 0, 1),
-        RevealedLayout(1, 4, 2, 0, 5),
-        RevealedLayout(5, 1, 0, 3, 5),
+        a_layout(),
+        a_layout(1, 1, 0, 0, 1),
+        a_layout(1, 4, 2, 0, 5),
+        a_layout(5, 1, 0, 3, 5),
+        a_layout(2, 2, 1, 1, 5, products=True, round_counts=7),
+        a_layout(3, 1, 1, 0, 5, outer=True),
     ],
-    ids=str,
+    ids=lambda layout: f"{layout.groups_a}x{layout.groups_b}, {len(layout.terms)} terms",
 )
 def test_two_nodes_together_give_the_receiver_the_exact_answer(
-    pair: Pair, tunnels: tuple[Tunnel, Tunnel], layout: RevealedLayout
+    pair: Pair, tunnels: tuple[Tunnel, Tunnel], layout: Layout
 ) -> None:
-    sides = two_sides(442, layout=layout)
+    sides = two_sides(442, layout=layout, values_up_to=2**25)
     a, b = outcomes(pair.run(pair.tasks(layout, tunnels), rows_of(sides)))
-    assert a.matched == b.matched == sides.matched
-    assert open_cells(layout, a.share, b.share) == sides.truth
+    assert a.learned == b.learned == {"matched": sides.matched}
+    assert open_cells(layout, (a.share, b.share)) == sides.truth
 
 
 def test_values_of_the_whole_allowed_range_add_up_exactly(
     pair: Pair, tunnels: tuple[Tunnel, Tunnel]
 ) -> None:
-    sides = two_sides(60, layout=RevealedLayout(2, 1, 1, 1, 1), values_up_to=2**56)
+    sides = two_sides(60, layout=a_layout(2, 1, 1, 1, 1), values_up_to=2**56)
     a, b = outcomes(pair.run(pair.tasks(sides.layout, tunnels), rows_of(sides)))
-    assert open_cells(sides.layout, a.share, b.share) == sides.truth
+    assert open_cells(sides.layout, (a.share, b.share)) == sides.truth
 
 
 def test_without_a_common_person_every_cell_is_suppressed(
@@ -155,24 +160,24 @@ def test_without_a_common_person_every_cell_is_suppressed(
 ) -> None:
     sides = two_sides(30, overlap=0)
     a, b = outcomes(pair.run(pair.tasks(sides.layout, tunnels), rows_of(sides)))
-    assert a.matched == b.matched == 0
-    cells = open_cells(sides.layout, a.share, b.share)
+    assert a.learned == b.learned == {"matched": 0}
+    cells = open_cells(sides.layout, (a.share, b.share))
     assert cells == sides.truth
-    assert all(cell.count is None for cell in cells)
+    assert all(term is None for cell in cells for term in cell.terms)
 
 
 def test_one_row_on_each_side_is_enough(pair: Pair, tunnels: tuple[Tunnel, Tunnel]) -> None:
-    sides = two_sides(1, overlap=1, layout=RevealedLayout(1, 1, 1, 0, 1), seed=1)
+    sides = two_sides(1, overlap=1, layout=a_layout(1, 1, 1, 0, 1), seed=1)
     a, b = outcomes(pair.run(pair.tasks(sides.layout, tunnels), rows_of(sides)))
-    assert open_cells(sides.layout, a.share, b.share) == sides.truth
+    assert open_cells(sides.layout, (a.share, b.share)) == sides.truth
 
 
 def test_ecdh_and_rr22_find_the_same_matches(pair: Pair, tunnels: tuple[Tunnel, Tunnel]) -> None:
     sides = two_sides(2000)
     tasks = pair.tasks(sides.layout, tunnels, Intersection.ECDH)
     a, b = outcomes(pair.run(tasks, rows_of(sides)))
-    assert a.matched == sides.matched
-    assert open_cells(sides.layout, a.share, b.share) == sides.truth
+    assert a.learned["matched"] == sides.matched
+    assert open_cells(sides.layout, (a.share, b.share)) == sides.truth
 
 
 def test_one_share_alone_does_not_depend_on_the_answer(
@@ -182,12 +187,12 @@ def test_one_share_alone_does_not_depend_on_the_answer(
 
     Two runs on the same rows share no word: the zero shares are fresh, and so is the engine.
     """
-    sides = two_sides(200, layout=RevealedLayout(18, 13, 1, 1, 2))
+    sides = two_sides(200, layout=a_layout(18, 13, 1, 1, 2))
     words = []
     for _ in range(2):
         a, b = outcomes(pair.run(pair.tasks(sides.layout, tunnels), rows_of(sides)))
         words.append(from_bytes(a.share))
-        assert open_cells(sides.layout, a.share, b.share) == sides.truth
+        assert open_cells(sides.layout, (a.share, b.share)) == sides.truth
     assert not (words[0] == words[1]).any()
     bits = np.unpackbits(np.concatenate(words).view(np.uint8))
     assert abs(bits.mean() - 0.5) < 5 * 0.5 / len(bits) ** 0.5
@@ -197,14 +202,21 @@ def test_stages_are_told_in_their_order(pair: Pair, tunnels: tuple[Tunnel, Tunne
     sides = two_sides(50)
     told: list[EngineStage] = []
     outcomes(pair.run(pair.tasks(sides.layout, tunnels), rows_of(sides), on_stage=told.append))
-    assert told == list(EngineStage)
+    assert told == [
+        EngineStage.READY,
+        EngineStage.CONNECT,
+        EngineStage.MATCH,
+        EngineStage.SHARE,
+        EngineStage.COMPUTE,
+        EngineStage.GATE,
+    ]
 
 
 def test_an_empty_side_is_refused_before_its_engine_starts(
     pair: Pair, tunnels: tuple[Tunnel, Tunnel]
 ) -> None:
     sides = two_sides(20)
-    nothing = SideRows(*(getattr(sides.a, n)[:0] for n in ("tokens", "group", "values", "valid")))
+    nothing = SideRows(*(getattr(sides.a, n)[:0] for n in ("tokens", "group", "factors")))
     task, _ = pair.tasks(sides.layout, tunnels)
     with pytest.raises(EngineFailed, match="no row of this side") as failed:
         pair.engines[0].start(task, nothing, LIMITS)
@@ -229,8 +241,8 @@ def test_a_peer_that_cannot_be_reached_is_given_up_after_the_connect_timeout(
     sides = two_sides(20)
     engine = ProcessEngine(tmp_path / "runs", tmp_path / "logs")
     try:
-        task, _ = Pair((engine, engine)).tasks(sides.layout, tunnels)
-        run = engine.start(replace(task, connect_timeout_ms=1000), sides.a, LIMITS)
+        task, _ = Pair((engine, engine)).tasks(sides.layout, tunnels, connect_timeout_ms=1000)
+        run = engine.start(task, sides.a, LIMITS)
         with pytest.raises(EngineFailed, match="could not be reached") as failed:
             run.wait()
     finally:
@@ -256,7 +268,7 @@ def test_a_run_that_is_killed_ends_the_peers_run_and_neither_node(
     pair: Pair, tunnels: tuple[Tunnel, Tunnel]
 ) -> None:
     sides = two_sides(20_000)
-    a, b = (replace(t, connect_timeout_ms=4000) for t in pair.tasks(sides.layout, tunnels))
+    a, b = pair.tasks(sides.layout, tunnels, connect_timeout_ms=4000)
     runs = [
         pair.engines[rank].start(task, rows, LIMITS)
         for rank, task, rows in ((0, a, sides.a), (1, b, sides.b))
@@ -271,4 +283,4 @@ def test_a_run_that_is_killed_ends_the_peers_run_and_neither_node(
     with pytest.raises(EngineFailed, match="revoked"):
         runs[1].wait()
     again = outcomes(pair.run(pair.tasks(sides.layout, tunnels), rows_of(sides)))
-    assert open_cells(sides.layout, again[0].share, again[1].share) == sides.truth
+    assert open_cells(sides.layout, [end.share for end in again]) == sides.truth

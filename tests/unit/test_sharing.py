@@ -52,14 +52,14 @@ def test_shares_recombine_to_signed_integers_over_the_whole_ring() -> None:
     values = np.array([0, 1, -1, 2**63 - 1, -(2**63)], dtype=np.int64)
     mask = zero_shares(KEY, len(values), sign=1)
     other = zero_shares(KEY, len(values), sign=-1)
-    assert recombine(to_bytes(values.view(np.uint64) + mask), to_bytes(other)).tolist() == list(
+    assert recombine([to_bytes(values.view(np.uint64) + mask), to_bytes(other)]).tolist() == list(
         values
     )
 
 
 def test_shares_of_different_length_are_refused() -> None:
     with pytest.raises(Malformed, match="2 values, its counterpart 1"):
-        recombine(bytes(16), bytes(8))
+        recombine([bytes(16), bytes(8)])
 
 
 def test_half_a_word_is_refused() -> None:

@@ -30,7 +30,6 @@ from typing import IO, Final
 
 from crypto import record
 from crypto.engine import (
-    ROWS_FILE,
     ChildLine,
     Ended,
     EngineOutcome,
@@ -42,8 +41,7 @@ from crypto.engine import (
     TaskLine,
 )
 from crypto.errors import EngineFailed, EngineFault, Malformed
-from crypto.joins.rows import SideRows
-from exchange.node.engine import EngineLimits, ignore_stages, require_rows
+from exchange.node.engine import EngineInput, EngineLimits, ignore_stages, require_input
 
 ENGINE_CHILD: Final = (sys.executable, "-P", "-m", "crypto.adapters.engine_child")
 MAX_LOG_BYTES: Final = 256 * 1024
@@ -108,13 +106,15 @@ class ProcessEngine:
         if dead is not None:
             _end(dead)
 
-    def start(self, task: EngineTask, rows: SideRows | None, limits: EngineLimits) -> ProcessRun:
-        require_rows(task, rows)
+    def start(
+        self, task: EngineTask, given: EngineInput | None, limits: EngineLimits
+    ) -> ProcessRun:
+        require_input(task, given)
         begun = time.monotonic()
         child = self._take()
         try:
-            if rows is not None:
-                rows.save(child.folder / ROWS_FILE)
+            if given is not None:
+                given.place(child.folder)
             stdin = _pipe(child.process.stdin)
             stdin.write(record.to_bytes(TaskLine(task)) + b"\n")
             stdin.close()

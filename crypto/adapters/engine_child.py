@@ -1,7 +1,7 @@
-"""The engine child: `python -m crypto.adapters.spu_child --parent PID`.
+"""The engine child: `python -m crypto.adapters.engine_child --parent PID`.
 
-Loads the engine, says it is ready, takes one task from standard input, ends. It must be started
-in its own folder, with TMPDIR=. (the engine pastes its temporary path into a shell command).
+Loads the engines, says it is ready, takes one task from standard input, ends. It must be started
+in its own folder, with TMPDIR=. (SPU pastes its temporary path into a shell command).
 """
 
 from __future__ import annotations
@@ -12,27 +12,35 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from crypto import record
 from crypto.engine import (
-    ROWS_FILE,
     ChildLine,
     Ended,
+    EngineOutcome,
     EngineStage,
     EngineTask,
     Entered,
     Failed,
+    HiddenTask,
+    LookupTask,
+    RevealedTask,
+    TaskLine,
 )
 from crypto.errors import EngineFailed, EngineFault, Malformed
-from crypto.joins.revealed import SideRows
+from crypto.joins.rows import SideRows
+
+OnStage = Callable[[EngineStage], None]
+Work = Callable[[Any, OnStage], EngineOutcome]
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m crypto.adapters.spu_child")
+    parser = argparse.ArgumentParser(prog="python -m crypto.adapters.engine_child")
     parser.add_argument("--parent", type=int, required=True)
     _die_with(parser.parse_args().parent)
     os.umask(0o077)
@@ -46,19 +54,13 @@ def main() -> None:
 
 def _outcome(channel: int) -> ChildLine:
     try:
-        from crypto.adapters import spu_revealed
-
-        spu_revealed.check_layout()
+        work = _load()
         _say(channel, ChildLine(Entered(EngineStage.READY)))
         line = sys.stdin.buffer.readline()
         if not line:
             os._exit(0)  # never used
-        task = record.from_bytes(EngineTask, line.rstrip(b"\n"))
-        rows = SideRows.load(Path(ROWS_FILE))
-        rows.require(task.layout, task.rank)
-        outcome = spu_revealed.run(
-            task, rows, on_stage=lambda stage: _say(channel, ChildLine(Entered(stage)))
-        )
+        task = record.from_bytes(TaskLine, line.rstrip(b"\n")).task
+        outcome = work[type(task)](task, lambda stage: _say(channel, ChildLine(Entered(stage))))
     except EngineFailed as error:
         traceback.print_exc()
         return ChildLine(Failed(error.fault, error.problem))
@@ -68,6 +70,29 @@ def _outcome(channel: int) -> ChildLine:
         traceback.print_exc()
         return ChildLine(Failed(EngineFault.CRASHED, f"{type(error).__name__} in the engine"))
     return ChildLine(Ended(outcome))
+
+
+def _load() -> Mapping[type[EngineTask], Work]:
+    """What is done for each kind of task. Imports the engines, which takes seconds, and compares
+    known answers; so it happens before the child says it is ready."""
+    from crypto.adapters import lookup_engine, spu_revealed
+
+    spu_revealed.check_layout()
+    lookup_engine.check_group()
+
+    def revealed(task: RevealedTask, on_stage: OnStage) -> EngineOutcome:
+        return spu_revealed.run(task, _rows(task), on_stage=on_stage)
+
+    def lookup(task: LookupTask, on_stage: OnStage) -> EngineOutcome:
+        return lookup_engine.run(task, folder=Path(), on_stage=on_stage)
+
+    return {RevealedTask: revealed, LookupTask: lookup}
+
+
+def _rows(task: RevealedTask | HiddenTask) -> SideRows:
+    rows = SideRows.load(Path())
+    rows.require(task.layout, task.seat.rank)
+    return rows
 
 
 def _say(channel: int, line: ChildLine) -> None:
