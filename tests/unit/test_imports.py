@@ -27,6 +27,11 @@ NEVER: dict[str, tuple[str, ...]] = {
 # A library is met in its adapters only.
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "spu": ("crypto/adapters/",),
+    "rbcl": ("crypto/adapters/",),
+    "tenseal": ("crypto/adapters/",),
+    "phe": ("crypto/adapters/",),
+    "gmpy2": ("crypto/adapters/",),
+    "opendp": ("crypto/adapters/",),
     "jax": ("crypto/adapters/",),
     "sqlmodel": ("/adapters/", "api/"),
     "sqlalchemy": ("/adapters/", "api/"),
