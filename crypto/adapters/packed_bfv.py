@@ -214,6 +214,7 @@ class _KeyEnd:
     space: _Space
     encryptor: Any
     decryptor: Any
+    secret: Any
     public: bytes
 
     @classmethod
@@ -225,6 +226,7 @@ class _KeyEnd:
             space,
             seal.Encryptor(space.context, public, secret),
             seal.Decryptor(space.context, secret),
+            secret,
             _saved(public),
         )
 
