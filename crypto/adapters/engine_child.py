@@ -28,6 +28,7 @@ from crypto.engine import (
     HiddenTask,
     LookupTask,
     RevealedTask,
+    SumTask,
     TaskLine,
 )
 from crypto.errors import EngineFailed, EngineFault, Malformed
@@ -75,7 +76,7 @@ def _outcome(channel: int) -> ChildLine:
 def _load() -> Mapping[type[EngineTask], Work]:
     """What is done for each kind of task. Imports the engines, which takes seconds, and compares
     known answers; so it happens before the child says it is ready."""
-    from crypto.adapters import lookup_engine, spu_revealed
+    from crypto.adapters import lookup_engine, spu_revealed, sum_engine
 
     spu_revealed.check_layout()
     lookup_engine.check_group()
@@ -86,10 +87,13 @@ def _load() -> Mapping[type[EngineTask], Work]:
     def lookup(task: LookupTask, on_stage: OnStage) -> EngineOutcome:
         return lookup_engine.run(task, folder=Path(), on_stage=on_stage)
 
-    return {RevealedTask: revealed, LookupTask: lookup}
+    def summed(task: SumTask, on_stage: OnStage) -> EngineOutcome:
+        return sum_engine.run(task, _rows(task), on_stage=on_stage)
+
+    return {RevealedTask: revealed, LookupTask: lookup, SumTask: summed}
 
 
-def _rows(task: RevealedTask | HiddenTask) -> SideRows:
+def _rows(task: RevealedTask | HiddenTask | SumTask) -> SideRows:
     rows = SideRows.load(Path())
     rows.require(task.layout, task.seat.rank)
     return rows
