@@ -1,0 +1,138 @@
+"""COUNT and SUM by group over rows that two holders have in common, each party a process.
+
+`hidden` runs in turn with its rival, the revealed join (RR22, then CHEETAH), pair by pair. Seconds
+run from the first engine's start to the last share, and the tokens' making before it; the engines'
+own start, libraries and all, is excluded from both. Every answer is checked: a wrong one ends the
+benchmark.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from api.bench.harness import Measured, Run, cached_bytecode
+from api.bench.join_party import Question
+from crypto import record
+from crypto.identifiers import JobId
+from crypto.joins.released import open_cells
+from crypto.ports import SystemClock, SystemRandomness
+
+NAMES: Final = ("holder A", "holder B", "helper")
+PARTIES: Final = {"hidden": 3, "revealed": 2, "sum": 2}
+
+
+class WrongAnswer(Exception):
+    """The engine's numbers are not those of the pooled rows."""
+
+
+class Parties:
+    """The processes of one protocol, introduced to each other."""
+
+    def __init__(self, count: int) -> None:
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "api.bench.join_party", str(rank)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(count)
+        ]
+        known = {rank: self._hear(rank) for rank in range(count)}
+        self._tell(known)
+
+    def run(self, question: Question) -> list[dict[str, Any]]:
+        """One attempt by everybody. Returns what each measured."""
+        job = JobId.new(SystemClock().now(), SystemRandomness())
+        self._tell({"job": job, **question.__dict__})
+        for rank in range(len(self.processes)):
+            self._hear(rank)
+        self._tell({})
+        return [self._hear(rank) for rank in range(len(self.processes))]
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.stdin is not None:
+                process.stdin.close()
+        for process in self.processes:
+            process.wait(30)
+
+    def _tell(self, line: dict[Any, Any]) -> None:
+        for process in self.processes:
+            if process.stdin is not None:
+                process.stdin.write(json.dumps(line) + "\n")
+                process.stdin.flush()
+
+    def _hear(self, rank: int) -> dict[str, Any]:
+        out = self.processes[rank].stdout
+        line = "" if out is None else out.readline()
+        if not line:
+            raise RuntimeError(f"{NAMES[rank]} ended without an answer")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def join(runs: int, protocol: str, rows: int, groups: int) -> Measured:
+    """protocol: hidden (with its rival beside it), revealed or sum, which knows one group only."""
+    question = Question(protocol, rows, groups)
+    rival = Question("revealed", rows, groups) if protocol == "hidden" else None
+    found: list[Run] = []
+    peaks: dict[str, float] = {}
+    sent: dict[str, int] = {}
+    with _parties(protocol) as own, _parties(rival.protocol if rival else None) as other:
+        for _ in range(runs):
+            said = own.run(question) if own else []
+            seconds, stages = _checked(question, said)
+            for rank, one in enumerate(said):
+                name = NAMES[rank]
+                peak = round(one["engine_rss_mb"] + one["node_rss_mb"], 1)
+                peaks[name] = max(peaks.get(name, 0.0), peak)
+                peaks[f"{name}, engine"] = max(
+                    peaks.get(f"{name}, engine", 0.0), round(one["engine_rss_mb"], 1)
+                )
+                sent[name] = one["sent_bytes"]
+            rival_s = None
+            if rival is not None and other is not None:
+                rival_s, _ = _checked(rival, other.run(rival))
+            found.append(Run(seconds, stages, rival_s))
+    parameters = {"runs": runs, "protocol": protocol, "rows": rows, "groups": groups}
+    return Measured(parameters, tuple(found), peaks, sent)
+
+
+def _checked(question: Question, said: list[dict[str, Any]]) -> tuple[float, dict[str, float]]:
+    """Seconds of one attempt and of its stages. Raises WrongAnswer."""
+    cells = open_cells(question.layout, [record.decode_base64(one["share"]) for one in said])
+    answer = np.array([cell.terms for cell in cells], dtype=np.int64).T
+    if not np.array_equal(answer, question.expected()):
+        raise WrongAnswer(f"{question.protocol} of {question.rows} rows")
+    ready = max(one["entered"]["ready"] for one in said)
+    local = max(one["local_s"] for one in said)
+    figures = {"local_s": local}
+    for stage in dict.fromkeys(name for one in said for name in one["stages_ms"]):
+        took = [one["stages_ms"][stage] / 1000 for one in said if stage in one["stages_ms"]]
+        figures[f"{stage}_s"] = statistics.fmean(took)
+    return local + max(one["ended"] for one in said) - ready, figures
+
+
+@contextmanager
+def _parties(protocol: str | None) -> Iterator[Parties | None]:
+    if protocol is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="unseen-bench-") as folder:
+        with cached_bytecode(Path(folder)):
+            parties = Parties(PARTIES[protocol])
+        try:
+            yield parties
+        finally:
+            parties.close()
