@@ -49,7 +49,7 @@ def document(workload: str, measure: Callable[[], Measured]) -> dict[str, Any]:
     seconds = [run.seconds for run in measured.runs]
     found: dict[str, Any] = {
         "workload": workload,
-        "command": f"exchange bench {workload} --runs {len(seconds)} --json",
+        "command": _command(workload, measured.parameters),
         "parameters": dict(measured.parameters),
         "machine": {"cores": os.cpu_count(), "load_before": before, "load_after": after},
         "runs": [round(value, 4) for value in seconds],
@@ -66,6 +66,16 @@ def document(workload: str, measure: Callable[[], Measured]) -> dict[str, Any]:
         found["rival_median_s"] = round(statistics.median(rivals), 4)
         found["ratio"] = round(statistics.median(rivals) / statistics.median(seconds), 3)
     return found
+
+
+def _command(workload: str, parameters: Mapping[str, Any]) -> str:
+    """What to type to measure the same again: `parameters` holds the options among the rest."""
+    options = [
+        f"--{name} {parameters[name]}"
+        for name in ("protocol", "rows", "groups", "runs")
+        if name in parameters
+    ]
+    return " ".join(["exchange bench", workload, *options, "--json"])
 
 
 def percentile(values: Iterable[float], percent: float) -> float:

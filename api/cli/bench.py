@@ -5,48 +5,84 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.cli.output import JsonOption, answer
 
+if TYPE_CHECKING:
+    from api.bench.harness import Measured
 
-class Workload(StrEnum):
-    DEAL = "deal"
-    API = "api"
-    START = "start"
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+RunsOption = Annotated[int, typer.Option(min=1, max=40, help="How often; the median counts.")]
+SaveOption = Annotated[Path | None, typer.Option(help="Also write the document into this folder.")]
 
 
-def bench(
-    name: Annotated[Workload, typer.Argument(help="What to measure.")],
-    runs: Annotated[int, typer.Option(min=1, max=40, help="How often; the median counts.")] = 5,
-    save: Annotated[
-        Path | None, typer.Option(help="Also write the document into this folder.")
-    ] = None,
+class Protocol(StrEnum):
+    HIDDEN = "hidden"
+    REVEALED = "revealed"
+    SUM = "sum"
+
+
+@app.command()
+def deal(runs: RunsOption = 5, save: SaveOption = None, as_json: JsonOption = False) -> None:
+    """A job of a deal beside its engine, between real processes."""
+    from api.bench.deal import deal
+
+    _report("deal", lambda: deal(runs), save, as_json)
+
+
+@app.command()
+def api(runs: RunsOption = 5, save: SaveOption = None, as_json: JsonOption = False) -> None:
+    """Requests to the hub beside a bare application."""
+    from api.bench.api import api
+
+    _report("api", lambda: api(runs), save, as_json)
+
+
+@app.command()
+def start(runs: RunsOption = 5, save: SaveOption = None, as_json: JsonOption = False) -> None:
+    """How long until a hub is ready, and help is shown."""
+    from api.bench.start import start
+
+    _report("start", lambda: start(runs), save, as_json)
+
+
+@app.command()
+def join(
+    rows: Annotated[int, typer.Option(min=100, help="Of each holder; half in common.")] = 100_000,
+    groups: Annotated[int, typer.Option(min=1, max=4096, help="Groups of holder A.")] = 16,
+    protocol: Annotated[Protocol, typer.Option(help="How rows meet.")] = Protocol.HIDDEN,
+    runs: RunsOption = 3,
+    save: SaveOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a workload between real processes on this machine and print its figures."""
+    """COUNT and SUM by group over rows in common; hidden runs beside revealed, in turn."""
+    from api.bench.join import join
+
+    _report("join", lambda: join(runs, protocol.value, rows, groups), save, as_json)
+
+
+def _report(name: str, measure: Callable[[], Measured], save: Path | None, as_json: bool) -> None:
     from api.bench import harness
 
     # Ended in good order, a workload stops the processes that it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    match name:
-        case Workload.DEAL:
-            from api.bench.deal import deal
-
-            found = harness.document("deal", lambda: deal(runs))
-        case Workload.API:
-            from api.bench.api import api
-
-            found = harness.document("api", lambda: api(runs))
-        case Workload.START:
-            from api.bench.start import start
-
-            found = harness.document("start", lambda: start(runs))
+    found = harness.document(name, measure)
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
-        (save / f"{name.value}.json").write_text(json.dumps(found, indent=2) + "\n")
+        (save / f"{_file_name(found)}.json").write_text(json.dumps(found, indent=2) + "\n")
     answer(found, json.dumps(found, indent=2), as_json=as_json)
+
+
+def _file_name(document: dict[str, object]) -> str:
+    """The workload; of a join also what was joined, for there is more than one to keep."""
+    asked = document["parameters"]
+    if document["workload"] != "join" or not isinstance(asked, dict):
+        return str(document["workload"])
+    return f"join-{asked['protocol']}-{asked['rows']}-{asked['groups']}"

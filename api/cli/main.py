@@ -30,7 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "negotiation": "api.cli.negotiation:app",
     "job": "api.cli.job:app",
     "audit": "api.cli.audit:app",
-    "bench": "api.cli.bench:bench",
+    "bench": "api.cli.bench:app",
 }
 
 
