@@ -1,8 +1,10 @@
 """What the `sum` join can compute, and under which encryption.
 
-It has one cell and one gate: the number of people both sides have in common, which both learn
-anyway. A sum is of one side's factor: nobody knows which of its own rows matched, so nobody can
-multiply its own value into a peer's.
+It has one cell, and one number of people: those both sides have in common, which both learn
+anyway and gate on. A *mark* that gates a term ("has a value") must therefore be 1 on every row
+that takes part: how many matched rows lack a value could be gated only by showing it. A sum is of
+one side's factor: nobody knows which of its own rows matched, so nobody can multiply its own value
+into a peer's.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from enum import Enum
 from typing import Final
 
 from crypto.errors import Malformed
-from crypto.joins.layout import COUNTED, Layout
+from crypto.joins.layout import COUNTED, Layout, Term
 
 MAX_SIDE_ROWS: Final = 2**24  # of one side; the noise of a packed sum is bounded for so many
 MAX_SUMS: Final = 64  # of one side's factors
@@ -31,10 +33,21 @@ def scheme_for(caps: Sequence[int]) -> ValueScheme:
     return ValueScheme.PAILLIER if max(caps) <= PAILLIER_ROWS else ValueScheme.BFV
 
 
+def marks(layout: Layout, rank: int) -> frozenset[int]:
+    """The factors of one side that gate a term; 1 on every row of this join."""
+    return frozenset(_factor(layout.terms[gate], rank) for gate in layout.gates)
+
+
+def summed_factor(layout: Layout, index: int, rank: int) -> int:
+    """The factor of one side that a term sums, or COUNTED: where marks are 1, they count."""
+    found = _factor(layout.terms[index], rank)
+    return COUNTED if found in marks(layout, rank) else found
+
+
 def summed_factors(layout: Layout, rank: int) -> tuple[int, ...]:
     """The factors of one side that some term sums, ascending."""
-    own = {term.right if rank else term.left for term in layout.terms}
-    return tuple(sorted(own - {COUNTED}))
+    found = {summed_factor(layout, index, rank) for index in range(len(layout.terms))}
+    return tuple(sorted(found - {COUNTED}))
 
 
 def require_summable(layout: Layout) -> None:
@@ -42,17 +55,20 @@ def require_summable(layout: Layout) -> None:
     if layout.cells != 1:
         raise Malformed("groups_a", "and groups_b must be 1: sizes of groups would be revealed")
     if layout.by_row or layout.slack:
-        raise Malformed("layout", "conditions across sides, extremes, dominance and noise need MPC")
-    if layout.gates != (0,):
-        raise Malformed("terms", "must all be gated by the number of people in common")
+        raise Malformed("layout", "has conditions on pairs, extremes, dominance or noise")
     for index, term in enumerate(layout.terms):
         where = f"terms[{index}]"
         if term.outer:
             raise Malformed(where, "is of a LEFT JOIN")
-        if COUNTED not in (term.left, term.right):
+        summed = [summed_factor(layout, index, rank) for rank in (0, 1)]
+        if COUNTED not in summed:
             raise Malformed(where, "multiplies values of both sides")
-        if (index == 0) != (term.left == term.right == COUNTED):
-            raise Malformed(where, "must be the number of people in common, or a sum; the first is")
-    for rank, factors in enumerate((summed_factors(layout, 0), summed_factors(layout, 1))):
-        if len(factors) > MAX_SUMS:
-            raise Malformed(f"factors_{'ab'[rank]}", f"has more than {MAX_SUMS} to sum")
+        if summed == [COUNTED, COUNTED] and index not in layout.gates and layout.round_counts > 1:
+            raise Malformed(where, "counts people and would not be rounded")
+    for name, rank in (("factors_a", 0), ("factors_b", 1)):
+        if len(summed_factors(layout, rank)) > MAX_SUMS:
+            raise Malformed(name, f"has more than {MAX_SUMS} to sum")
+
+
+def _factor(term: Term, rank: int) -> int:
+    return term.right if rank else term.left

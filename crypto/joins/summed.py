@@ -30,7 +30,7 @@ import numpy.typing as npt
 from crypto.engine import EngineStage, SumTask
 from crypto.errors import EngineFailed, EngineFault, Malformed
 from crypto.joinkeys import TOKEN_BYTES
-from crypto.joins.layout import COUNTED
+from crypto.joins.layout import COUNTED, Layout
 from crypto.joins.ports import (
     MASK_BITS,
     POINT_BYTES,
@@ -42,7 +42,7 @@ from crypto.joins.ports import (
     ValueEncryption,
 )
 from crypto.joins.rows import NO_GROUP, SideRows, rounded
-from crypto.joins.summable import summed_factors
+from crypto.joins.summable import marks, summed_factor, summed_factors
 from crypto.ports import Channels, Randomness
 from crypto.sharing import to_bytes, zero_shares
 
@@ -81,17 +81,16 @@ def run(
     matched = int(picked.sum())
     link.agree("matched", matched.to_bytes(8, "big"), "the two parties count different matches")
 
-    share = np.zeros(task.layout.outputs, dtype=np.uint64)
+    gates, terms = len(task.layout.gates), len(task.layout.terms)
+    share = np.zeros(gates + terms, dtype=np.uint64)
     # Both know the number, so both gate on it; nothing that depends on a value was sent so far.
     if matched >= task.layout.min_group:
-        shares = _sums(task, table.values, picked, link, encryption, randomness, on_stage)
-        if own == 0:
-            shown = rounded(np.array([matched], dtype=np.int64), task.layout.round_counts)
-            share[0], share[1] = 1, shown[0]
-        for index, term in enumerate(task.layout.terms[1:], start=2):
-            side, factor = (0, term.left) if term.left != COUNTED else (1, term.right)
-            share[index] = shares[side, factor]
-    # The outputs' own shares are fresh already; those of the count and of a refusal are not.
+        sums = _sums(task, table.values, picked, link, encryption, randomness, on_stage)
+        counts = rounded(np.array([matched], dtype=np.int64), task.layout.round_counts)
+        count = int(counts[0]) if own == 0 else 0
+        share[:gates] = 1 if own == 0 else 0
+        share[gates:] = [sums.get(_summed(task.layout, index), count) for index in range(terms)]
+    # The shares of sums are fresh already; those of the count and of a refusal are not.
     share += zero_shares(task.zero_key, len(share), sign=-1 if own else 1)
     return to_bytes(share), {"matched": matched}
 
@@ -117,6 +116,12 @@ class _Table:
         fillers = np.frombuffer(randomness.draw((cap - len(counted)) * TOKEN_BYTES), dtype=np.uint8)
         tokens = np.concatenate([rows.tokens[counted], fillers.reshape(-1, TOKEN_BYTES)])
         values = np.zeros((cap, len(factors)), dtype=np.int64)
+        for mark in marks(layout, rank):
+            if not (rows.factor(mark)[counted] == 1).all():
+                raise Malformed(
+                    f"factors[{mark - 1}]",
+                    "is missing in some row: the sum join needs IS NOT NULL on what it sums",
+                )
         for column, factor in enumerate(factors):
             values[: len(counted), column] = rows.factor(factor)[counted]
         order = _shuffle(cap, randomness)
@@ -185,6 +190,12 @@ def _sums(
         for factor, one in zip(mine, owner.open(link.receive("sums")), strict=True):
             shares[own, factor] = one % _WORD
     return shares
+
+
+def _summed(layout: Layout, index: int) -> tuple[int, int]:
+    """The side and factor that a term sums; a factor COUNTED for a count."""
+    left, right = (summed_factor(layout, index, rank) for rank in (0, 1))
+    return (0, left) if left != COUNTED else (1, right)
 
 
 @dataclass(frozen=True)

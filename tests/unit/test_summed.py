@@ -14,7 +14,7 @@ from crypto.adapters.curve import CurveMask
 from crypto.engine import SumTask, TaskLine
 from crypto.errors import EngineFailed, EngineFault, Malformed
 from crypto.joins import summed
-from crypto.joins.layout import Comparison, Extreme, Order, Term
+from crypto.joins.layout import Comparison, Extreme, Layout, Order, Term
 from crypto.joins.released import open_cells
 from crypto.joins.rows import NO_GROUP, plain_output
 from crypto.joins.summable import ValueScheme, scheme_for, summed_factors
@@ -78,6 +78,43 @@ def test_a_count_is_rounded_before_it_is_shared() -> None:
     a, b = side(range(8), [1] * 8), side(range(8))
     cell = open_cells(shape, [one.share for one in joined(parties(shape, a, b))])[0]
     assert cell.terms == (10, 8)
+
+
+def with_marks(*, round_counts: int = 1) -> Layout:
+    """COUNT, and AVG of A's factor 2 and of B's factor 2, each behind its mark, factor 1."""
+    terms = (
+        Term(0, 0, 0, False),
+        Term(1, 0, 1, False),
+        Term(2, 0, 1, False),
+        Term(0, 1, 3, False),
+        Term(0, 2, 3, False),
+    )
+    return layout(of_a=2, of_b=2, terms=terms, round_counts=round_counts, min_group=2)
+
+
+@pytest.mark.parametrize("round_counts", [1, 2])
+def test_where_no_value_is_missing_marks_count_the_people_in_common(round_counts: int) -> None:
+    shape = with_marks(round_counts=round_counts)
+    a = side(range(5), [[1, 10 * i] for i in range(5)])
+    b = side(range(2, 9), [[1, i] for i in range(7)])
+    pair = joined(parties(shape, a, b))
+    assert (recombine([one.share for one in pair]) == plain_output(shape, a, b)).all()
+    assert summed_factors(shape, 0) == summed_factors(shape, 1) == (2,)
+
+
+def test_a_missing_value_is_refused_at_home_before_anything_is_sent() -> None:
+    """How many matched rows lack it could be gated only by showing it to a holder."""
+    a = side(range(5), [[i != 3, 10 * i] for i in range(5)])
+    pair = run_both(parties(with_marks(), a, side(range(5), [[1, 1]] * 5)))
+    assert "IS NOT NULL" in str(pair[0].problem)
+    assert not pair[1].received
+
+
+def test_a_row_that_takes_no_part_may_lack_a_value() -> None:
+    a = side(range(5), [[i != 3, 10 * i] for i in range(5)])
+    a = replace(a, group=np.array([0, 0, 0, NO_GROUP, 0], dtype=np.int64))
+    pair = joined(parties(with_marks(), a, side(range(5), [[1, 1]] * 5)))
+    assert open_cells(with_marks(), [one.share for one in pair])[0].terms == (4, 4, 70, 4, 4)
 
 
 # The gate
@@ -354,9 +391,7 @@ def test_more_rows_than_the_cap_are_not_sent() -> None:
         layout(of_a=1, slack=3),
         layout(terms=(Term(0, 0, 0, False), Term(0, 0, 0, True))),
         layout(of_a=1, of_b=1, terms=(Term(0, 0, 0, False), Term(1, 1, 0, False))),
-        layout(of_a=1, terms=(Term(0, 0, 0, False), Term(1, 0, 1, False))),
-        layout(of_a=1, terms=(Term(1, 0, 0, False),)),
-        layout(terms=(Term(0, 0, 0, False), Term(0, 0, 0, False))),
+        layout(round_counts=5, terms=(Term(0, 0, 0, False), Term(0, 0, 0, False))),
         layout(of_a=1, comparisons=(Comparison(0, 0, Order.LESS, 0, 0),)),
         layout(of_a=1, extremes=(Extreme(0, 1, 0, True, 0, 1, 0),)),
         layout(of_a=65),
