@@ -97,6 +97,19 @@ def plaintext_answer(clinic: Path, laboratory: Path) -> tuple[PlainRow, ...]:
     return tuple(_shown(sex, band, values) for (sex, band), values in groups.items())
 
 
+def plaintext_correlation(clinic: Path, laboratory: Path) -> dict[str, tuple[int, float]]:
+    """How many patients both have, and the correlation of bmi with s5, by sex: pooled, exact."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT sex::VARCHAR, count(*), corr(bmi, s5) FROM read_csv(?) "
+            "JOIN read_parquet(?) USING (patient) GROUP BY sex ORDER BY sex",
+            [str(clinic), str(laboratory)],
+        ).fetchall()
+    return {sex: (count, correlation) for sex, count, correlation in found}
+
+
 def bands() -> Sequence[str]:
     edges = [f"< {S5_CUTS[0]}"]
     edges += [f"{low} to < {high}" for low, high in pairwise(S5_CUTS)]

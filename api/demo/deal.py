@@ -10,21 +10,29 @@ from typing import Final
 
 from api.demo.data import MIN_GROUP, S5_CUTS
 from crypto.digest import Digest
-from crypto.identifiers import ProductId
-from crypto.joins.intersection import Intersection
+from crypto.identifiers import PartyId, ProductId
 from crypto.ports import Randomness
 from crypto.record import Amount
-from exchange.query.question import AskedGroup, AskedMeasure, Question
+from exchange.query.question import Question
 from exchange.terms.agreement import Partner, Terms
 from registry.party import SignedParty
 from registry.product import Column, ColumnType, DataProduct
-from registry.rule import AnalysisRule, Function, Join, Use
+from registry.rule import AnalysisRule, Function, Join, PrivacyRule, Use
 
 PURPOSE: Final = "research"
 CURRENCY: Final = "TEST"
 CLINIC_PRICE: Final = 120_00
 LABORATORY_ASKS: Final = 95_00
 LABORATORY_LISTED: Final = 80_00
+# What the second question's noise costs each product, of what the agreements allow in all.
+CORRELATION_EPSILON: Final = Fraction(6)
+AGREED_EPSILON: Final = Fraction(20)
+PRIVACY: Final = PrivacyRule(
+    epsilon_per_job=Fraction(8),
+    epsilon_total=Fraction(40),
+    delta_total=Fraction(1, 10**6),
+    noise=False,
+)
 
 
 def clinic_product(holder: SignedParty, now: datetime, randomness: Randomness) -> DataProduct:
@@ -32,7 +40,7 @@ def clinic_product(holder: SignedParty, now: datetime, randomness: Randomness) -
         Column("patient", ColumnType.TEXT, "invented patient id, shared by both institutions"),
         Column("age", ColumnType.INTEGER, "age", unit="years", low=0, high=120),
         Column("sex", ColumnType.TEXT, "sex as the study codes it", categories=("1", "2")),
-        _decimal("bmi", "body mass index", "kg/m2", 1, 0, 1_000),
+        _decimal("bmi", "body mass index", "kg/m2", 1, 10_0, 60_0),
         _decimal("bp", "average blood pressure", "mmHg", 2, 0, 300_00),
         Column(
             "progression",
@@ -98,18 +106,19 @@ def terms(
     *,
     other: DataProduct,
     regulator: SignedParty,
+    helper: PartyId,
     now: datetime,
 ) -> Terms:
     return Terms(
         product_id=product.id,
         product=digest,
         purposes=(PURPOSE,),
-        joins=(Join.REVEALED,),
+        joins=product.rule.joins,
         combine_with=(Partner(other.id, other.holder),),
-        helper=None,
+        helper=helper,
         min_group=MIN_GROUP,
         runs=50,
-        epsilon=Fraction(0),
+        epsilon=AGREED_EPSILON,
         currency=CURRENCY,
         price_minor=product.price_minor,
         valid_from=now,
@@ -126,15 +135,37 @@ def dearer(offered: Terms) -> Terms:
 
 def question(clinic: ProductId, laboratory: ProductId) -> Question:
     """Mean progression and patient count by sex and by band of serum s5, groups of at least 10."""
+    bands = f"BANDS(laboratory.s5, {', '.join(S5_CUTS)})"
     return Question(
-        products=(clinic, laboratory),
+        sql=f"""
+            SELECT clinic.sex, {bands} AS s5, COUNT(*) AS people,
+                   AVG(clinic.progression) AS mean_progression
+            FROM clinic JOIN laboratory ON clinic.patient = laboratory.patient
+            GROUP BY clinic.sex, {bands}
+        """,  # noqa: S608  # our own question, compiled and never run as SQL
+        tables={"clinic": clinic, "laboratory": laboratory},
         purpose=PURPOSE,
         join=Join.REVEALED,
-        intersection=Intersection.RR22,
-        group_by=(AskedGroup(clinic, "sex"), AskedGroup(laboratory, "s5", S5_CUTS)),
-        measures=(AskedMeasure(clinic, "progression", Function.MEAN),),
-        where=(),
         min_group=MIN_GROUP,
+        run_seconds=60,
+    )
+
+
+def correlation(clinic: ProductId, laboratory: ProductId) -> Question:
+    """The correlation of the clinic's bmi with the laboratory's s5, by sex, by the hidden join with
+    noise: nobody learns which patients both have."""
+    return Question(
+        sql="""
+            SELECT clinic.sex, COUNT(*) AS people,
+                   CORR(CLAMP(clinic.bmi, 15, 45), CLAMP(laboratory.s5, 3, 6.5)) AS correlation
+            FROM clinic JOIN laboratory ON clinic.patient = laboratory.patient
+            GROUP BY clinic.sex
+        """,
+        tables={"clinic": clinic, "laboratory": laboratory},
+        purpose=PURPOSE,
+        join=Join.HIDDEN,
+        min_group=MIN_GROUP,
+        epsilon=CORRELATION_EPSILON,
         run_seconds=60,
     )
 
@@ -175,10 +206,11 @@ def _product(
         cap=1_000,
         rule=AnalysisRule(
             uses=uses,
-            functions=(Function.COUNT, Function.SUM, Function.MEAN),
-            joins=(Join.REVEALED,),
+            functions=(Function.COUNT, Function.SUM, Function.MEAN, Function.CORRELATION),
+            joins=(Join.HIDDEN, Join.REVEALED),
             min_group=MIN_GROUP,
             purposes=(PURPOSE,),
+            privacy=PRIVACY,
         ),
         currency=CURRENCY,
         price_minor=Amount(price),

@@ -17,6 +17,8 @@ from api.demo import data, deal
 from api.demo.setting import Exchange, Participant
 from api.demo.teller import Teller
 from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
+from crypto.noise import slack
+from crypto.record import Rational
 from exchange.audit.deal import audit_deal
 from exchange.audit.report import Report
 from exchange.jobs import FINAL, JobState
@@ -24,7 +26,7 @@ from exchange.node import receiving, registering
 from exchange.node.model import NodeJob, StandingApproval
 from exchange.query.explanation import Language, learns
 from exchange.query.plan import Plan
-from exchange.results import Answer
+from exchange.results import Answer, Figure
 from exchange.terms.negotiation import State
 from registry.product import DataProduct
 from registry.source import FileFormat, FileSource
@@ -38,6 +40,8 @@ STAGES: Final = (
     "negotiate",
     "job",
     "answer",
+    "second_job",
+    "second_answer",
     "money",
     "audit",
     "learned",
@@ -73,15 +77,19 @@ class Story:
             plan = self._run(number, clinic, laboratory)
         with self.stage("answer"):
             matched = self._answer(plan)
+        with self.stage("second_job"):
+            second = self._ask_for_correlation(number, clinic, laboratory)
+        with self.stage("second_answer"):
+            near = self._answer_correlation(second)
         with self.stage("money"):
             self._money(plan)
         with self.stage("audit"):
             report = self._audit(number)
         with self.stage("learned"):
-            self._learned(plan)
+            self._learned(plan, second)
         total = sum(self.elapsed_s[name] for name in STAGES)
         self.document["elapsed_s"] = {**self.elapsed_s, "total": round(total, 3)}
-        return matched and not report.failed
+        return matched and near and not report.failed
 
     def prepare(self) -> tuple[DealId, DataProduct, DataProduct]:
         """Everything before the first job: the deal with both holders stands."""
@@ -178,6 +186,7 @@ class Story:
                 registering.product_digest(product),
                 other=other,
                 regulator=regulator,
+                helper=exchange.participants["helper"].id,
                 now=identity.clock.now(),
             )
             begun[product.id] = company.opened.negotiations.request(number, product.holder, terms)
@@ -209,6 +218,7 @@ class Story:
         company = exchange.participants["company"]
         approver = exchange.participants["laboratory"]
         self.approve_by_standing("clinic", clinic)
+        exchange.participants["helper"].opened.desk.help_unasked(True)
         teller.say("standing")
         teller.say("question", min_group=data.MIN_GROUP)
         desk = company.opened.desk
@@ -236,6 +246,75 @@ class Story:
         self._finish(company, job)
         self.elapsed_s["job_after_approval"] = round(time.perf_counter() - begun, 3)
         return plan
+
+    def _ask_for_correlation(
+        self, number: DealId, clinic: DataProduct, laboratory: DataProduct
+    ) -> Plan:
+        """The second question: three parties compute, and nobody learns who matched."""
+        exchange, teller = self.exchange, self.teller
+        company = exchange.participants["company"]
+        self.approve_by_standing("laboratory", laboratory)
+        desk = company.opened.desk
+        plan = desk.compile(number, deal.correlation(clinic.id, laboratory.id))
+        teller.say("second", epsilon=plan.epsilon)
+        job = desk.submit(plan)
+        self.document["second_job"] = job
+        begun = time.perf_counter()
+        company.follow(
+            job,
+            lambda stage, party: teller.progress(stage, exchange.title(party)),
+            lambda: self._ended(company, job),
+            PATIENCE_S,
+        )
+        self._finish(company, job)
+        self.elapsed_s["second_job_alone"] = round(time.perf_counter() - begun, 3)
+        return plan
+
+    def _answer_correlation(self, plan: Plan) -> bool:
+        """Beside the truth, which only this demonstration can see. The noisy count must be within
+        the gate's slack of it: that fails once in a thousand million runs."""
+        exchange, teller = self.exchange, self.teller
+        answer = receiving.answer(plan.job, exchange.participants["company"].opened.store)
+        if not isinstance(answer, Answer):
+            raise DemoFailed("the second answer is of another kind")
+        truth = data.plaintext_correlation(
+            exchange.folder / "clinic" / "patients.csv",
+            exchange.folder / "laboratory" / "sera.parquet",
+        )
+        allowed = slack_of(plan)
+        rows, shown, near = [], [], True
+        for row in answer.rows:
+            people, correlation = row.figures
+            count, exact = truth[row.groups[0]]
+            near &= people.value is not None and abs(people.value - count) <= allowed
+            rows.append(
+                (
+                    teller.words("sex", sex=row.groups[0]),
+                    teller.words("noised", value=_short(people.value), exact=count),
+                    _interval(correlation),
+                    f"{exact:.3f}",
+                )
+            )
+            shown.append(
+                {
+                    "sex": row.groups[0],
+                    "people": _short(people.value),
+                    "plain_people": count,
+                    "correlation": _short(correlation.value),
+                    "interval": [_short(correlation.low), _short(correlation.high)],
+                    "plain_correlation": round(exact, 6),
+                }
+            )
+        columns = ("column.group", "column.count", "column.correlation", "column.plain_correlation")
+        teller.table(columns, rows)
+        teller.say("second_cost", epsilon=answer.epsilon, delta=f"{float(answer.delta):.1e}")
+        self.document["second"] = {
+            "answer": shown,
+            "epsilon": f"{answer.epsilon.numerator}/{answer.epsilon.denominator}",
+            "delta": f"{answer.delta.numerator}/{answer.delta.denominator}",
+            "within_slack": near,
+        }
+        return near
 
     def _ended(self, participant: Participant, job: JobId) -> NodeJob | None:
         with participant.opened.store.reading() as tx:
@@ -343,14 +422,18 @@ class Story:
 
     # Who learned what
 
-    def _learned(self, plan: Plan) -> None:
+    def _learned(self, plan: Plan, second: Plan) -> None:
         exchange, teller = self.exchange, self.teller
-        told: Mapping[str, str] = learns(plan, Language(teller.language))
-        rows = [(exchange.title(PartyId(party)), words) for party, words in told.items()]
-        for name in ("regulator", "helper", "witness"):
-            rows.append((exchange.name_of(name), teller.words(name)))
-        teller.table(("column.party", "column.learned"), rows)
-        self.document["learned"] = dict(rows)
+        self.document["learned"] = {}
+        for name, one in (("first", plan), ("second", second)):
+            told: Mapping[str, str] = learns(one, Language(teller.language))
+            rows = [(exchange.title(PartyId(party)), words) for party, words in told.items()]
+            teller.say(f"learned.{name}")
+            teller.table(("column.party", "column.learned"), rows)
+            self.document["learned"][name] = dict(rows)
+        others = [(exchange.name_of(n), teller.words(n)) for n in ("regulator", "witness")]
+        teller.table(("column.party", "column.learned"), others)
+        self.document["learned"]["both"] = dict(others)
 
     def tell_what_next(self) -> None:
         """With --keep: what each role can do now, as commands that run as printed."""
@@ -401,10 +484,29 @@ class Story:
 Shown = tuple[int | None, Fraction | None]
 
 
-def _rows(answer: Answer) -> dict[tuple[str, str], Shown]:
-    return {
-        (row.groups[0], row.groups[1]): (row.count, row.measures[0].value) for row in answer.rows
-    }
+def slack_of(plan: Plan) -> int:
+    """How far two draws of a count's noise together stay from the truth, but once in 10**9."""
+    noise = plan.query.noise
+    return 0 if noise is None else slack(noise.distribution, noise.scales[0], noise.beta)
+
+
+def _rows(answer: object) -> dict[tuple[str, str], Shown]:
+    if not isinstance(answer, Answer):
+        raise DemoFailed("the answer is of another kind")
+    found: dict[tuple[str, str], Shown] = {}
+    for row in answer.rows:
+        count, mean = (None if f.value is None else Fraction(f.value) for f in row.figures)
+        people = None if count is None else int(count)
+        found[row.groups[0], row.groups[1]] = (people, mean)
+    return found
+
+
+def _short(value: Rational | None) -> str:
+    return "" if value is None else f"{float(value):.3f}"
+
+
+def _interval(figure: Figure) -> str:
+    return f"{_short(figure.value)}  [{_short(figure.low)}, {_short(figure.high)}]"
 
 
 def _document(group: tuple[str, str], found: Shown) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from exchange.node import jobs, outbox, products
 from exchange.node.model import Alarm, Identity, NodeJob
 from exchange.node.ports import Hub, NodeStore, NodeTransaction
 from exchange.query.plan import Plan
-from exchange.results import Answer, read_parts
+from exchange.results import AnyAnswer, answer_from_bytes, read_parts
 from registry.errors import RegistryError
 
 
@@ -60,13 +60,13 @@ def open_released(store: NodeStore, hub: Hub, identity: Identity) -> Sequence[Jo
     return opened
 
 
-def answer(number: JobId, store: NodeStore) -> Answer:
+def answer(number: JobId, store: NodeStore) -> AnyAnswer:
     """The answer of an opened job. Raises UnknownSubject until there is one."""
     with store.reading() as tx:
         text = tx.remark(_remark(number))
         if text is None or text == "refused":
             raise UnknownSubject(f"an opened result of {number}")
-        return record.from_bytes(Answer, text.encode())
+        return answer_from_bytes(text.encode())
 
 
 def is_dealt_with(number: JobId, store: NodeStore) -> bool:
