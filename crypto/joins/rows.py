@@ -106,12 +106,8 @@ def grouped(rows: SideRows, factor: int, groups: int, *, at: Int64Array) -> Int6
 
 def plain_pairs(layout: Layout, a: SideRows, b: SideRows) -> tuple[Int64Array, Int64Array]:
     """Positions of the rows in common that fulfil every comparison, on each side, in one order."""
-    place = {token.tobytes(): i for i, token in enumerate(b.tokens)}
-    common = [
-        (i, place[token.tobytes()]) for i, token in enumerate(a.tokens) if token.tobytes() in place
-    ]
-    pairs = np.array(common, dtype=np.int64).reshape(-1, 2)
-    at_a, at_b = pairs[:, 0], pairs[:, 1]
+    whole = [np.ascontiguousarray(side.tokens).view("V16").ravel() for side in (a, b)]
+    _, at_a, at_b = np.intersect1d(*whole, assume_unique=True, return_indices=True)
     keep = pairs_that_hold(layout, a, b, at_a, at_b)
     return at_a[keep], at_b[keep]
 
@@ -154,29 +150,27 @@ def plain_dominated(layout: Layout, a: SideRows, b: SideRows) -> npt.NDArray[np.
     share = layout.dominance
     at_a, at_b = plain_pairs(layout, a, b)
     cell = plain_cells(layout, a, b, at_a, at_b)
-    for term in limited_terms(layout):
-        side, factor, at = (
-            (b, layout.terms[term].right, at_b)
-            if layout.terms[term].left == COUNTED
-            else (a, layout.terms[term].left, at_a)
-        )
-        size = np.abs(side.factor(factor)[at])
+    for index in limited_terms(layout):
+        term = layout.terms[index]
+        size, inside = np.abs(a.factor(term.left)[at_a] * b.factor(term.right)[at_b]), cell
+        if term.outer:
+            size, inside = np.abs(a.factor(term.left)), a.group
         for one in range(layout.cells):
-            held = size[cell == one]
+            held = size[inside == one]
             if len(held):
                 largest, total = int(held.max()), int(held.sum())
-                found[term, one] = largest * share.denominator > total * share.numerator
+                found[index, one] = largest * share.denominator > total * share.numerator
     return found
 
 
 def limited_terms(layout: Layout) -> tuple[int, ...]:
-    """The terms under the dominance limit: those that sum one side's factor. Counts are not."""
+    """The terms under the dominance limit: those that sum one side's factor and are no gate."""
     if layout.dominance is None:
         return ()
     return tuple(
         index
         for index, term in enumerate(layout.terms)
-        if term.people != index and (term.left == COUNTED) != (term.right == COUNTED)
+        if term.people != index and COUNTED in (term.left, term.right)
     )
 
 
