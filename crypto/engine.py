@@ -301,7 +301,7 @@ class SumTask:
         )
 
 
-MAX_SCORED_ROWS: Final = 1_000_000
+MAX_SCORES: Final = 1_000_000  # rows times outputs: what comes back as one line
 
 
 @dataclass(frozen=True)
@@ -322,8 +322,8 @@ class ScoreTask:
     def __post_init__(self) -> None:
         if len(self.seat.peers) != 2:
             raise Malformed("seat", "a scoring has two parties")
-        if not 1 <= self.rows <= MAX_SCORED_ROWS:
-            raise Malformed("rows", f"is not 1..{MAX_SCORED_ROWS}")
+        if not 1 <= self.rows * len(self.shape.outputs) <= MAX_SCORES:
+            raise Malformed("rows", f"times outputs is not 1..{MAX_SCORES}")
         require_hiding(self.shape, self.parameters)
 
     @property

@@ -228,6 +228,8 @@ class _Memory:
         """`into`, filled from `data`, which holds at most so many polynomials of one prime each."""
         if len(data) > polynomials * of.ring * 8 + _HEADER_BYTES * polynomials:
             raise _mismatch("something is larger than its parameters allow")
+        if int.from_bytes(data[8:16], "little") != len(data):  # the size in SEAL's header
+            raise _mismatch("something with bytes missing or left over")
         Path(self._path).write_bytes(data)
         try:
             # Checks the header, that it is for exactly these parameters, and each coefficient.

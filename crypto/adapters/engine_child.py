@@ -28,6 +28,7 @@ from crypto.engine import (
     HiddenTask,
     LookupTask,
     RevealedTask,
+    ScoreTask,
     SumTask,
     TaskLine,
 )
@@ -76,10 +77,11 @@ def _outcome(channel: int) -> ChildLine:
 def _load() -> Mapping[type[EngineTask], Work]:
     """What is done for each kind of task. Imports the engines, which takes seconds, and compares
     known answers; so it happens before the child says it is ready."""
-    from crypto.adapters import lookup_engine, spu_revealed, sum_engine
+    from crypto.adapters import lookup_engine, score_engine, spu_revealed, sum_engine
 
     spu_revealed.check_layout()
     lookup_engine.check_group()
+    score_engine.check_scheme()
 
     def revealed(task: RevealedTask, on_stage: OnStage) -> EngineOutcome:
         return spu_revealed.run(task, _rows(task), on_stage=on_stage)
@@ -90,7 +92,15 @@ def _load() -> Mapping[type[EngineTask], Work]:
     def summed(task: SumTask, on_stage: OnStage) -> EngineOutcome:
         return sum_engine.run(task, _rows(task), on_stage=on_stage)
 
-    return {RevealedTask: revealed, LookupTask: lookup, SumTask: summed}
+    def score(task: ScoreTask, on_stage: OnStage) -> EngineOutcome:
+        return score_engine.run(task, folder=Path(), on_stage=on_stage)
+
+    return {
+        RevealedTask: revealed,
+        LookupTask: lookup,
+        SumTask: summed,
+        ScoreTask: score,
+    }
 
 
 def _rows(task: RevealedTask | HiddenTask | SumTask) -> SideRows:

@@ -27,6 +27,10 @@ from crypto.scoring.sigmoid import SIGMOIDS
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
+# In a run's own folder: the owner's and the consumer's.
+MODEL_FILE: Final = "model.npz"
+FEATURES_FILE: Final = "features.npz"
+
 MAX_HIDDEN: Final = 256
 _COMMITMENT: Final = b"unseen/model/v1\x00"
 _SALT_BYTES: Final = 32
@@ -50,6 +54,9 @@ class AffineModel:
         _require("weights", self.weights, (outputs, d))
         _require("bias", self.bias, (outputs,))
         _require_reach(self.shape, reach_of(self.shape, self.weights, self.bias))
+
+    def place(self, folder: Path) -> None:
+        save_model(self, folder / MODEL_FILE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +85,9 @@ class SquareNetwork:
         units = reach_of(self.shape, self.inner, self.inner_bias)
         scores = np.abs(self.outer) @ units**2 + np.abs(self.outer_bias)
         _require_reach(self.shape, scores)
+
+    def place(self, folder: Path) -> None:
+        save_model(self, folder / MODEL_FILE)
 
 
 ScoringModel = AffineModel | SquareNetwork
@@ -176,17 +186,24 @@ def load_model(path: Path) -> ScoringModel:
     return AffineModel(shape, *arrays)
 
 
-def save_features(values: Float64Array, path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez(file, values=values)
+@dataclass(frozen=True, eq=False)
+class FeatureRows:
+    """What a consumer brings to the engine. values: shape (n, d), float64. Never printed."""
 
+    values: Float64Array = field(repr=False)
 
-def load_features(path: Path) -> Float64Array:
-    """shape (n, d). Raises Malformed if the file is not what `save_features` writes."""
-    held = _read(path)
-    if set(held) != {"values"} or held["values"].dtype != np.float64 or held["values"].ndim != 2:
-        raise Malformed("features", "must hold one float64 table, values, and nothing else")
-    return held["values"]
+    def place(self, folder: Path) -> None:
+        with (folder / FEATURES_FILE).open("wb") as file:
+            np.savez(file, values=self.values)
+
+    @classmethod
+    def load(cls, folder: Path) -> FeatureRows:
+        """Raises Malformed if the folder does not hold what `place` writes."""
+        held = _read(folder / FEATURES_FILE)
+        values = held.get("values")
+        if values is None or set(held) != {"values"} or values.dtype != np.float64:
+            raise Malformed("features", "must hold one float64 table, values, and nothing else")
+        return cls(values)
 
 
 def model_digest(model: ScoringModel, *, salt: bytes) -> Digest:

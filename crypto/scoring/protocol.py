@@ -120,8 +120,8 @@ def released(shape: ModelShape, decrypted: Float64Array, *, randomness: Randomne
     """
     noise = FLOOD_UNITS * gaussian(randomness, decrypted.size).reshape(decrypted.shape)
     low, high = shape.score_range
-    units = np.rint(np.nan_to_num(decrypted) / unit(shape) + noise)
-    return np.clip(units, low, high).astype(np.int64)
+    near = np.clip(np.nan_to_num(decrypted), -2.0, 2.0)  # no overflow below
+    return np.clip(np.rint(near / unit(shape) + noise), low, high).astype(np.int64)
 
 
 def _received(
