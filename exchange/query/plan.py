@@ -31,7 +31,9 @@ from registry.rule import Function, Join
 PAYLOAD_TYPE: Final = "application/vnd.unseen.plan.v1+json"
 MAX_CELLS: Final = 4096
 MAX_STATISTICS: Final = 64
+MAX_EPSILON: Final = 100  # beyond, nothing is private, and exp(epsilon) is no number one can write
 TWO_SIDED: Final = frozenset({Join.HIDDEN, Join.REVEALED, Join.SUM, Join.UNION})
+JOINED: Final = frozenset({Join.HIDDEN, Join.REVEALED, Join.SUM})  # rows matched by key
 HELPED: Final = frozenset({Join.HIDDEN, Join.UNION})  # three parties compute
 WITH_CONSUMER: Final = frozenset({Join.SCORE, Join.LOOKUP})  # the consumer computes as well
 
@@ -118,13 +120,15 @@ class Statistic:
     """One released aggregate per group.
 
     function and arguments:
-        COUNT                     none: people (one row each) or row pairs; one: where it is present
+        COUNT                     none: people (one row each) or row pairs; one or two: those rows
+                                  where all of them are present
         SUM, MEAN, VARIANCE, STDDEV  the product of one or two arguments, at most one per side
         MIN, MAX                  one
         QUANTILE                  one, with `quantile` in (0, 1) and ascending public `cuts` in the
                                   argument's units; what is released is the histogram behind it
         COVARIANCE, CORRELATION   two, on any sides
         REGRESSION                y, then one or more x; least squares with an intercept
+    VARIANCE, STDDEV and COVARIANCE are those of a sample: divided by n - 1.
     distinct: of COUNT without argument: people, even where a person has several rows.
     """
 
@@ -136,7 +140,7 @@ class Statistic:
 
     def __post_init__(self) -> None:
         counts = {
-            Function.COUNT: (0, 1),
+            Function.COUNT: (0, 2),
             Function.MIN: (1, 1),
             Function.MAX: (1, 1),
             Function.QUANTILE: (1, 1),
@@ -200,8 +204,10 @@ class Padding:
     delta: Fraction
 
     def __post_init__(self) -> None:
-        if self.epsilon <= 0 or not 0 < self.delta < 1:
-            raise Malformed("padding", "needs epsilon above 0 and delta between 0 and 1")
+        if not 0 < self.epsilon <= MAX_EPSILON or not 0 < self.delta < 1:
+            raise Malformed(
+                "padding", f"needs epsilon from 0 to {MAX_EPSILON} and delta between 0 and 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -223,8 +229,10 @@ class Noise:
     beta: Fraction
 
     def __post_init__(self) -> None:
-        if self.epsilon <= 0 or not 0 <= self.delta < 1 or not 0 < self.beta < 1:
-            raise Malformed("noise", "needs epsilon above 0, delta and beta in their ranges")
+        if not 0 < self.epsilon <= MAX_EPSILON or not 0 <= self.delta < 1 or not 0 < self.beta < 1:
+            raise Malformed(
+                "noise", f"needs epsilon from 0 to {MAX_EPSILON}, delta and beta between 0 and 1"
+            )
         if (self.rho is None) != (self.distribution is Distribution.LAPLACE):
             raise Malformed("noise.rho", "goes with Gaussian noise")
         if any(scale <= 0 for scale in self.scales):
@@ -373,6 +381,10 @@ class Plan:
             raise Malformed("work.intersection", "goes with the revealed join")
         if (self.join is Join.HIDDEN) != (self.work.padding is not None):
             raise Malformed("work.padding", "goes with the hidden join")
+        if self.work.keep_left and self.join not in JOINED:
+            raise Malformed("work.keep_left", "goes with a join of two tables")
+        if self.work.comparisons and self.join not in JOINED:
+            raise Malformed("work.comparisons", "go with a join of two tables")
         if self.work.hide_size and self.join is not Join.HIDDEN:
             raise Malformed("work.hide_size", "goes with the hidden join")
         if self.join is Join.UNION and self.sides[0].group_by != self.sides[1].group_by:

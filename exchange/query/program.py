@@ -342,6 +342,9 @@ class _Compiler:
         return found[factor]
 
     def _count_people(self, left: int, right: int) -> int:
+        if self._plan.join is Join.SUM and self._people:
+            # The count of people in common is the only one that this protocol knows.
+            return 0
         for index in self._people:
             if list(self._terms)[index][:2] == (left, right):
                 return index
@@ -379,6 +382,9 @@ class _Compiler:
             right = self._shape(Argument(1, condition.right))
             if left.decimals != right.decimals:
                 raise PlanRefused("comparisons", "compare numbers of different decimals")
+        if self._query.keep_left and self._contribution(1) > 1:
+            # A left row with several matches would be several rows, one without match a single one.
+            raise PlanRefused("keep_left", "needs a right table with one row for each person")
         if self._query.comparisons and max(map(self._contribution, (0, 1))) > 1:
             raise PlanRefused("comparisons", "of rows need products with one row for each person")
 

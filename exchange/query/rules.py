@@ -22,6 +22,7 @@ from fractions import Fraction
 from typing import Final
 
 from crypto.errors import Malformed
+from crypto.joins.summable import require_summable
 from crypto.noise import Distribution, gate_delta, gaussian_epsilon
 from exchange.errors import PlanRefused
 from exchange.query.plan import (
@@ -377,6 +378,13 @@ def _computable(
                 "MIN, MAX, dominance and conditions across tables need the hidden join",
             )
         )
+    if plan.join is Join.SUM:
+        try:
+            require_summable(layout)
+        except Malformed as error:
+            found.append(
+                Violation("plan", "join", f"sum can't compute this: {error.where} {error.problem}")
+            )
     functions = {statistic.function for statistic in work.statistics}
     if work.noise is None:
         if Function.QUANTILE in functions:
@@ -390,13 +398,19 @@ def _computable(
         )
     if plan.join not in NOISY:
         found.append(Violation("plan", "join", f"the {plan.join} join adds no noise"))
-    problem = noise_problem(work.noise, program, products)
+    problem = noise_problem(work.noise, program)
     if problem is not None:
         found.append(Violation("plan", "work.noise", problem))
     return found
 
 
-def noise_problem(noise: Noise, program: Program, products: Sequence[DataProduct]) -> str | None:
+def gate_reach(program: Program) -> int:
+    """How much one person moves the counts that gates test, all gates together: the D of
+    `gate_delta`. Each gate has its own chance that its exact condition decides."""
+    return sum(program.terms[gate].sensitivity for gate in program.layout.gates)
+
+
+def noise_problem(noise: Noise, program: Program) -> str | None:
     """Why the noise is not worth the epsilon and delta that it is stated to cost.
 
     Laplace: each term's scale b is worth sensitivity/b, and terms add up (basic composition, Dwork
@@ -406,8 +420,7 @@ def noise_problem(noise: Noise, program: Program, products: Sequence[DataProduct
     if len(noise.scales) != len(program.terms):
         return f"has {len(noise.scales)} scales for {len(program.terms)} terms"
     sensitivities = [Fraction(facts.sensitivity) for facts in program.terms]
-    contribution = max(product.contribution for product in products)
-    spare = gate_delta(noise.epsilon, noise.beta, contribution)
+    spare = gate_delta(noise.epsilon, noise.beta, gate_reach(program))
     if noise.distribution is Distribution.LAPLACE:
         worth = sum((s / b for s, b in zip(sensitivities, noise.scales, strict=True)), Fraction(0))
         if worth > noise.epsilon:
