@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from crypto.adapters.packed_bfv import RING, BfvAdder, PackedBfv
 from crypto.adapters.paillier import Paillier, PaillierAdder
 from crypto.engine import EngineOutcome
 from crypto.errors import EngineFailed, EngineFault
-from crypto.joins.ports import MASK_BITS, SUM_BITS, ValueEncryption
+from crypto.joins.ports import MASK_BITS, SUM_BITS, ValueEncryption, ValueOwner
 from crypto.joins.released import open_cells
 from crypto.joins.rows import plain_output
 from crypto.joins.summable import ValueScheme
@@ -38,6 +39,12 @@ def encryption(request: pytest.FixtureRequest) -> ValueEncryption:
 
 def values(*rows: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.array(rows, dtype=np.int64)
+
+
+@cache
+def an_owner(encryption: ValueEncryption) -> ValueOwner:
+    """One key for all tests that do not care which: a Paillier key takes half a second."""
+    return encryption.owner(1, RANDOM)
 
 
 # Both
@@ -87,7 +94,7 @@ def test_messages_add_up_and_one_without_a_picked_row_adds_nothing(
 def test_what_is_no_key_or_ciphertext_is_refused(
     encryption: ValueEncryption, what: str, forgery: str
 ) -> None:
-    owner = encryption.owner(1, RANDOM)
+    owner = an_owner(encryption)
     adder = encryption.adder(owner.public_key, 1, RANDOM)
     message = owner.encrypt(values([5], [7]))
     adder.add(message, np.array([True, False]))
@@ -98,7 +105,7 @@ def test_what_is_no_key_or_ciphertext_is_refused(
         "longer": right + b"\0",
         "empty": b"",
         "noise": RANDOM.draw(len(right)),
-        "of the other scheme": other.owner(1, RANDOM).public_key,
+        "of the other scheme": an_owner(other).public_key,
     }[forgery]
     if forgery == "noise" and encryption is SCHEMES["paillier"]:
         # Any unit below n**2 is a ciphertext and most odd numbers could be a key; these are not.
@@ -114,7 +121,7 @@ def test_what_is_no_key_or_ciphertext_is_refused(
 
 
 def test_a_reply_under_another_key_is_refused(encryption: ValueEncryption) -> None:
-    owner, other = encryption.owner(1, RANDOM), encryption.owner(1, RANDOM)
+    owner, other = an_owner(encryption), encryption.owner(1, RANDOM)
     adder = encryption.adder(other.public_key, 1, RANDOM)
     adder.add(other.encrypt(values([5])), np.array([True]))
     with pytest.raises(EngineFailed):
@@ -126,7 +133,7 @@ def test_a_reply_under_another_key_is_refused(encryption: ValueEncryption) -> No
 
 @pytest.mark.parametrize("forged", ["0", "n", "n**2", "n**2 + 1"])
 def test_a_number_that_is_no_paillier_ciphertext_is_refused(forged: str) -> None:
-    owner = Paillier().owner(1, RANDOM)
+    owner = an_owner(SCHEMES["paillier"])
     n = int.from_bytes(owner.public_key, "big")
     number = {"0": 0, "n": n, "n**2": n**2, "n**2 + 1": n**2 + 1}[forged]
     with pytest.raises(EngineFailed, match="no ciphertext"):
@@ -134,7 +141,7 @@ def test_a_number_that_is_no_paillier_ciphertext_is_refused(forged: str) -> None
 
 
 def test_a_paillier_modulus_of_another_size_or_kind_is_refused() -> None:
-    n = int.from_bytes(Paillier().owner(1, RANDOM).public_key, "big")
+    n = int.from_bytes(an_owner(SCHEMES["paillier"]).public_key, "big")
     prime = paillier.gmpy2.next_prime(2**3071)
     for forged in (n >> 1, n - 1, int(prime), 3 * (n // 3)):
         with pytest.raises(EngineFailed, match="modulus"):
@@ -164,7 +171,8 @@ def rows_in_paillier_reply(owner: Any, message: bytes, sent: list[int], reply: b
 
 def test_a_fresh_paillier_reply_does_not_say_which_row_it_holds() -> None:
     """All rows have one value, so that the sum says nothing; the ciphertexts alone would."""
-    owner, sent = Paillier().owner(1, RANDOM), [9] * 6
+    owner: Any = an_owner(SCHEMES["paillier"])
+    sent = [9] * 6
     message = owner.encrypt(values(*([one] for one in sent)))
     found = []
     for adder in (
