@@ -3,6 +3,7 @@
 ExchangeError
 ├── TermsRefused        propose other terms: the message names the clause
 ├── PlanRefused         fix the plan, or ask for other terms: names the constraint that failed
+│   └── BudgetExhausted a product's privacy account cannot pay; only its holder can raise the total
 ├── IllegalTransition   the negotiation or job is not where this act needs it to be
 ├── ChainBroken         the actor's statements do not follow each other; stop and look
 ├── NotYours            this party has no part in what it asks for
@@ -16,6 +17,8 @@ ExchangeError
 """
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 
 class ExchangeError(Exception):
@@ -38,6 +41,23 @@ class PlanRefused(ExchangeError):
         super().__init__(f"{constraint}: {problem}")
         self.constraint = constraint
         self.problem = problem
+
+
+class BudgetExhausted(PlanRefused):
+    """A product's privacy account, shared by all its consumers, has less left than the job costs.
+
+    name: epsilon or delta. asked, left: exact.
+    """
+
+    def __init__(self, product: str, name: str, *, asked: Fraction, left: Fraction) -> None:
+        super().__init__(
+            f"rule.privacy.{name}_total",
+            f"data product {product} has {name} {left} left; the job asks for {asked}",
+        )
+        self.product = product
+        self.name = name
+        self.asked = asked
+        self.left = left
 
 
 class IllegalTransition(ExchangeError):
