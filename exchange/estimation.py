@@ -149,7 +149,8 @@ class Numbers:
         if noise.is_still:
             return Estimate(value)
         below, above = noise.reach(term)
-        low, high = value - below, value + above
+        unit = 10 ** self._by.program.terms[term].decimals
+        low, high = value - Fraction(below, unit), value + Fraction(above, unit)
         if term in self._by.program.layout.gates:
             low = max(low, Fraction(0))
         return Estimate(value, None, low, high, self._drawn(term))
@@ -238,14 +239,14 @@ class Noised:
         """Whether what was released are the sums themselves."""
         return self._noise is None and self._multiple == 1
 
-    def reach(self, term: int) -> tuple[Fraction, Fraction]:
-        """How far below and above the released number the sum itself may be, at 95 %."""
+    def reach(self, term: int) -> tuple[int, int]:
+        """How far below and above what was released the sum itself may be, at 95 %, in units of
+        the ring."""
         noise, unit = 0, self._multiple if term in self._gates else 1
         if self._noise is not None:
             noise = _reach(self._noise.distribution, self._noise.scales[term], self._authors)
         # A count is rounded half up.
-        below, above = noise + unit // 2, noise + unit - unit // 2 - 1
-        return Fraction(below), Fraction(above)
+        return noise + unit // 2, noise + unit - unit // 2 - 1
 
     def draws(self, term: int) -> FloatArray:
         """Shape (SIMULATIONS,), whole units of the ring."""
