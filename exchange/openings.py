@@ -13,6 +13,7 @@ from typing import Final
 
 from crypto.digest import Digest
 from crypto.identifiers import PartyId
+from exchange.privacy import PrivacyCost
 
 _STATEMENT: Final = b"unseen/opening/statement/v1\x00"
 _RECEIPT: Final = b"unseen/opening/receipt/v1\x00"
@@ -38,12 +39,22 @@ class ReceiptOpenings:
 @dataclass(frozen=True)
 class BudgetUse:
     """The value behind a receipt's `budget` commitment: this agreement's count, before and after,
-    as the holder's own node keeps it. epsilon: exact fractions."""
+    as the holder's own node keeps it. epsilon: exact fractions. product: its product's privacy
+    account, which other agreements draw on too; absent where the job cost it nothing."""
 
     runs_before: int
     runs_after: int
     epsilon_before: str
     epsilon_after: str
+    product: PrivacyUse | None = None
+
+
+@dataclass(frozen=True)
+class PrivacyUse:
+    """The exact sums of a product's privacy account, before and after a job."""
+
+    before: PrivacyCost
+    after: PrivacyCost
 
 
 @dataclass(frozen=True)

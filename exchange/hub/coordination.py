@@ -20,7 +20,7 @@ from crypto.keys import PublicKey
 from crypto.statement import Statement
 from exchange import evidence, jobs
 from exchange.errors import ExchangeError, NotYours, PlanRefused
-from exchange.hub import chains, settlement
+from exchange.hub import budgets, chains, settlement
 from exchange.hub.model import HubAgreement, HubJob, Operator
 from exchange.hub.ports import HubTransaction
 from exchange.jobs import JobEvent, JobState
@@ -263,6 +263,7 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
         raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
     for digest in in_order:
         tx.save_agreement(_reserve_run(held[digest], plan))
+    budgets.reserve(plan, tx)
     return settlement.hold(plan, job, tx, operator)
 
 

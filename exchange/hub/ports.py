@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Protocol
 
 from crypto.digest import Digest
-from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
+from crypto.identifiers import DealId, JobId, NegotiationId, PartyId, ProductId
 from crypto.statement import ChainHead, Statement
 from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Outcome
 from exchange.jobs import JobState
+from exchange.privacy import PrivacyCost
 from exchange.terms.negotiation import Negotiation
 from ledger.ports import LogStore
 from pricing.ports import BookStore
@@ -73,6 +74,12 @@ class HubTransaction(Protocol):
         ...
 
     def save_agreement(self, agreement: HubAgreement) -> None: ...
+
+    def lock_privacy(self, product: ProductId) -> PrivacyCost:
+        """What is reserved and spent of a product's privacy account; nothing at first."""
+        ...
+
+    def save_privacy(self, product: ProductId, spent: PrivacyCost) -> None: ...
 
     def agreements_of(self, deal: str) -> Sequence[HubAgreement]: ...
 

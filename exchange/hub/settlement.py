@@ -17,7 +17,7 @@ from crypto.identifiers import PartyId
 from crypto.record import Amount
 from exchange import openings
 from exchange.errors import IllegalTransition
-from exchange.hub import chains
+from exchange.hub import budgets, chains
 from exchange.hub.model import HubJob, Operator
 from exchange.hub.ports import HubTransaction
 from exchange.query import plan as plans
@@ -32,11 +32,13 @@ from registry.party import PartyDocument
 
 def lock(plan: Plan, tx: HubTransaction, operator: Operator) -> None:
     """First in every transaction that moves money of a job: the operator's chain, then the
-    agreements in order. Everybody else takes agreements before inboxes, and accounts not at all,
-    so two transactions never wait for each other in a circle. Raises UnknownSubject."""
+    agreements in order, then the privacy accounts of their products in order. Everybody else takes
+    agreements before inboxes, and accounts not at all, so two transactions never wait for each
+    other in a circle. Raises UnknownSubject."""
     tx.lock_chain(operator.party)
     for digest in sorted({side.agreement for side in plan.sides}):
         tx.lock_agreement(digest)
+    budgets.lock(plan, tx)
 
 
 def plan_of(job: HubJob, tx: HubTransaction) -> Plan:
@@ -127,6 +129,7 @@ def give_back(
                     epsilon_used=held.epsilon_used - plan.epsilon,
                 )
             )
+        budgets.give_back(plan, tx)
     tx.save_job(replace(job, settled=True), was=job.state)
 
 

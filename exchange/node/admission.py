@@ -14,8 +14,10 @@ from crypto import envelope as dsse
 from crypto.envelope import Envelope
 from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
+from exchange import privacy
 from exchange.errors import PlanRefused
 from exchange.node.model import NodeAgreement, StandingApproval
+from exchange.privacy import PrivacyAccount, cost_of
 from exchange.query import plan as plans
 from exchange.query.explanation import learns
 from exchange.query.plan import Plan, Query
@@ -33,6 +35,8 @@ class View:
 
     agreement:  this side's, as this node signed and counted it; None if it has none like that, or
                 is the helper
+    account:    of this side's product, as this node counted it under the newest version it listed;
+                None at the helper
     consumer:   the believed party document that the plan names
     products:   of all sides, in the plan's order, each with the digest that the plan names
     """
@@ -40,6 +44,7 @@ class View:
     me: PartyId
     operator: PartyId
     agreement: NodeAgreement | None
+    account: PrivacyAccount | None
     consumer: SignedParty
     products: Sequence[DataProduct]
     now: datetime
@@ -88,6 +93,9 @@ def _check_own_side(plan: Plan, view: View) -> None:
     if held.epsilon_used + plan.epsilon > terms.epsilon:
         left = terms.epsilon - held.epsilon_used
         raise PlanRefused("epsilon", f"{left} is left; the job asks for {plan.epsilon}")
+    if view.account is None or view.account.product != terms.product_id:
+        raise PlanRefused("account", "this node keeps no privacy account of the product")
+    privacy.reserve(view.account, cost_of(plan))
 
 
 def approved_by_standing(

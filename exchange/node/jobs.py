@@ -17,7 +17,7 @@ from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import DealId, JobId, PartyId, ProductId
 from crypto.keys import ExchangeKey, PublicKey
 from crypto.statement import SignedStatement
-from exchange import evidence, jobs
+from exchange import evidence, jobs, privacy
 from exchange.errors import (
     ExchangeError,
     HubUnreachable,
@@ -28,10 +28,11 @@ from exchange.errors import (
 )
 from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
-from exchange.node import admission, outbox, products, trust
+from exchange.node import admission, outbox, products, registering, trust
 from exchange.node.admission import View
 from exchange.node.model import Decision, Identity, NodeJob
 from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
+from exchange.privacy import PrivacyAccount, cost_of
 from exchange.query import plan as plans
 from exchange.query.plan import WITH_CONSUMER, Plan
 from exchange.query.ports import SqlReader
@@ -429,6 +430,8 @@ def _return_run(plan: Plan, tx: NodeTransaction, identity: Identity) -> None:
     side = plan.side_of(identity.party)
     held = tx.agreement(side.agreement) if side is not None else None
     if held is not None:
+        product = held.agreement.terms.product_id
+        tx.save_privacy(product, tx.privacy(product) - cost_of(plan))
         tx.save_agreement(
             replace(
                 held,
@@ -513,6 +516,7 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
         me=identity.party,
         operator=identity.operator,
         agreement=None if own is None else tx.agreement(own.agreement),
+        account=None if own is None else _account(found[plan.sides.index(own)].id, tx),
         consumer=trust.by_digest(
             plan.consumer_document, plan.consumer, tx=tx, hub=hub, identity=identity
         ),
@@ -524,6 +528,11 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
     return plan, view
 
 
+def _account(number: ProductId, tx: NodeTransaction) -> PrivacyAccount:
+    """Under the newest version that this party listed, whichever version was agreed on."""
+    return privacy.account_of(registering.own_product(number, tx), tx.privacy(number))
+
+
 def _admit(
     job: NodeJob,
     tx: NodeTransaction,
@@ -531,7 +540,8 @@ def _admit(
     identity: Identity,
     ephemeral: Callable[[], ExchangeKey],
 ) -> None:
-    """Count the run and the epsilon before anything can leave, and say yes."""
+    """Count the run and the epsilon before anything can leave, and say yes: in one transaction,
+    so that a crash leaves neither, or both."""
     if job.held is None:
         raise PlanRefused("held", "the operator has not yet said that the price is in escrow")
     plan, view = _examine(job, tx, hub, identity)
@@ -539,6 +549,8 @@ def _admit(
     if held is not None:  # the helper has none, and nothing to count
         used = held.epsilon_used + plan.epsilon
         tx.save_agreement(replace(held, runs_used=held.runs_used + 1, epsilon_used=used))
+    if view.account is not None:
+        tx.save_privacy(view.account.product, privacy.reserve(view.account, cost_of(plan)).spent)
     key = ephemeral()
     tx.save_secret(job.id, key.private.private_bytes_raw())
     act = evidence.admitted(

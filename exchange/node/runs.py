@@ -34,7 +34,8 @@ from exchange.node.links import Links, LinkSession, PeerAddress
 from exchange.node.model import Decision, EgressRecord, Identity, NodeJob
 from exchange.node.parts import Keys, local_query, side_rows, task_of, unmatched
 from exchange.node.ports import Hub, NodeStore, NodeTransaction, SourceOpener
-from exchange.openings import BudgetUse, BytesOut, Opening, ReceiptOpenings
+from exchange.openings import BudgetUse, BytesOut, Opening, PrivacyUse, ReceiptOpenings
+from exchange.privacy import NOTHING, cost_of
 from exchange.query.plan import Plan, Query
 from exchange.query.program import Program, program_of
 from exchange.results import SealedPart
@@ -346,12 +347,14 @@ class Run:
         side = self._plan.side_of(self._identity.party)
         held = tx.agreement(side.agreement) if side else None
         if held is not None and computed.snapshot is not None:
-            epsilon = held.epsilon_used
+            epsilon, cost = held.epsilon_used, cost_of(self._plan)
+            spent = tx.privacy(held.agreement.terms.product_id)
             use = BudgetUse(
                 runs_before=held.runs_used - 1,
                 runs_after=held.runs_used,
                 epsilon_before=str(epsilon - self._plan.epsilon),
                 epsilon_after=str(epsilon),
+                product=None if cost == NOTHING else PrivacyUse(spent - cost, spent),
             )
             values |= {"snapshot": computed.snapshot.raw, "budget": record.to_bytes(use)}
         opened = {

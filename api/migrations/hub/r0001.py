@@ -111,6 +111,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("statement", "reader"),
     )
     op.create_table(
+        "hub_privacy_account",
+        sa.Column("product", sa.String(), nullable=False),
+        sa.Column("epsilon", sa.String(), nullable=False),
+        sa.Column("gaussian", sa.String(), nullable=False),
+        sa.Column("rho", sa.String(), nullable=False),
+        sa.Column("delta", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("product"),
+    )
+    op.create_table(
         "hub_statement",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),

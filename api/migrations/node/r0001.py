@@ -63,6 +63,15 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_node_party_party"), "node_party", ["party"], unique=False)
     op.create_table(
+        "node_privacy_account",
+        sa.Column("product", sa.String(), nullable=False),
+        sa.Column("epsilon", sa.String(), nullable=False),
+        sa.Column("gaussian", sa.String(), nullable=False),
+        sa.Column("rho", sa.String(), nullable=False),
+        sa.Column("delta", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("product"),
+    )
+    op.create_table(
         "node_remark",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("value", sa.String(), nullable=False),

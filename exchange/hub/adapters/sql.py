@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
@@ -15,11 +16,12 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from crypto import record
 from crypto.digest import Digest
-from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
+from crypto.identifiers import DealId, JobId, NegotiationId, PartyId, ProductId
 from crypto.statement import ChainHead, Statement
 from exchange.errors import IllegalTransition, UnknownSubject
 from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Outcome
 from exchange.jobs import JobState
+from exchange.privacy import NOTHING, PrivacyCost
 from exchange.terms.agreement import Agreement
 from exchange.terms.negotiation import Negotiation
 from ledger.adapters.sql import SqlLogStore
@@ -91,6 +93,18 @@ class AgreementRow(SQLModel, table=True):
     runs_used: int
     epsilon_used: str
     document: bytes
+
+
+class PrivacyAccountRow(SQLModel, table=True):
+    """The exact sums of `exchange.privacy.PrivacyCost`, as fractions."""
+
+    __tablename__ = "hub_privacy_account"
+
+    product: str = Field(primary_key=True)
+    epsilon: str
+    gaussian: str
+    rho: str
+    delta: str
 
 
 class JobRow(SQLModel, table=True):
@@ -293,6 +307,16 @@ class SqlHubTransaction:
             raise UnknownSubject(f"agreement {agreement.digest}")
         row.runs_used = agreement.runs_used
         row.epsilon_used = _fraction(agreement.epsilon_used)
+        self._session.flush()
+
+    def lock_privacy(self, product: ProductId) -> PrivacyCost:
+        row = self._lock_or_begin(PrivacyAccountRow, {"product": product, **_sums(NOTHING)})
+        return PrivacyCost(**{name: Fraction(getattr(row, name)) for name in _sums(NOTHING)})
+
+    def save_privacy(self, product: ProductId, spent: PrivacyCost) -> None:
+        row = self._lock_or_begin(PrivacyAccountRow, {"product": product, **_sums(NOTHING)})
+        for name, value in _sums(spent).items():
+            setattr(row, name, value)
         self._session.flush()
 
     def agreements_of(self, deal: str) -> Sequence[HubAgreement]:
@@ -512,6 +536,10 @@ def _read_agreement(document: bytes) -> Agreement:
 @lru_cache(maxsize=4096)
 def _read_job(document: bytes) -> HubJob:
     return record.from_bytes(HubJob, document)
+
+
+def _sums(spent: PrivacyCost) -> dict[str, str]:
+    return {field.name: _fraction(getattr(spent, field.name)) for field in fields(PrivacyCost)}
 
 
 def _fraction(value: Fraction) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
@@ -28,6 +28,7 @@ from exchange.node.model import (
     Sent,
     StandingApproval,
 )
+from exchange.privacy import NOTHING, PrivacyCost
 from exchange.terms.agreement import Agreement
 from exchange.terms.negotiation import Negotiation
 from registry.party import SignedParty, read_party
@@ -100,6 +101,18 @@ class NodeAgreementRow(SQLModel, table=True):
     runs_used: int
     epsilon_used: str
     document: bytes
+
+
+class NodePrivacyAccountRow(SQLModel, table=True):
+    """The exact sums of `exchange.privacy.PrivacyCost`, as fractions."""
+
+    __tablename__ = "node_privacy_account"
+
+    product: str = Field(primary_key=True)
+    epsilon: str
+    gaussian: str
+    rho: str
+    delta: str
 
 
 class NodeJobRow(SQLModel, table=True):
@@ -349,12 +362,11 @@ class SqlNodeTransaction:
         self._session.flush()
 
     def save_agreement(self, agreement: NodeAgreement) -> None:
-        used = agreement.epsilon_used
         self._session.merge(
             NodeAgreementRow(
                 digest=str(agreement.digest),
                 runs_used=agreement.runs_used,
-                epsilon_used=f"{used.numerator}/{used.denominator}",
+                epsilon_used=_fraction(agreement.epsilon_used),
                 document=record.to_bytes(agreement.agreement),
             )
         )
@@ -367,6 +379,18 @@ class SqlNodeTransaction:
     def agreements(self) -> Sequence[NodeAgreement]:
         rows = self._session.exec(select(NodeAgreementRow).order_by(col(NodeAgreementRow.digest)))
         return [_agreement(row) for row in rows]
+
+    def privacy(self, product: ProductId) -> PrivacyCost:
+        row = self._session.get(NodePrivacyAccountRow, product)
+        if row is None:
+            return NOTHING
+        names = [field.name for field in fields(PrivacyCost)]
+        return PrivacyCost(**{name: Fraction(getattr(row, name)) for name in names})
+
+    def save_privacy(self, product: ProductId, spent: PrivacyCost) -> None:
+        sums = {field.name: _fraction(getattr(spent, field.name)) for field in fields(PrivacyCost)}
+        self._session.merge(NodePrivacyAccountRow(product=product, **sums))
+        self._session.flush()
 
     def job(self, job: JobId) -> NodeJob | None:
         row = self._session.get(NodeJobRow, job)
@@ -515,3 +539,7 @@ def _agreement(row: NodeAgreementRow) -> NodeAgreement:
         row.runs_used,
         Fraction(row.epsilon_used),
     )
+
+
+def _fraction(value: Fraction) -> str:
+    return f"{value.numerator}/{value.denominator}"
