@@ -36,6 +36,7 @@ from crypto.statement import ChainHead, sign_statement
 from exchange import evidence
 from exchange.hub.model import HubAgreement
 from exchange.query import plan as plans
+from exchange.query.adapters.sqlglot_reader import SqlglotReader
 from exchange.query.question import Footing, compile_question
 from exchange.query.rules import Ground
 from exchange.terms.agreement import Agreement, sign_agreement
@@ -102,6 +103,7 @@ class Market:
             made.settings.write_text(f"{text}\ndatabase_url = {json.dumps(database_url)}\n")
         self.settings = made.settings
         self._operator = made.folder.party.document.party
+        self._reader = SqlglotReader()
         hub = open_hub(HubSettings.load(made.settings))
         try:
             self.consumers = self._fill(hub)
@@ -123,7 +125,9 @@ class Market:
         plan = compile_question(
             deal.question(first.product.id, second.product.id),
             consumer.footings,
+            reader=self._reader,
             operator=self._operator,
+            helpers={},
             now=now,
             wait=timedelta(hours=2),
             randomness=RANDOMNESS,
@@ -206,6 +210,7 @@ class Market:
                 listed.digest,
                 other=other.product,
                 regulator=self._cast.regulator.party,
+                helper=None,
                 now=now - timedelta(minutes=1),
             )
             agreement = Agreement(

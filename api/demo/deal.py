@@ -106,7 +106,7 @@ def terms(
     *,
     other: DataProduct,
     regulator: SignedParty,
-    helper: PartyId,
+    helper: PartyId | None,
     now: datetime,
 ) -> Terms:
     return Terms(
