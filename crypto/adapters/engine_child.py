@@ -33,6 +33,7 @@ from crypto.engine import (
     TaskLine,
 )
 from crypto.errors import EngineFailed, EngineFault, Malformed
+from crypto.joins.hidden.upload import HELPER
 from crypto.joins.rows import SideRows
 
 OnStage = Callable[[EngineStage], None]
@@ -77,14 +78,20 @@ def _outcome(channel: int) -> ChildLine:
 def _load() -> Mapping[type[EngineTask], Work]:
     """What is done for each kind of task. Imports the engines, which takes seconds, and compares
     known answers; so it happens before the child says it is ready."""
-    from crypto.adapters import lookup_engine, score_engine, spu_revealed, sum_engine
+    from crypto.adapters import lookup_engine, score_engine, spu_hidden, spu_revealed, sum_engine
 
     spu_revealed.check_layout()
+    spu_hidden.check_layout()
     lookup_engine.check_group()
     score_engine.check_scheme()
 
     def revealed(task: RevealedTask, on_stage: OnStage) -> EngineOutcome:
         return spu_revealed.run(task, _rows(task), on_stage=on_stage)
+
+    def hidden(task: HiddenTask, on_stage: OnStage) -> EngineOutcome:
+        # A helper has no rows. What they must be, the protocol itself says.
+        rows = None if task.seat.rank == HELPER else SideRows.load(Path())
+        return spu_hidden.run(task, rows, on_stage=on_stage)
 
     def lookup(task: LookupTask, on_stage: OnStage) -> EngineOutcome:
         return lookup_engine.run(task, folder=Path(), on_stage=on_stage)
@@ -97,13 +104,14 @@ def _load() -> Mapping[type[EngineTask], Work]:
 
     return {
         RevealedTask: revealed,
+        HiddenTask: hidden,
         LookupTask: lookup,
         SumTask: summed,
         ScoreTask: score,
     }
 
 
-def _rows(task: RevealedTask | HiddenTask | SumTask) -> SideRows:
+def _rows(task: RevealedTask | SumTask) -> SideRows:
     rows = SideRows.load(Path())
     rows.require(task.layout, task.seat.rank)
     return rows

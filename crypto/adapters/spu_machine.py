@@ -111,7 +111,7 @@ def in_process(parties: int, take_part: Callable[[Any, int], Any]) -> list[Any]:
 
 
 class Machine:
-    """The virtual machine of one party. Variables live until `drop`."""
+    """The virtual machine of one party."""
 
     def __init__(self, link: Any, rank: int, parties: int, runtime: str) -> None:
         """runtime: SPU's RuntimeConfig as JSON."""
@@ -145,9 +145,9 @@ class Machine:
         except RuntimeError as error:
             raise EngineFailed(EngineFault.CRASHED, "the computation was given up") from error
 
-    def drop(self, *names: str) -> None:
-        for name in names:
-            self._runtime.del_var(name)
+    def fetch(self, name: str) -> Any:
+        """This party's share of a variable, as `put` takes it."""
+        return self._runtime.get_var(name)
 
     def take(self, name: str, storage: str, words: int) -> bytes:
         """This party's raw storage of a variable: `words` words of 64 bits.

@@ -35,6 +35,7 @@ import resource
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -137,6 +138,7 @@ def check_layout() -> None:
         SideRows(tokens, group_b, np.array([[3], [-7], [11], [2], [2**40], [1]], dtype=np.int64)),
     )
     at = np.arange(6)
+    _programs(layout, len(at), len(at))  # compiled here once, not by each of the two
     shares = spu_machine.in_process(
         2,
         lambda link, rank: _aggregate(
@@ -276,22 +278,11 @@ def _aggregate(
     machine = Machine(link, rank, 2, _RUNTIME)
     sides = _sides(layout)
     sums, gates = layout.cells * len(layout.terms), layout.cells * len(layout.gates)
-    checks = CHECKS * sum(len(side.marks) for side in sides)
+    checks = _checks(sides)
     # No match at all still makes one block, of zeros: the receiver sees suppressed cells.
     blocks = max(1, -(-len(at) // ROWS_PER_BLOCK))
     block = max(1, -(-len(at) // blocks))
-    given: dict[str, tuple[int, ...]] = {side.name: (block, side.columns) for side in sides}
-    add = program(_add_block(layout), {"sums": (sums,)} | given, ["sums"])
-    inputs: dict[str, tuple[int, ...]] = {"checks": (checks,)}
-    for side in sides:
-        inputs[f"odd_{side.name}"] = (side.groups,)
-        inputs[f"coefficients_{side.name}"] = (CHECKS, block)
-        inputs[f"zeros_{side.name}"] = (block, 1)
-    public = frozenset(name for name in inputs if name.startswith(("odd", "coefficients")))
-    check = program(_check_block(layout), inputs | given, ["checks"], public=public)
-    gate = program(
-        _gate(layout, len(at)), {"sums": (sums,), "outer": (sums,), "one": (gates,)}, ["output"]
-    )
+    add, check, gate = _programs(layout, block, len(at))
 
     machine.give("sums", np.zeros(sums, dtype=np.int64), owner=0)
     machine.give("checks", np.zeros(checks, dtype=np.int64), owner=0)
@@ -324,6 +315,30 @@ def _aggregate(
     _require_marks(link, _take(machine, "checks", checks) + fresh[layout.outputs :])
     output: UInt64Array = _take(machine, "output", layout.outputs) + fresh[: layout.outputs]
     return output
+
+
+@cache
+def _programs(layout: Layout, block: int, matched: int) -> tuple[Any, Any, Any]:
+    """To add a block of `block` rows, to check one, and the gate."""
+    sides = _sides(layout)
+    sums, gates = layout.cells * len(layout.terms), layout.cells * len(layout.gates)
+    given: dict[str, tuple[int, ...]] = {side.name: (block, side.columns) for side in sides}
+    inputs: dict[str, tuple[int, ...]] = {"checks": (_checks(sides),)}
+    for side in sides:
+        inputs[f"odd_{side.name}"] = (side.groups,)
+        inputs[f"coefficients_{side.name}"] = (CHECKS, block)
+        inputs[f"zeros_{side.name}"] = (block, 1)
+    public = frozenset(name for name in inputs if name.startswith(("odd", "coefficients")))
+    shapes: dict[str, tuple[int, ...]] = {"sums": (sums,), "outer": (sums,), "one": (gates,)}
+    return (
+        program(_add_block(layout), {"sums": (sums,)} | given, ["sums"]),
+        program(_check_block(layout), inputs | given, ["checks"], public=public),
+        program(_gate(layout, matched), shapes, ["output"]),
+    )
+
+
+def _checks(sides: Sequence[_Side]) -> int:
+    return CHECKS * sum(len(side.marks) for side in sides)
 
 
 def _add_block(layout: Layout) -> Callable[..., Any]:

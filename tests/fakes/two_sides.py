@@ -125,6 +125,7 @@ def _truth(
             f" WHERE ga >= 0 AND gb >= 0 {where} GROUP BY ga, gb"
         ).fetchall()
         totals = [f"sum(a{term.left}::HUGEINT)" for term in layout.terms]
+        totals += [_dominated(layout, index, "") for index in range(len(layout.terms))]
         alone = database.execute(
             f"SELECT ga, {', '.join(totals)} FROM a WHERE ga >= 0 GROUP BY ga"
         ).fetchall()
@@ -136,7 +137,7 @@ def _truth(
             group_a,
             group_b,
             of_cell.get((group_a, group_b)),
-            of_a.get(group_a, [0] * len(layout.terms)),
+            of_a.get(group_a, [0] * len(layout.terms) + [False] * len(layout.terms)),
         )
         for group_a in range(layout.groups_a)
         for group_b in range(layout.groups_b)
@@ -148,12 +149,12 @@ def _term(layout: Layout, index: int) -> str:
     return f"sum(a{term.left}::HUGEINT * b{term.right})"
 
 
-def _dominated(layout: Layout, index: int) -> str:
+def _dominated(layout: Layout, index: int, right: str = " * b{}") -> str:
     term = layout.terms[index]
-    one_sided = (term.left == COUNTED) != (term.right == COUNTED)
+    one_sided = COUNTED in (term.left, term.right)
     if layout.dominance is None or term.people == index or not one_sided:
         return "false"
-    size = f"abs(a{term.left} * b{term.right})"
+    size = f"abs(a{term.left}{right.format(term.right)})"
     share = layout.dominance
     return f"max({size}) * {share.denominator} > sum({size}) * {share.numerator}"
 
@@ -168,9 +169,12 @@ def _cell(layout: Layout, group_a: int, group_b: int, found: Any, alone: Any) ->
     many = len(layout.terms)
     found = found or [0] * many + [False] * many + [None] * len(layout.extremes)
     values = [int(alone[i]) if term.outer else int(found[i]) for i, term in enumerate(layout.terms)]
+    dominated = [
+        alone[many + i] if term.outer else found[many + i] for i, term in enumerate(layout.terms)
+    ]
     shown = {
         gate: values[gate] >= layout.min_group
-        and not any(found[many + i] for i, t in enumerate(layout.terms) if t.people == gate)
+        and not any(dominated[i] for i, t in enumerate(layout.terms) if t.people == gate)
         for gate in layout.gates
     }
     for gate in layout.gates:

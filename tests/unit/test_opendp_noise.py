@@ -1,4 +1,4 @@
-"""Noise is tested by its distribution; each test fails by chance in fewer than one of 10**5 runs."""
+"""Noise is tested by its distribution; each test fails by chance in under one of 10**5 runs."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ def output_of(sides: Sides) -> Int64Array:
         a_layout(2, 2, 1, 1, 5, comparisons=(OLDER,)),
         a_layout(2, 2, 1, 1, 5, extremes=(LARGEST, LEAST)),
         a_layout(2, 2, 1, 1, 5, dominance=Fraction(1, 25)),
+        a_layout(4, 1, 1, 0, 5, outer=True, dominance=Fraction(1, 32)),
         a_layout(
             2,
             2,
