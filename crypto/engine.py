@@ -2,8 +2,8 @@
 
 An engine runs in a child process, for native engines abort. The child says it is ready, reads one
 task as one line of canonical JSON on standard input, writes one line for each stage it enters and
-one for how it ended, and ends. The rows lie beside it in its own folder (`ROWS_FILE`). Keys arrive
-by standard input because a command line can be read by every process of the machine.
+one for how it ended, and ends. What its party brings, such as rows, lies in its own folder. Keys
+arrive by standard input because a command line can be read by every process of the machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from crypto.scoring.hiding import require_hiding
 from crypto.scoring.shape import ModelShape
 from crypto.sharing import ZERO_KEY_BYTES
 
-ROWS_FILE: Final = "rows.npz"
 KEY_BYTES: Final = 32
 
 
