@@ -77,7 +77,10 @@ def _affine(estimator: Any) -> tuple[ModelFamily, Float64Array, Float64Array]:
                 "of PolynomialFeatures(degree=2) and Ridge: that is a square-activation network",
             )
         if estimator.out_activation_ not in ("identity", "logistic"):
-            raise Malformed("estimator", "has more than two classes, which need a division")
+            raise Malformed(
+                "estimator",
+                f"has {estimator.out_activation_} outputs, which no polynomial stays near",
+            )
         weights, bias = np.eye(len(estimator.coefs_[0])), np.zeros(len(estimator.coefs_[0]))
         for matrix, offset in zip(estimator.coefs_, estimator.intercepts_, strict=True):
             weights, bias = matrix.T @ weights, bias @ matrix + offset
