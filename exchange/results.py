@@ -165,13 +165,23 @@ class ScoreAnswer:
     rows: tuple[ScoredRow, ...]
 
 
+class Found(StrEnum):
+    RECORD = "record"
+    NOTHING = "nothing"  # no record has this key
+    DAMAGED = "damaged"  # the holder made one that does not open: ask the holder
+
+
 @dataclass(frozen=True)
 class FoundRecord:
-    """values: by column, without those that the record leaves empty; absent: no record has this
-    key."""
+    """values: by column, without those that the record leaves empty."""
 
     key: str
-    values: Mapping[str, str] | None
+    found: Found
+    values: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.found is Found.RECORD) != (self.values is not None):
+            raise Malformed("values", "go with a record that was found")
 
 
 @dataclass(frozen=True)
@@ -363,9 +373,9 @@ def score_answer(
 
 
 def lookup_answer(
-    plan: Plan, keys: Sequence[str], records: Sequence[Mapping[str, str] | None]
+    plan: Plan, keys: Sequence[str], records: Sequence[Mapping[str, str] | Found]
 ) -> LookupAnswer:
-    """records: per key, its values by column, or None where there is no such key.
+    """records: per key, its values by column, or why there are none.
 
     Raises Malformed for a plan that is no lookup, and for records with columns it does not name.
     """
@@ -373,7 +383,12 @@ def lookup_answer(
         raise Malformed("work", "is not a lookup")
     if len(keys) != len(records) or len(keys) > plan.work.keys:
         raise Malformed("records", "are not one for each key that was asked for")
-    if any(set(found or ()) - set(plan.work.columns) for found in records):
-        raise Malformed("records", "have columns that the plan does not name")
-    rows = tuple(FoundRecord(key, found) for key, found in zip(keys, records, strict=True))
-    return LookupAnswer(plan.job, plan.work.columns, rows)
+    rows = []
+    for key, found in zip(keys, records, strict=True):
+        if isinstance(found, Found):
+            rows.append(FoundRecord(key, found))
+            continue
+        if set(found) - set(plan.work.columns):
+            raise Malformed("records", "have columns that the plan does not name")
+        rows.append(FoundRecord(key, Found.RECORD, found))
+    return LookupAnswer(plan.job, plan.work.columns, tuple(rows))

@@ -16,11 +16,14 @@ import pytest
 
 from crypto import record
 from crypto.errors import Malformed
+from crypto.scoring.shape import Feature, ModelFamily, ModelShape
 from exchange.query.plan import Argument, Gate, Lookup, Plan, Score
 from exchange.query.released import Calculated, Calculation, Having, Output, Released
 from exchange.results import (
     Answer,
     Figure,
+    Found,
+    FoundRecord,
     Missing,
     Note,
     Remark,
@@ -32,7 +35,8 @@ from exchange.results import (
     score_answer,
 )
 from registry.expression import Arithmetic, Comparator, Number, Operation
-from registry.rule import Function, Join
+from registry.product import ModelCard
+from registry.rule import AnalysisRule, Function, Join, Use
 from tests import local_reference
 from tests.query_plans import (
     AGE,
@@ -472,16 +476,42 @@ def test_table_columns_are_each_named_once() -> None:
 
 def test_records_that_were_looked_up_are_kept_with_those_not_found() -> None:
     plan = a_plan_of(Lookup(4, ("town", "sex"), 0), Join.LOOKUP)
-    answer = lookup_answer(plan, ["a", "b"], [{"town": "x"}, None])
+    answer = lookup_answer(plan, ["a", "b", "c"], [{"town": "x"}, Found.NOTHING, Found.DAMAGED])
     assert answer_from_bytes(record.to_bytes(answer)) == answer
-    assert [row.values for row in answer.rows] == [{"town": "x"}, None]
+    assert [row.values for row in answer.rows] == [{"town": "x"}, None, None]
+    assert answer.rows[2].found is Found.DAMAGED
     with pytest.raises(Malformed, match="does not name"):
         lookup_answer(plan, ["a"], [{"age": "1"}])
     with pytest.raises(Malformed, match="one for each key"):
-        lookup_answer(plan, list("abcde"), [None] * 5)
+        lookup_answer(plan, list("abcde"), [Found.NOTHING] * 5)
+    with pytest.raises(Malformed):
+        FoundRecord("a", Found.NOTHING, {"town": "x"})
 
 
-def test_scores_are_of_a_model() -> None:
-    plan = a_plan_of(Score(4, "any"), Join.SCORE)
+def test_scores_are_kept_by_the_consumers_own_names_of_its_rows() -> None:
+    plan = a_plan_of(Score(2, "any"), Join.SCORE)
+    shape = ModelShape(ModelFamily.LINEAR, (Feature("age", 0, 120, 0),), ("risk",), 2, 64)
+    card = ModelCard(shape, "any", digest_of(plan))
+    model = a_query_product(
+        CLINIC, model=card, key="", columns=(PRODUCTS[0].column("age"),), rule=_scoring()
+    )
+    answer = score_answer(plan, model, ["a", "b"], [[Fraction(-1, 4)], [Fraction(1, 2)]])
+    assert answer_from_bytes(record.to_bytes(answer)) == answer
+    assert answer.outputs == ("risk",)
+    assert [row.scores for row in answer.rows] == [(Fraction(-1, 4),), (Fraction(1, 2),)]
+    with pytest.raises(Malformed, match="each row"):
+        score_answer(plan, model, list("abc"), [[Fraction(1)]] * 3)
+    with pytest.raises(Malformed, match="are not 1"):
+        score_answer(plan, model, ["a"], [[Fraction(1), Fraction(2)]])
     with pytest.raises(Malformed, match="of a model"):
         score_answer(plan, PRODUCTS[0], ["a"], [[Fraction(1, 2)]])
+
+
+def _scoring() -> AnalysisRule:
+    return AnalysisRule(
+        uses={"age": (Use.FEATURE,)},
+        functions=(),
+        joins=(Join.SCORE,),
+        min_group=2,
+        purposes=("research",),
+    )
