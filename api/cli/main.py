@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "job": "api.cli.job:app",
     "audit": "api.cli.audit:app",
     "bench": "api.cli.bench:app",
+    "selfcheck": "api.cli.selfcheck:selfcheck",
 }
 
 
