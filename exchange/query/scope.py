@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final, TypeVar
 
+from crypto.errors import Malformed
 from crypto.identifiers import ProductId
 from exchange.errors import QuestionRefused
 from exchange.query.sql import (
@@ -297,6 +299,23 @@ class Scope:
         return tuple(column.name for column in side.product.columns)
 
 
+@dataclass(frozen=True)
+class Tables:
+    """What FROM says. products: in its order; scope: the names that the rest can use.
+
+    union: the rows of both, side by side, as one table; keep_left: LEFT JOIN
+    """
+
+    products: tuple[DataProduct, ...]
+    scope: Scope
+    union: bool
+    keep_left: bool
+
+    def behind(self, side: int) -> tuple[DataProduct, ...]:
+        """The products whose columns an expression of this table reads."""
+        return self.products if self.union else (self.products[side],)
+
+
 # Walking
 
 
@@ -348,6 +367,22 @@ def at(node: Node) -> Iterator[None]:
     except DocumentRefused as error:
         place = node.text if error.where == node.text else f"{node.text} ({error.where})"
         raise QuestionRefused(place, error.problem) from None
+
+
+@contextmanager
+def placed(place: str) -> Iterator[None]:
+    """What a plan could not hold is wrong with this fragment."""
+    try:
+        yield
+    except Malformed as error:
+        raise QuestionRefused(place, f"{error.where} {error.problem}") from None
+
+
+def exact(node: Node, part: Node) -> Fraction:
+    """A number that is written out, as an argument of a function must be."""
+    if not isinstance(part, Figure):
+        raise QuestionRefused(node.text, f"{part.text} must be a number written out")
+    return Fraction(part.value, 10**part.decimals)
 
 
 def _find(name: str, known: Mapping[str, Expression]) -> Expression | None:
