@@ -30,7 +30,7 @@ from crypto.lookup.limits import (
 )
 from crypto.noise import Distribution
 from crypto.scoring.hiding import require_hiding
-from crypto.scoring.shape import ModelShape
+from crypto.scoring.shape import MAX_SCORES, ModelShape
 from crypto.sharing import ZERO_KEY_BYTES
 
 KEY_BYTES: Final = 32
@@ -298,9 +298,6 @@ class SumTask:
                 _SumCommon(self.seat.attempt, self.seat.plan, self.layout, self.caps, self.scheme)
             )
         )
-
-
-MAX_SCORES: Final = 1_000_000  # rows times outputs: what comes back as one line
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,9 @@ class AnalysisRule:
     round_counts: released counts are rounded to multiples of this; 1 for none.
     purposes:  terms of the purpose list; a plan's purpose must be among them.
     consumers: who may ask; None: whoever the holder makes an agreement with.
+    evaluations_per_day: the most keys that one consumer may look up, or rows that it may have
+               scored, in 24 hours, as many as are sent, fillers included. Its agreement's number of
+               jobs times this is the most it ever gets. Needed for lookups and scores.
     privacy:   None: no epsilon can be spent, so neither noise nor the hidden join is possible.
     """
 
@@ -109,6 +112,7 @@ class AnalysisRule:
     round_counts: int | None = None
     consumers: tuple[PartyId, ...] | None = None
     privacy: PrivacyRule | None = None
+    evaluations_per_day: int | None = None
 
     def __post_init__(self) -> None:
         if self.min_group < 2:
@@ -127,6 +131,14 @@ class AnalysisRule:
             raise DocumentRefused("dominance", "must be above 0 and at most 1")
         if self.round_counts is not None and self.round_counts < 2:
             raise DocumentRefused("round_counts", "must be 2 or more, or absent")
+        if self.evaluations_per_day is not None and self.evaluations_per_day < 1:
+            raise DocumentRefused("evaluations_per_day", "must be 1 or more")
+        if {Join.SCORE, Join.LOOKUP} & set(self.joins) and self.evaluations_per_day is None:
+            raise DocumentRefused(
+                "evaluations_per_day",
+                "is needed for lookup and score: nothing else limits how many keys are tried, or "
+                "how soon a model's weights follow from its scores",
+            )
         if Join.HIDDEN in self.joins and self.privacy is None:
             raise DocumentRefused(
                 "joins", "hidden needs `privacy`: its padding is charged to an epsilon account"

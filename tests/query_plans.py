@@ -98,6 +98,7 @@ def a_query_product(holder: PartyId, **changes: object) -> DataProduct:
             min_group=2,
             purposes=("research",),
             privacy=PrivacyRule(Fraction(10), Fraction(100), Fraction(1, 10**6), noise=False),
+            evaluations_per_day=1000,
         ),
         currency="TEST",
         price_minor=Amount(100),

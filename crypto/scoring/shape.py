@@ -14,6 +14,8 @@ MAX_FEATURES: Final = 200
 MAX_OUTPUTS: Final = 16
 MAX_DECIMALS: Final = 6
 MAX_REACH: Final = 2**40
+# Rows times outputs of one scoring; an engine child hands scores over in one line.
+MAX_SCORES: Final = 1_000_000
 
 
 class ModelFamily(StrEnum):

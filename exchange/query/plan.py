@@ -420,6 +420,13 @@ class Plan:
         return (padding.delta if padding else Fraction(0)) + (noise.delta if noise else Fraction(0))
 
     @property
+    def evaluations(self) -> int:
+        """What a score or lookup is limited by: rows or keys that are sent, fillers included."""
+        if isinstance(self.work, Score):
+            return self.work.rows
+        return self.work.keys if isinstance(self.work, Lookup) else 0
+
+    @property
     def cells(self) -> int:
         """Groups in all: those of the first side times those of the second, where rows are joined;
         of a union, those that each side has."""

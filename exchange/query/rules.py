@@ -23,7 +23,9 @@ from typing import Final
 
 from crypto.errors import Malformed
 from crypto.joins.summable import require_summable
+from crypto.lookup.limits import ANSWER_HEAD_BYTES, MAX_ANSWER_BYTES, MAX_EVALUATIONS
 from crypto.noise import Distribution, gate_delta, gaussian_epsilon
+from crypto.scoring.shape import MAX_SCORES
 from exchange.errors import PlanRefused
 from exchange.query.plan import (
     TWO_SIDED,
@@ -226,13 +228,14 @@ def _columns(plan: Plan, index: int, product: DataProduct) -> list[Violation]:
     if isinstance(plan.work, Score):
         if product.model is None or plan.work.parameters != product.model.parameters:
             return [Violation("product.model", "work", f"{product.name} has no such model")]
-        return []
+        return _evaluations(plan, product)
     if product.model is not None:
         return [Violation("product.model", "work", f"{product.name} is a model: it only scores")]
     if isinstance(plan.work, Lookup):
         card = product.lookup
         if card is None or (plan.work.columns, plan.work.epoch) != (card.columns, card.epoch):
             return [Violation("product.lookup", "work", f"{product.name} has no such table")]
+        found += _evaluations(plan, product)
     by_key = plan.join in TWO_SIDED - {Join.UNION} or isinstance(plan.work, Lookup)
     if by_key and not rule.permits(product.key, Use.JOIN_KEY):
         clause = f"rule.uses.{product.key}"
@@ -254,6 +257,34 @@ def _columns(plan: Plan, index: int, product: DataProduct) -> list[Violation]:
         for number, group in enumerate(plan.sides[index].group_by):
             found += _domain(group, product, f"sides[{index}].group_by[{number}]")
     return found
+
+
+def _evaluations(plan: Plan, product: DataProduct) -> list[Violation]:
+    """That one job stays within a day's allowance, and within what engines take. How much of the
+    allowance other jobs have used, the holder's node counts."""
+    allowed = product.rule.evaluations_per_day or 0
+    if plan.evaluations > allowed:
+        return [
+            Violation(
+                "rule.evaluations_per_day",
+                "work",
+                f"sends {plan.evaluations:,}; at most {allowed:,} are allowed in 24 hours",
+            )
+        ]
+    most = most_evaluations(product)
+    if plan.evaluations > most:
+        return [Violation("plan", "work", f"sends {plan.evaluations:,}; engines take {most:,}")]
+    return []
+
+
+def most_evaluations(product: DataProduct) -> int:
+    """How many keys or rows one run can take, for the size of what comes back."""
+    if product.model is not None:
+        return MAX_SCORES // len(product.model.shape.outputs)
+    if product.lookup is None:
+        return 0
+    width = ANSWER_HEAD_BYTES + product.lookup.label_bytes
+    return min(MAX_EVALUATIONS, MAX_ANSWER_BYTES // width)
 
 
 def _limits(plan: Plan, disclosure: Disclosure, product: DataProduct) -> list[Violation]:

@@ -514,4 +514,5 @@ def _scoring() -> AnalysisRule:
         joins=(Join.SCORE,),
         min_group=2,
         purposes=("research",),
+        evaluations_per_day=10,
     )
