@@ -134,17 +134,22 @@ class Answer:
     def table_columns(self) -> tuple[str, ...]:
         """Names for a table of it, each once, for two outputs may have one name. The groups, each
         output (with `_low` and `_high` beside it where there are intervals), `suppressed`."""
-        found: list[str] = []
         wanted = list(self.groups)
         for name in self.outputs:
             wanted += [name, f"{name}_low", f"{name}_high"] if self.intervals else [name]
-        for name in (*wanted, "suppressed"):
-            number, unique = 1, name
-            while unique in found:
-                number += 1
-                unique = f"{name}_{number}"
-            found.append(unique)
-        return tuple(found)
+        return unique_names((*wanted, "suppressed"))
+
+
+def unique_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The same names, a later one numbered if it was there before."""
+    found: dict[str, None] = {}
+    for name in names:
+        count, free = 1, name
+        while free in found:
+            count += 1
+            free = f"{name}_{count}"
+        found[free] = None
+    return tuple(found)
 
 
 @dataclass(frozen=True)

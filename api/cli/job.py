@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.answer_files import cells, write_csv
+from api.answer_files import columns, table_lines, write_csv
 from api.cli import desk
+from api.cli.answer_view import answer_document, answer_text
 from api.cli.desk import (
     PATIENCE_S,
     RefusedByHub,
@@ -18,21 +19,14 @@ from api.cli.desk import (
     opened,
     until,
 )
+from api.cli.explain_view import job_document, job_text, plan_document, plan_tree
 from api.cli.node import JobArgument, listed_job, when
 from api.cli.output import Exit, answer, person, print_json, progress
 from api.cli.output import show as show_text
 from api.cli.speech import Commands, common, name_of, say
-from api.cli.tables import labelled, lines, table, together
-from api.cli.views import (
-    job_document,
-    job_text,
-    party_names,
-    plan_document,
-    plan_tree,
-    show_job,
-    show_plan,
-)
-from api.files.question import read_question
+from api.cli.tables import lines, table, together
+from api.cli.views import party_names, show_job, show_plan
+from api.files.question import question_of
 from crypto.identifiers import DealId, JobId
 from crypto.record import encode_time
 from exchange.errors import HubUnreachable, PlanRefused, UnknownSubject
@@ -40,37 +34,94 @@ from exchange.jobs import FINAL, JobState
 from exchange.node import receiving
 from exchange.node.model import NodeJob
 from exchange.query.plan import Plan
-from exchange.results import Answer
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from api.wiring.node import Opened
 
 app = Commands("job", no_args_is_help=True)
 
-QuestionArgument = Annotated[Path, typer.Argument(metavar="QUESTION")]
-DealOption = Annotated[str, typer.Option("--deal", metavar="DEAL", help="deal")]
+DealArgument = Annotated[str, typer.Argument(metavar="DEAL")]
+DealOrJobArgument = Annotated[str, typer.Argument(metavar="DEAL_OR_JOB")]
+QuestionArgument = Annotated[Path | None, typer.Argument(metavar="QUESTION")]
+SqlOption = Annotated[str | None, typer.Option("--sql", metavar="QUERY", help="sql")]
+TableOption = Annotated[
+    list[str] | None, typer.Option("--table", metavar="NAME=PRODUCT", help="table")
+]
+PurposeOption = Annotated[str | None, typer.Option("--purpose", help="question.purpose")]
+JoinOption = Annotated[str | None, typer.Option("--join", help="join")]
+MinGroupOption = Annotated[int | None, typer.Option("--min-group", help="question.min_group")]
+EpsilonOption = Annotated[str | None, typer.Option("--epsilon", help="question.epsilon")]
+DeltaOption = Annotated[str | None, typer.Option("--delta", help="question.delta")]
+NoiseOption = Annotated[str | None, typer.Option("--noise", help="noise")]
+HideSizeOption = Annotated[bool, typer.Option("--hide-size", help="hide_size")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="yes")]
 
 
 @app.act("explain", "job.explain")
-def explain(question: QuestionArgument, deal: DealOption) -> None:
+def explain(
+    subject: DealOrJobArgument,
+    question: QuestionArgument = None,
+    sql: SqlOption = None,
+    table: TableOption = None,
+    purpose: PurposeOption = None,
+    join: JoinOption = None,
+    min_group: MinGroupOption = None,
+    epsilon: EpsilonOption = None,
+    delta: DeltaOption = None,
+    noise: NoiseOption = None,
+    hide_size: HideSizeOption = False,
+) -> None:
     with opened() as node:
-        plan = node.desk.compile(DealId.parse(deal, where="--deal"), read_question(question))
-        shown = show_plan(plan, node)
+        if subject.startswith(JobId.prefix):
+            shown = show_job(JobId.parse(subject, where="JOB"), node)
+        else:
+            asked = question_of(
+                question,
+                sql=sql,
+                tables=table,
+                purpose=purpose,
+                join=join,
+                min_group=min_group,
+                epsilon=epsilon,
+                delta=delta,
+                noise=noise,
+                hide_size=hide_size,
+            )
+            plan = node.desk.compile(DealId.parse(subject, where="DEAL"), asked)
+            shown = show_plan(plan, node)
     answer(plan_document(shown), plan_tree(shown), as_json=common().as_json)
 
 
 @app.act("submit", "job.submit")
 def submit(
-    question: QuestionArgument,
-    deal: DealOption,
+    deal: DealArgument,
+    question: QuestionArgument = None,
+    sql: SqlOption = None,
+    table: TableOption = None,
+    purpose: PurposeOption = None,
+    join: JoinOption = None,
+    min_group: MinGroupOption = None,
+    epsilon: EpsilonOption = None,
+    delta: DeltaOption = None,
+    noise: NoiseOption = None,
+    hide_size: HideSizeOption = False,
     yes: YesOption = False,
     timeout_s: TimeoutOption = PATIENCE_S,
 ) -> None:
+    asked = question_of(
+        question,
+        sql=sql,
+        tables=table,
+        purpose=purpose,
+        join=join,
+        min_group=min_group,
+        epsilon=epsilon,
+        delta=delta,
+        noise=noise,
+        hide_size=hide_size,
+    )
     with opened() as node:
-        plan = node.desk.compile(DealId.parse(deal, where="--deal"), read_question(question))
+        plan = node.desk.compile(DealId.parse(deal, where="DEAL"), asked)
         _submit(plan, node, yes=yes, timeout_s=timeout_s)
 
 
@@ -267,43 +318,10 @@ def result(
     if parquet is not None:
         from exchange.node.adapters.answer_parquet import write_parquet
 
-        write_parquet(found, parquet)
+        write_parquet(columns(found), table_lines(found), parquet)
         files.append(parquet)
     answer(
         answer_document(found, [str(file) for file in files]),
-        together(_answer_text(found), lines(*(say("result.written", file=file) for file in files))),
+        together(answer_text(found), lines(*(say("result.written", file=file) for file in files))),
         as_json=common().as_json,
-    )
-
-
-def answer_document(found: Answer, files: list[str]) -> dict[str, Any]:
-    """A row's groups and measures are in the order of the names above. Values are exact fractions
-    in text; a suppressed one is null."""
-    return {
-        "job": found.job,
-        "groups": list(found.groups),
-        "measures": list(found.measures),
-        "rows": [
-            {
-                "groups": list(row.groups),
-                "count": row.count,
-                "measures": [
-                    None if figure.value is None else str(figure.value) for figure in row.measures
-                ],
-                "suppressed": row.suppressed,
-            }
-            for row in found.rows
-        ],
-        "files": files,
-    }
-
-
-def _answer_text(found: Answer) -> RenderableType:
-    hidden = say("result.suppressed")
-    return labelled(
-        [*found.groups, say("fact.people"), *found.measures],
-        [
-            [*row.groups, *(hidden if value is None else value for value in cells(row))]
-            for row in found.rows
-        ],
     )

@@ -14,10 +14,12 @@ from api.backup import restore as restore_backup
 from api.backup import save as save_backup
 from api.cli import sources, standing
 from api.cli.desk import PATIENCE_S, TimeoutOption, answered, opened, settings_hint
+from api.cli.explain_view import job_document, job_text, plan_tree
 from api.cli.output import Exit, answer, progress
+from api.cli.output import show as show_text
 from api.cli.speech import Commands, common, name_of, say
 from api.cli.tables import facts, lines, table, together
-from api.cli.views import job_document, job_text, named, party_names, show_job
+from api.cli.views import named, party_names, show_job
 from api.folder import FolderBusy, PartyFolder
 from api.settings import NodeSettings
 from crypto.errors import Malformed
@@ -88,6 +90,8 @@ def show(job: JobArgument) -> None:
 def approve(job: JobArgument, timeout_s: TimeoutOption = PATIENCE_S) -> None:
     number = JobId.parse(job, where="JOB")
     with opened() as node:
+        if not common().as_json:  # nobody should have to say yes to what was not put before them
+            show_text(plan_tree(show_job(number, node)), on=progress())
         node.desk.approve(number)
         answered(node, "job.admitted", number, timeout_s=timeout_s)
     answer(

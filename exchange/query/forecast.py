@@ -31,6 +31,7 @@ from exchange.query import phrases
 from exchange.query.plan import Lookup, Noise, Plan, Query, Score
 from exchange.query.program import Program, Reading, program_of
 from exchange.query.released import Released
+from exchange.results import group_labels
 from registry.product import DataProduct
 from registry.rule import Function, Join
 
@@ -266,7 +267,9 @@ def _local(plan: Plan, index: int, product: DataProduct, program: Program | None
         product_name=product.name,
         rows=0 if product.model is not None else product.cap * product.contribution,
         where=None if side.where is None else phrases.condition_text(side.where),
-        group_by=tuple(phrases.group_text(group) for group in side.group_by),
+        group_by=tuple(
+            phrases.group_text(group, group_labels(group, product)) for group in side.group_by
+        ),
         groups=side.groups,
         factors=factors,
         rows_per_person=product.contribution,

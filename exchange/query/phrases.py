@@ -5,7 +5,7 @@ Every operator stands in brackets, so nobody has to know which binds closer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final
@@ -94,7 +94,7 @@ def expression_text(root: Expression) -> str:
     if isinstance(root, Number):
         return number_text(root)
     if isinstance(root, Text):
-        return "'" + root.text.replace("'", "''") + "'"
+        return "'" + printable(root.text).replace("'", "''") + "'"
     if isinstance(root, Arithmetic):
         left, right = expression_text(root.left), expression_text(root.right)
         if root.operation in (Operation.LEAST, Operation.GREATEST):
@@ -123,18 +123,17 @@ def comparison_text(comparison: CrossCondition) -> str:
     return f"1.{left} {comparison.order} 2.{right}"
 
 
-def group_text(group: GroupBy) -> str:
-    """A group key with its domain; cuts stay in the column's own units of 10**-decimals where the
-    product is not known."""
-    if group.categories is not None:
-        return f"{group.name}: {', '.join(group.categories)}"
+def group_text(group: GroupBy, labels: Sequence[str] | None) -> str:
+    """A group key with its domain. labels: what its groups are called, if the product is known."""
     if group.cases is None or group.labels is None:
-        return group.name
+        shown = labels or group.categories
+        return group.name if shown is None else f"{group.name}: {', '.join(map(printable, shown))}"
     named = [
-        f"{label}: {condition_text(case)}"
+        f"{printable(label)}: {condition_text(case)}"
         for label, case in zip(group.labels, group.cases, strict=False)
     ]
-    return f"{group.name}: {'; '.join([*named, *group.labels[len(group.cases) :]])}"
+    rest = map(printable, group.labels[len(group.cases) :])
+    return f"{printable(group.name)}: {'; '.join([*named, *rest])}"
 
 
 def output_text(plan: Plan, output: Output, language: Language) -> str:
@@ -172,6 +171,12 @@ def _released_text(plan: Plan, released: Released, language: Language) -> str:
     slope = "系数" if chinese else "coefficient"
     column = _argument(plan, statistic.arguments[released.part], words)
     return f"{slope} {column} ({text})"
+
+
+def printable(text: str) -> str:
+    """With what cannot be printed spelt out: a consumer's text must not move a holder's cursor or
+    hide a line."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def number_text(number: Number) -> str:

@@ -6,19 +6,34 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from api.answer_files import number
+from api.answer_files import columns, number, table_lines, write_csv
 from api.files.product import EXPLAINED, read_product, template
-from api.files.question import read_question
+from api.files.question import question_of, read_question
 from api.files.reading import FileRefused
 from api.files.terms import WrittenTerms, complete, read_terms
 from crypto.digest import Digest
 from crypto.errors import Malformed
-from crypto.identifiers import PartyId, ProductId
-from exchange.results import Answer
+from crypto.identifiers import JobId, PartyId, ProductId
+from crypto.record import Rational
+from exchange.node.adapters.answer_parquet import write_parquet
+from exchange.query.question import DELTA, Question
+from exchange.results import (
+    Answer,
+    Figure,
+    Found,
+    FoundRecord,
+    LookupAnswer,
+    Missing,
+    Row,
+    ScoreAnswer,
+    ScoredRow,
+)
 from exchange.terms.agreement import Partner
 from registry.product import DataProduct
+from registry.rule import Join
 
 PRODUCT = ProductId("prd_" + "1" * 32)
 OTHER = ProductId("prd_" + "2" * 32)
@@ -79,7 +94,7 @@ def test_a_range_is_the_exact_number_that_was_written(tmp_path: Path, text: str)
         ('type = "decimal"', 'type = "float"', "columns[2].type: 'float' is not one of"),
         ('uses = ["aggregate"]', 'uses = ["average"]', "columns[2].uses[0]"),
         ('uses = ["aggregate"]', "use = []", "columns[2].use: is not a field"),
-        ('joins = ["revealed"]', 'joins = ["hidden?"]', "rule.joins[0]"),
+        ('joins = ["hidden", "revealed"]', 'joins = ["hidden?"]', "rule.joins[0]"),
         ('key = "patient"', 'key = "person"', "key: person is not a column"),
         ('currency = "TEST"', 'currency = "test"', "currency"),
         ('name = "sex"', 'name = "patient"', "columns: name a column twice"),
@@ -150,42 +165,98 @@ def test_a_mistake_in_terms_is_named(line: str, where: str, tmp_path: Path, text
         complete(written, read(tmp_path, text), DIGEST, now=NOW, document_of=lambda party: DIGEST)
 
 
-QUESTION = (
-    f'{{"products": ["{PRODUCT}", "{OTHER}"], "purpose": "research", "min_group": 10, "group_by": '
-    f'[{{"product": "{PRODUCT}", "column": "s5", "cuts": [4.60, "5.10"]}}], "where": '
-    f'[{{"product": "{OTHER}", "column": "age", "op": ">=", "value": 18.50}}]}}'
+QUESTION = f"""
+purpose = "research"
+min_group = 10
+epsilon = 0.50
+sql = '''
+SELECT COUNT(*) FROM clinic
+'''
+[tables]
+clinic = "{PRODUCT}"
+"""
+
+
+def test_a_question_is_sql_with_what_goes_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "q.toml").write_text(QUESTION)
+    question = read_question(tmp_path / "q.toml")
+    assert question.sql.strip() == "SELECT COUNT(*) FROM clinic"
+    assert question.tables == {"clinic": PRODUCT}
+    assert (question.epsilon, question.min_group) == (Fraction(1, 2), 10)
+    assert question.join is None
+
+
+OPTIONS: dict[str, object] = {
+    "sql": "SELECT COUNT(*) FROM clinic",
+    "tables": [f"clinic={PRODUCT}"],
+    "purpose": "research",
+    "join": None,
+    "min_group": 10,
+    "epsilon": "1/2",
+    "delta": None,
+    "noise": None,
+    "hide_size": False,
+}
+
+
+def asked(path: Path | None = None, **changes: object) -> Question:
+    return question_of(path, **{**OPTIONS, **changes})  # type: ignore[arg-type]
+
+
+def test_options_say_the_same_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "q.toml").write_text(QUESTION)
+    written = read_question(tmp_path / "q.toml")
+    assert asked(sql=written.sql) == written
+    assert asked(join="auto") == asked()
+    assert asked(join="hidden", hide_size=True).join is Join.HIDDEN
+
+
+def test_a_file_says_all_there_is_to_ask(tmp_path: Path) -> None:
+    (tmp_path / "q.toml").write_text(QUESTION)
+    nothing = dict.fromkeys(OPTIONS) | {"hide_size": False}
+    assert asked(tmp_path / "q.toml", **nothing) == read_question(tmp_path / "q.toml")
+    with pytest.raises(FileRefused, match="leave the options out"):
+        asked(tmp_path / "q.toml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"sql": None}, "--sql"),
+        ({"purpose": None}, "--purpose"),
+        ({"tables": ["clinic"]}, "--table"),
+        ({"tables": [f"clinic={PRODUCT}"] * 2}, "--table"),
+        ({"tables": ["clinic=x"]}, "tables.clinic"),
+        ({"join": "secret"}, "join"),
+        ({"epsilon": "lots"}, "epsilon"),
+        ({"noise": "pink"}, "noise"),
+    ],
 )
-
-
-def test_numbers_in_a_question_stay_as_they_are_written(tmp_path: Path) -> None:
-    (tmp_path / "q.json").write_text(QUESTION)
-    question = read_question(tmp_path / "q.json")
-    assert question.group_by[0].cuts == ("4.60", "5.10")
-    assert question.where[0].value == "18.50"
-    assert question.measures == ()
+def test_an_option_that_means_nothing_is_named(changes: dict[str, object], where: str) -> None:
+    with pytest.raises(FileRefused, match=r".") as refused:
+        asked(**changes)
+    assert where in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "where"),
     [
-        ('"min_group": 10, ', "", "min_group: is missing"),
-        ('"min_group": 10', '"min_group": true', "min_group"),
-        ('"purpose"', '"min_group": 3, "purpose"', "twice"),
-        ("4.60", '"few"', "group_by[0].cuts[0]"),
-        (f'["{PRODUCT}"', '["x"', "products[0]"),
-        ("18.50", "null", "where[0].value"),
-        ("18.50", "[]", "where[0].value"),
-        ('"where"', '"having"', "having: is not a field"),
-        ("}]}", "}]", "cannot be read"),
+        ("min_group = 10", "min_group = true", "min_group"),
+        ("min_group = 10", "min_people = 10", "min_people: is not a field"),
+        ('purpose = "research"', "", "purpose: is missing"),
+        ("0.50", '"few"', "epsilon"),
+        ("0.50", "[]", "epsilon"),
+        (f'"{PRODUCT}"', '"x"', "tables.clinic"),
+        ("[tables]", "[tables", "cannot be read"),
     ],
 )
 def test_a_mistake_in_a_question_is_named(
     before: str, after: str, where: str, tmp_path: Path
 ) -> None:
     assert before in QUESTION
-    (tmp_path / "q.json").write_text(QUESTION.replace(before, after))
+    (tmp_path / "q.toml").write_text(QUESTION.replace(before, after))
     with pytest.raises(FileRefused, match=r".") as refused:
-        read_question(tmp_path / "q.json")
+        read_question(tmp_path / "q.toml")
     assert where in str(refused.value)
 
 
@@ -205,14 +276,40 @@ def test_an_exact_number_is_written_in_decimals(value: Fraction | None, text: st
     assert number(value) == text
 
 
-def test_two_columns_of_one_name_stay_apart_in_a_table() -> None:
-    answer = Answer(PRODUCT, ("age", "count", "age"), ("sum_x", "sum_x"), ())  # type: ignore[arg-type]
-    assert answer.table_columns == (
-        "age",
-        "count",
-        "age_2",
-        "count_2",
-        "sum_x",
-        "sum_x_2",
-        "suppressed",
+def test_an_answer_is_a_table_with_empty_cells_where_a_number_is_missing(tmp_path: Path) -> None:
+    found = Figure(Rational(5, 2), Rational(2), Rational(3))
+    rows = (Row(("f",), (found,)), Row(("m",), (Figure(None, missing=Missing.SUPPRESSED),)))
+    answer = Answer(
+        JobId("job_" + "0" * 32), Join.HIDDEN, ("sex",), ("m",), rows, 10, Fraction(2), DELTA, ()
     )
+    lines = [
+        "sex,m,m_low,m_high,suppressed",
+        "f,2.5,2,3,false",
+        "m,,,,true",
+    ]
+    write_csv(answer, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text().splitlines() == lines
+    with pytest.raises(FileExistsError):
+        write_csv(answer, tmp_path / "a.csv")
+    write_parquet(columns(answer), table_lines(answer), tmp_path / "a'.parquet")
+    with duckdb.connect() as connection:
+        stored = connection.read_parquet(str(tmp_path / "a'.parquet")).fetchall()
+    assert stored == [("f", 2.5, 2.0, 3.0, False), ("m", None, None, None, True)]
+
+
+def test_records_and_scores_are_tables_too(tmp_path: Path) -> None:
+    job = JobId("job_" + "0" * 32)
+    records = LookupAnswer(
+        job,
+        ("found", "town"),
+        (FoundRecord("a", Found.RECORD, {"town": "x"}), FoundRecord("b", Found.NOTHING)),
+    )
+    write_csv(records, tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").read_text().splitlines() == [
+        "key,found,found_2,town",
+        "a,record,,x",
+        "b,nothing,,",
+    ]
+    scores = ScoreAnswer(job, ("risk",), (ScoredRow("a", (Rational(-1, 4),)),))
+    write_csv(scores, tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_text().splitlines() == ["row,risk", "a,-0.25"]

@@ -22,7 +22,11 @@ from api.files.product import EXPLAINED
 from api.settings import NodeSettings
 from exchange.jobs import JobState
 from exchange.node.model import Decision
+from exchange.query.forecast import Spent, Step
+from exchange.query.plan import WITH_CONSUMER
+from exchange.results import Found, Missing, Remark
 from exchange.terms.negotiation import State
+from registry.rule import Join
 
 CLI = Path(api.cli.__file__).parent
 OURS = ("init", "node", "party", "product", "negotiation", "job", "audit")
@@ -61,6 +65,7 @@ def test_no_sentence_is_left_over() -> None:
     """A key is written out where it is said, unless its last part is a word of the system's."""
     sources = "".join(path.read_text() for path in CLI.glob("*.py") if path.name != "words.py")
     worded = ("state", "decision", "negotiation", "stage", "setting", "template", "rotate", "exit")
+    worded += ("join", "step", "spent", "missing", "found", "remark")
     for key in ENGLISH:
         kind, _, rest = key.partition(".")
         name = rest if kind in ("help", "option", "fact") else key
@@ -74,6 +79,12 @@ def test_states_settings_and_the_product_file_are_explained() -> None:
         ("negotiation", [state.value for state in State]),
         ("setting", list(NodeSettings.model_fields)),
         ("template", list(EXPLAINED)),
+        ("join", [join.value for join in Join if join not in WITH_CONSUMER]),
+        ("step", [step.value for step in Step]),
+        ("spent", [spent.value for spent in Spent]),
+        ("missing", [missing.value for missing in Missing]),
+        ("found", [found.value for found in Found]),
+        ("remark", [remark.value for remark in Remark]),
     ):
         for word in words:
             assert f"{kind}.{word}" in ENGLISH
