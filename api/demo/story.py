@@ -259,6 +259,7 @@ class Story:
         teller.say("second", epsilon=plan.epsilon)
         job = desk.submit(plan)
         self.document["second_job"] = job
+        self._until(company.all_sent, "the hub has heard of the second job")
         begun = time.perf_counter()
         company.follow(
             job,
