@@ -155,7 +155,7 @@ class PrivacyCost:
 
 @dataclass(frozen=True)
 class TermNoise:
-    """what: `rows`, `sum 1`, `product 1 2`, `bin 3`: of the statistic's arguments.
+    """what: `n` rows, the sum `Σ1` of variable 1, `Σ1·2` of the product of two, `#3` of bin 3.
     deviation: of all authors' noise together, in the sum's own units."""
 
     what: str
@@ -559,15 +559,15 @@ def _term_noises(
         unit = 10 ** program.terms[term].decimals
         return TermNoise(what, Rational(round(Fraction(drawn) / unit, 9)))
 
-    yield one("rows", reading.rows)
+    yield one("n", reading.rows)
     for number, term in enumerate(reading.sums, 1):
-        yield one(f"sum {number}", term)
+        yield one(f"Σ{number}", term)
     width = len(reading.sums)
     pairs = [(i, j) for i in range(1, width + 1) for j in range(i, width + 1)]
     for (i, j), term in zip(pairs, reading.products, strict=False):
-        yield one(f"product {i} {j}", term)
+        yield one(f"Σ{i}·{j}", term)
     for number, term in enumerate(reading.bins, 1):
-        yield one(f"bin {number}", term)
+        yield one(f"#{number}", term)
 
 
 def deviation(distribution: Distribution, scale: float) -> float:

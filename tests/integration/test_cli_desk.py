@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import tarfile
+from fractions import Fraction
 from pathlib import Path
 
 import duckdb
@@ -97,32 +97,38 @@ def new_desks(
     return Desks(a_world(tmp_path), monkeypatch, capsys)
 
 
-def a_question(path: Path, clinic: str, lab: str, **changes: object) -> Path:
-    file = path / "question.json"
-    asked = {
-        "products": [clinic, lab],
-        "purpose": PURPOSE,
-        "min_group": 5,
-        "group_by": [
-            {"product": clinic, "column": "sex"},
-            {"product": lab, "column": "s5", "cuts": [4.60, "5.10"]},
-        ],
-        "measures": [{"product": clinic, "column": "progression", "function": "mean"}],
-        **changes,
-    }
-    file.write_text(json.dumps(asked))
+SQL = """
+SELECT clinic.sex, BANDS(lab.s5, 4.60, 5.10) AS s5, COUNT(*) AS people,
+       AVG(clinic.progression) AS progression
+FROM clinic JOIN lab ON clinic.person = lab.person
+GROUP BY clinic.sex, BANDS(lab.s5, 4.60, 5.10)
+"""
+
+
+def a_question(path: Path, clinic: str, lab: str, *, min_group: int = 5) -> Path:
+    file = path / "question.toml"
+    file.write_text(
+        f"purpose = \"{PURPOSE}\"\nmin_group = {min_group}\nsql = '''{SQL}'''\n"
+        f'[tables]\nclinic = "{clinic}"\nlab = "{lab}"\n'
+    )
     return file
 
 
-def question_of(deal: Deal, **changes: object) -> Path:
+def question_of(deal: Deal, *, min_group: int = 5) -> Path:
     clinic, lab = deal.clinic_product.id, deal.lab_product.id
-    return a_question(deal.world.path, clinic, lab, **changes)
+    return a_question(deal.world.path, clinic, lab, min_group=min_group)
+
+
+def options_of(deal: Deal) -> tuple[object, ...]:
+    """The same question without a file."""
+    return (
+        "--sql", SQL, "--table", f"clinic={deal.clinic_product.id}",
+        "--table", f"lab={deal.lab_product.id}", "--purpose", PURPOSE, "--min-group", 5,
+    )  # fmt: skip
 
 
 def submitted(desks: Desks, deal: Deal) -> str:
-    job: str = desks.ok(
-        "research", "job", "submit", question_of(deal), "--deal", deal.deal, "--yes"
-    )["job"]
+    job: str = desks.ok("research", "job", "submit", deal.deal, question_of(deal), "--yes")["job"]
     return job
 
 
@@ -190,10 +196,10 @@ def test_a_deal_goes_from_product_files_to_a_paid_answer_by_commands_alone(
 
     desks.world.fund("research", 10_000)
     question = a_question(tmp_path, products["clinic"], products["lab"])
-    plan = desks.ok("research", "job", "explain", question, "--deal", first["deal"])
+    plan = desks.ok("research", "job", "explain", first["deal"], question)
     assert plan["price_minor"] == "1700"
     assert len(plan["learns"]) == 4
-    job = desks.ok("research", "job", "submit", question, "--deal", first["deal"], "--yes")["job"]
+    job = desks.ok("research", "job", "submit", first["deal"], question, "--yes")["job"]
     desks.world.settle()
 
     (waiting,) = desks.ok("clinic", "node", "jobs")["jobs"]
@@ -238,14 +244,16 @@ def test_an_answer_is_written_with_empty_cells_where_it_is_suppressed_and_never_
     assert any(hidden) and not all(hidden)
     for row, line, stored in zip(document["rows"], lines, rows, strict=True):
         assert list(stored[:2]) == row["groups"] == [line["sex"], line["s5"]]
-        assert stored[2] == row["count"]
         assert line["suppressed"] == str(row["suppressed"]).lower()
         if row["suppressed"]:
-            assert (line["count"], line["mean_progression"]) == ("", "")
+            assert {figure["missing"] for figure in row["figures"]} == {"suppressed"}
+            assert (line["people"], line["progression"]) == ("", "")
             assert stored[2:] == (None, None, True)
         else:
-            assert int(line["count"]) == row["count"]
-            assert float(line["mean_progression"]) == pytest.approx(stored[3])
+            people, progression = (Fraction(figure["value"]) for figure in row["figures"])
+            assert int(line["people"]) == people == stored[2]
+            assert float(line["progression"]) == pytest.approx(float(progression))
+            assert stored[3] == pytest.approx(float(progression))
     assert "suppressed" in desks.run("research", "job", "result", job).out
     again = desks.run("research", "job", "result", job, "--csv", csv_file)
     assert again.code == 1
@@ -260,7 +268,30 @@ def test_a_holder_reads_in_its_own_language_what_each_party_would_learn(
     chinese = desks.run("clinic", "node", "show", job, "--lang", "zh-CN").out
     assert "what each party would learn" in english and "which of its own keys" in english.lower()
     assert "各方会得知" in chinese and "看不到" in chinese
-    assert "4.60, 5.10" in english and "4.60, 5.10" in chinese
+    assert "4.6 to < 5.1" in english and "4.6 to < 5.1" in chinese
+    assert "AVG(a.progression)" in english and "AVG(a.progression)" in chinese
+    assert "4.6 to < 5.1" in desks.run("clinic", "node", "approve", job).err
+
+
+def test_the_same_explanation_is_of_a_file_of_options_and_of_the_submitted_job(
+    desks: Desks, deal: Deal
+) -> None:
+    of_file = desks.ok("research", "job", "explain", deal.deal, question_of(deal))
+    of_options = desks.ok("research", "job", "explain", deal.deal, *options_of(deal))
+    job = desks.ok("research", "job", "submit", deal.deal, *options_of(deal), "--yes")["job"]
+    desks.world.settle()
+    own = {"job", "run_by"}
+    same = {name: value for name, value in of_file.items() if name not in own}
+    for document in (
+        of_options,
+        desks.ok("research", "job", "explain", job),
+        desks.ok("clinic", "node", "show", job)["plan"],
+    ):
+        assert {name: value for name, value in document.items() if name not in own} == same
+    explained = of_file["explained"]
+    assert explained["work"]["meeting"]["uploads"] == [1000, 1000]
+    assert explained["price_minor"] == of_file["price_minor"]
+    assert {local["product_name"] for local in explained["local"]} == {"clinic data", "lab data"}
 
 
 def test_a_refused_job_ends_with_the_holders_reason_and_the_consumer_keeps_its_money(
@@ -297,7 +328,7 @@ def test_a_cancelled_job_can_be_asked_again_under_the_same_agreements(
 
 def test_nothing_is_submitted_unless_the_person_says_yes(desks: Desks, deal: Deal) -> None:
     question, before = question_of(deal), listed(desks, "research", "job", "list")
-    refused = desks.run("research", "job", "submit", question, "--deal", deal.deal, answer="n\n")
+    refused = desks.run("research", "job", "submit", deal.deal, question, answer="n\n")
     assert refused.code == 1
     assert "price in all" in refused.err
     assert listed(desks, "research", "job", "list") == before
@@ -306,9 +337,7 @@ def test_nothing_is_submitted_unless_the_person_says_yes(desks: Desks, deal: Dea
 def test_a_job_that_cannot_be_paid_is_refused_with_the_hubs_reason(new_desks: Desks) -> None:
     desks = new_desks
     poor = a_deal(desks.world, funded=0)
-    ran = desks.run(
-        "research", "job", "submit", question_of(poor), "--deal", poor.deal, "--yes", "--json"
-    )
+    ran = desks.run("research", "job", "submit", poor.deal, question_of(poor), "--yes", "--json")
     assert ran.code == 3
     assert ran.out == ""
     assert "available" in ran.err or "account" in ran.err
@@ -318,7 +347,7 @@ def test_a_plan_that_the_agreement_forbids_exits_as_refused_and_sends_nothing(
     desks: Desks, deal: Deal
 ) -> None:
     small, before = question_of(deal, min_group=3), listed(desks, "research", "job", "list")
-    ran = desks.run("research", "job", "explain", small, "--deal", deal.deal)
+    ran = desks.run("research", "job", "explain", deal.deal, small)
     assert ran.code == 3 and "min_group" in ran.err
     assert listed(desks, "research", "job", "list") == before
 
@@ -327,7 +356,7 @@ def test_without_a_running_node_the_command_says_how_to_start_it(desks: Desks, d
     before = listed(desks, "research", "job", "list")
     desks.stopped = True
     ran = desks.run(
-        "research", "job", "submit", question_of(deal), "--deal", deal.deal, "--yes", "--timeout", 0
+        "research", "job", "submit", deal.deal, question_of(deal), "--yes", "--timeout", 0
     )
     assert ran.code == 4
     assert f"exchange node --settings {desks.settings('research')}" in ran.err
