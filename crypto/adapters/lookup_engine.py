@@ -48,7 +48,9 @@ def run(
         keys = AskedKeys.parse(_own(folder / KEYS_FILE).read_bytes()).keys
         clock.enter(EngineStage.CONNECT)
         with tcp_channels.connect(task.seat) as channels:
-            share = _ask(task, keys, folder / TABLE_FILE, channels, clock)
+            # A link to where the node keeps tables: what is received there outlives the run.
+            cached = (folder / TABLE_FILE).resolve()
+            share = _ask(task, keys, cached, channels, clock)
     return EngineOutcome(
         share=share,
         learned={"evaluations": task.evaluations},

@@ -20,6 +20,7 @@ Contact Discovery at Scale", USENIX Security 2019.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,7 +153,8 @@ def _cached(task: LookupTask, path: Path) -> Table | None:
 
 def _download(task: LookupTask, path: Path, channels: Channels) -> Table:
     expected = size_bytes(task.rows, task.label_bytes)
-    part = path.with_name(path.name + ".part")
+    # Another run may be receiving the same table.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
         while (left := expected - file.tell()) > 0:
             block = channels.receive(HOLDER, _TABLE)
