@@ -337,6 +337,9 @@ class _Compiler:
             shape = self._shape(Argument(side, expression))
             found[factor] = len(found) + 1
             rows = 1 if factor.indicator else repeated
+            # Of all own rows, not only of those that can match: an engine refuses rows whose sum
+            # could wrap, and whether it does must tell nothing about the rows that filters select.
+            self._require_room(shape.widest * rows * self._cap(side))
             self._widest[side].append(shape.widest * rows)
             self._decimals[side].append(shape.decimals)
         return found[factor]
@@ -359,12 +362,7 @@ class _Compiler:
             if (a, b) == (left, right) and gate == people:
                 return index
         widest = self._widest[0][left] * self._widest[1][right]
-        if (widest * self._pairs()).bit_length() + 1 > RING_BITS:
-            raise PlanRefused(
-                "statistics",
-                "a sum could need more than 62 bits: narrow the values' public range, for instance "
-                "with LEAST and GREATEST, or ask for fewer decimals",
-            )
+        self._require_room(widest * self._pairs())
         self._terms[left, right, people] = index = len(self._terms)
         holders = len(self._plan.sides) if self._plan.join is Join.UNION else 1
         self._facts.append(
@@ -394,6 +392,19 @@ class _Compiler:
         if self._query.keep_left or len(self._products) == 1:
             return self._products[0].cap
         return min(product.cap for product in self._products)
+
+    def _require_room(self, most: int) -> None:
+        if most.bit_length() + 1 > RING_BITS:
+            raise PlanRefused(
+                "statistics",
+                "a sum could need more than 62 bits: narrow the values' public range, for instance "
+                "with LEAST and GREATEST, or ask for fewer decimals",
+            )
+
+    def _cap(self, side: int) -> int:
+        if self._plan.join is Join.UNION:
+            return max(product.cap for product in self._products)
+        return self._products[side].cap
 
     def _contribution(self, side: int) -> int:
         if self._plan.join is Join.UNION:

@@ -38,7 +38,7 @@ def test_a_consumer_gets_the_plaintext_answer_and_both_holders_are_paid(tmp_path
             shown = len(values) >= 5
             mean = sum(values) / len(values) if shown else None
             expected[sex, label] = (len(values) if shown else None, mean)
-    got = {row.groups: (row.count, row.measures[0].value) for row in answer.rows}
+    got = {row.groups: tuple(f.value for f in row.figures) for row in answer.rows}
     assert got == expected
     assert world.available("research") == 8000
     assert world.available("clinic") == 1000

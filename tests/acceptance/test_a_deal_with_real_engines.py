@@ -70,7 +70,7 @@ def test_real_engines_and_links_give_the_answer_and_what_left_is_counted(tmp_pat
             found = tx.job(job)
             assert found is not None and found.state is JobState.RELEASED, found
     answer = receiving.answer(job, research.node.store)
-    assert sum(row.count or 0 for row in answer.rows) == 40
+    assert sum(row.figures[0].value or 0 for row in answer.rows) == 40
     for holder, peer in ((clinic, lab), (lab, clinic)):
         with holder.node.store.reading() as tx:
             records = tx.egress(job)

@@ -22,13 +22,12 @@ from exchange.node import outbox, receiving, registering
 from exchange.node.model import NodeJob
 from exchange.node.runs import Run
 from exchange.openings import BytesOut
-from exchange.query.question import AskedFilter
 from exchange.query.rules import Ground, side_violations
 from exchange.terms import agreement as agreements
 from exchange.terms.agreement import Proposal
 from exchange.terms.negotiation import Event
 from tests.fakes.engine import InProcessEngine
-from tests.world import Deal, Member, World, a_deal, a_world, terms_for
+from tests.world import QUESTION, Deal, Member, World, a_deal, a_world, terms_for
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +121,14 @@ def test_a_consumer_cannot_spoil_a_product_for_everybody_else(deal: Deal) -> Non
 def test_whether_anybody_fits_a_filter_does_not_show(deal: Deal) -> None:
     """A filter for one sex that nobody has after the other one is taken away."""
     world = deal.world
-    nobody = tuple(AskedFilter(deal.clinic_product.id, "sex", "!=", sex) for sex in ("f", "m"))
-    job = deal.submit(where=nobody)
+    nobody = QUESTION.replace("GROUP BY", "WHERE clinic.sex <> 'f' AND clinic.sex <> 'm' GROUP BY")
+    job = deal.submit(sql=nobody)
     world.settle()
     research = world.members["research"]
     found = job_at(research, job)
     assert found.state is JobState.RELEASED, found.reason
     rows = receiving.answer(job, research.node.store).rows
-    assert {row.count for row in rows} == {None}
+    assert {row.figures[0].value for row in rows} == {None}
 
 
 @pytest.mark.parametrize(
@@ -260,7 +259,7 @@ def test_a_range_is_judged_by_all_own_rows_and_not_by_those_that_can_match(deal:
         replace(column, high=2**45) if column.name == "progression" else column
         for column in deal.clinic_product.columns
     )
-    for cap, clauses in ((1000, []), (10_000_000, ["product.columns"])):
+    for cap, clauses in ((1000, []), (10_000_000, ["plan"])):
         product = replace(deal.clinic_product, columns=wide, cap=cap)
         found = side_violations(
             plan, 0, Ground(held.agreement, product), [product, deal.lab_product]
@@ -271,9 +270,8 @@ def test_a_range_is_judged_by_all_own_rows_and_not_by_those_that_can_match(deal:
 def test_a_plan_for_more_outputs_than_an_engine_has_is_no_plan(deal: Deal) -> None:
     desk = deal.world.members["research"].desk
     plan = desk.compile(deal.deal, deal.question())
-    side = plan.sides[0]
-    with pytest.raises(Malformed, match="outputs"):
-        replace(plan, sides=(replace(side, measures=side.measures * 10_000), plan.sides[1]))
+    with pytest.raises(Malformed, match="statistics"):
+        replace(plan.query, statistics=plan.query.statistics * 10_000)
 
 
 def test_a_refusal_of_a_column_with_an_endless_name_can_still_be_said(deal: Deal) -> None:
