@@ -258,6 +258,13 @@ def read_parts(
     )
 
 
+def require_empty_part(plan: Plan, digest: Digest, parts: Mapping[PartyId, bytes]) -> None:
+    """The holder's part of a score or lookup, which has nothing to say. Raises Malformed."""
+    for party in plan.sealers:
+        if _share(plan, digest, party, parts):
+            raise Malformed("part", f"of {party} is not empty")
+
+
 def _share(plan: Plan, digest: Digest, party: PartyId, parts: Mapping[PartyId, bytes]) -> bytes:
     if party not in parts:
         raise Malformed("parts", f"of {party} is missing")

@@ -15,12 +15,11 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
-from crypto.adapters.opendp_noise import OpenDpNoise
-from exchange.query.adapters.sqlglot_reader import SqlglotReader
 from sqlalchemy import Engine
 
 from api.database import bring_up_to_date, open_engine, read_only
 from api.folder import PartyFolder
+from crypto.adapters.opendp_noise import OpenDpNoise
 from crypto.digest import Digest, digest
 from crypto.errors import Malformed
 from crypto.identifiers import DealId, JobId, PartyId, ProductId
@@ -43,7 +42,9 @@ from exchange.node.model import Identity, Incoming, StandingApproval
 from exchange.node.negotiating import Party
 from exchange.node.node import Node
 from exchange.node.runs import Workshop
+from exchange.node.shelf import Shelf
 from exchange.node.watch import Watch
+from exchange.query.adapters.sqlglot_reader import SqlglotReader
 from exchange.query.question import Question
 from exchange.submission import read_submission
 from exchange.terms.agreement import Partner, Terms
@@ -300,6 +301,7 @@ class World:
             noise=OpenDpNoise(),
             free_port=lambda: 9,
             memory_bytes=1 << 30,
+            shelf=Shelf(self.path / name),
             certificate=folder.party.document.tls_certificate,
             software="test",
             lock=digest(b"test"),

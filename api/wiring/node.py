@@ -40,6 +40,7 @@ from exchange.node.model import Alarm, Identity
 from exchange.node.negotiating import Party
 from exchange.node.node import Node
 from exchange.node.runs import Workshop
+from exchange.node.shelf import Shelf
 from exchange.node.watch import Watch
 from exchange.query.ports import SqlReader
 from ledger.verify.policy import Policy
@@ -70,6 +71,10 @@ class Opened:
     @property
     def desk(self) -> Desk:
         return Desk(self.store, self.hub, self.identity, ExchangeKey.generate, sql_reader)
+
+    @property
+    def shelf(self) -> Shelf:
+        return Shelf(self.settings.folder)
 
     @property
     def negotiations(self) -> Party:
@@ -199,7 +204,6 @@ def _workshop(opened: Opened) -> tuple[Workshop | None, Callable[[], None]]:
     if not roles & {Role.HOLDER, Role.HELPER, Role.CONSUMER}:
         return None, opened.close
     from crypto.adapters.opendp_noise import OpenDpNoise
-
     from exchange.node.adapters.process_engine import ProcessEngine, free_port
     from exchange.node.adapters.tls_links import LinkService
 
@@ -231,6 +235,7 @@ def _workshop(opened: Opened) -> tuple[Workshop | None, Callable[[], None]]:
         noise=OpenDpNoise(),
         free_port=free_port,
         memory_bytes=settings.engine_memory_mb << 20,
+        shelf=opened.shelf,
         certificate=tls.certificate,
         software="unseen 0.1.0",
         lock=lock_digest(),

@@ -34,6 +34,7 @@ from crypto.errors import EngineFailed, EngineFault
 
 MAX_MESSAGE_BYTES: Final = 64 << 20
 MAX_WAITING: Final = 8  # messages queued for one peer
+LINGER_S: Final = 30.0  # how long a peer may take to receive the last of them
 _LABEL: Final = b"unseen/channel/v1\x00"
 _TAG_BYTES: Final = 16
 _RETRY_S: Final = 0.05
@@ -61,8 +62,15 @@ class TcpChannels:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Ends every direction first and waits for every peer afterwards, so that nobody waits in
+        a circle. A node cuts its links when its engine has ended: what is still on its way to a
+        slow peer would be lost. A peer that never ends costs the wait and fails nothing, or
+        whoever has its answer could make the others' run fail."""
         for peer in self._peers.values():
-            peer.close(flush=kind is None)
+            peer.end(flush=kind is None)
+        deadline = time.monotonic() + LINGER_S
+        for peer in self._peers.values():
+            peer.close(deadline if kind is None else None)
 
 
 class _Peer:
@@ -111,15 +119,23 @@ class _Peer:
         self._received += 1
         return bytearray(plain)
 
-    def close(self, *, flush: bool) -> None:
-        if flush:
-            self._waiting.put(None)
-            self._writer.join()
-        else:
+    def end(self, *, flush: bool) -> None:
+        """Send what waits, and the end of this direction."""
+        if not flush:
             self._broken.set()
+            return
+        self._waiting.put(None)
+        self._writer.join()
         with contextlib.suppress(OSError):
-            if flush:
-                self._socket.shutdown(socket.SHUT_WR)
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self, deadline: float | None) -> None:
+        """Close, once the peer has ended too or `deadline` has passed; None: at once."""
+        with contextlib.suppress(OSError):
+            while deadline is not None and (left := deadline - time.monotonic()) > 0:
+                self._socket.settimeout(left)
+                if not self._socket.recv(65536):
+                    break
         self._socket.close()
 
     def _exactly(self, size: int) -> bytearray:

@@ -39,6 +39,8 @@ class View:
                 None at the helper
     consumer:   the believed party document that the plan names
     products:   of all sides, in the plan's order, each with the digest that the plan names
+    evaluated:  of a score's or lookup's product: the rows or keys that this node has admitted for
+                this consumer in the last 24 hours
     """
 
     me: PartyId
@@ -47,6 +49,7 @@ class View:
     account: PrivacyAccount | None
     consumer: SignedParty
     products: Sequence[DataProduct]
+    evaluated: int
     now: datetime
     paused: bool
 
@@ -90,6 +93,13 @@ def _check_own_side(plan: Plan, view: View) -> None:
         raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
     if held.runs_used >= terms.runs:
         raise PlanRefused("runs", f"all {terms.runs} runs of {held.agreement.id} are used")
+    allowed = ground.product.rule.evaluations_per_day or 0
+    if plan.evaluations and view.evaluated + plan.evaluations > allowed:
+        raise PlanRefused(
+            "rule.evaluations_per_day",
+            f"{max(0, allowed - view.evaluated):,} are left of {allowed:,} in 24 hours; the job "
+            f"sends {plan.evaluations:,}",
+        )
     if held.epsilon_used + plan.epsilon > terms.epsilon:
         left = terms.epsilon - held.epsilon_used
         raise PlanRefused("epsilon", f"{left} is left; the job asks for {plan.epsilon}")

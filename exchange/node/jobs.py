@@ -37,6 +37,7 @@ from exchange.query import plan as plans
 from exchange.query.plan import WITH_CONSUMER, Plan
 from exchange.query.ports import SqlReader
 from exchange.query.question import Footing, Question, compile_question, grounds_of
+from exchange.query.requests import Request, compile_request
 from exchange.query.rules import Ground, violations
 from exchange.submission import Submission
 from registry.errors import RegistryError
@@ -65,24 +66,35 @@ class Desk:
         Raises QuestionRefused, or PlanRefused with every clause that forbids it.
         """
         with self.store.transaction() as tx:
-            footings: dict[ProductId, Footing] = {}
-            helpers: dict[PartyId, Digest] = {}
-            for held in tx.agreements():
-                terms = held.agreement.terms
-                if held.agreement.deal != deal:
-                    continue
-                product = products.by_digest(terms.product, tx=tx, hub=self.hub)
-                ground = Ground(held.agreement, product)
-                footings[product.id] = Footing(ground, held.digest, terms.product)
-                if terms.helper is not None:
-                    found = trust.newest(terms.helper, tx=tx, hub=self.hub, identity=self.identity)
-                    helpers[terms.helper] = found.digest
+            footings, helpers = self._footings(deal, tx)
             plan = compile_question(
                 question,
                 footings,
                 reader=self.reader(),
                 operator=self.identity.operator,
                 helpers=helpers,
+                now=self.identity.clock.now(),
+                wait=wait,
+                randomness=self.identity.randomness,
+            )
+            plan = self._under_current_keys(plan, tx)
+        _require_allowed(plan, grounds_of(plan, footings))
+        return plan
+
+    def compile_request(
+        self, deal: DealId, request: Request, *, wait: timedelta = WAIT_FOR_HOLDERS
+    ) -> Plan:
+        """The plan of a score or lookup under this deal's agreement. Changes nothing; what is asked
+        about is kept by `requests.ask_rows` or `ask_keys` before the plan is submitted.
+
+        Raises QuestionRefused, or PlanRefused with every clause that forbids it.
+        """
+        with self.store.transaction() as tx:
+            footings, _ = self._footings(deal, tx)
+            plan = compile_request(
+                request,
+                footings,
+                operator=self.identity.operator,
                 now=self.identity.clock.now(),
                 wait=wait,
                 randomness=self.identity.randomness,
@@ -99,8 +111,11 @@ class Desk:
             job = _load(number, tx)
             if job.consumer != self.identity.party:
                 raise NotYours(f"{number} is not this party's job")
+            before = plan_of(job, tx)
+            if before.join in WITH_CONSUMER:
+                raise QuestionRefused("job", "its rows or keys are not kept; ask anew with them")
             plan = replace(
-                plan_of(job, tx),
+                before,
                 job=JobId.new(now, self.identity.randomness),
                 created_at=now,
                 run_by=now + wait,
@@ -116,6 +131,25 @@ class Desk:
                 grounds.append(Ground(held.agreement, product))
         _require_allowed(plan, grounds)
         return plan
+
+    def _footings(
+        self, deal: DealId, tx: NodeTransaction
+    ) -> tuple[dict[ProductId, Footing], dict[PartyId, Digest]]:
+        """Of every product that the deal has an agreement about; and the documents of the helpers
+        that the agreements name."""
+        footings: dict[ProductId, Footing] = {}
+        helpers: dict[PartyId, Digest] = {}
+        for held in tx.agreements():
+            terms = held.agreement.terms
+            if held.agreement.deal != deal:
+                continue
+            product = products.by_digest(terms.product, tx=tx, hub=self.hub)
+            ground = Ground(held.agreement, product)
+            footings[product.id] = Footing(ground, held.digest, terms.product)
+            if terms.helper is not None:
+                found = trust.newest(terms.helper, tx=tx, hub=self.hub, identity=self.identity)
+                helpers[terms.helper] = found.digest
+        return footings, helpers
 
     def _under_current_keys(self, plan: Plan, tx: NodeTransaction) -> Plan:
         """The plan naming everybody's newest party document: a holder that rotated its keys would
@@ -479,6 +513,27 @@ def _admitted_today(
     return sum(1 for said in recent if tx.said_at(said) > since)
 
 
+def _evaluated_today(
+    plan: Plan, product: ProductId, tx: NodeTransaction, identity: Identity
+) -> int:
+    """Keys and rows of this consumer's jobs on any version of a product, by the jobs that this node
+    admitted in the last 24 hours. One that ended before it began counts as well."""
+    if not plan.evaluations:
+        return 0
+    since = identity.clock.now() - timedelta(days=1)
+    total = 0
+    for job in tx.jobs():
+        said = job.admissions.get(identity.party)
+        if job.consumer != plan.consumer or said is None or job.updated_at <= since:
+            continue
+        if tx.said_at(said) > since:
+            earlier = plan_of(job, tx)
+            held = tx.agreement(earlier.sides[0].agreement)
+            if held is not None and held.agreement.terms.product_id == product:
+                total += earlier.evaluations
+    return total
+
+
 def _stands_approved(plan: Plan, view: View, tx: NodeTransaction, identity: Identity) -> bool:
     """Whether nobody has to be asked: a holder's standing approval, or a helper's general one."""
     if plan.side_of(identity.party) is None:
@@ -521,6 +576,7 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
             plan.consumer_document, plan.consumer, tx=tx, hub=hub, identity=identity
         ),
         products=found,
+        evaluated=_evaluated_today(plan, found[0].id, tx, identity),
         now=identity.clock.now(),
         paused=bool(tx.remark("paused")),
     )

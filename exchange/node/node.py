@@ -17,11 +17,13 @@ from crypto.statement import SignedStatement
 from exchange import jobs as lifecycle
 from exchange.errors import IllegalTransition
 from exchange.jobs import JobState
-from exchange.node import inbox, jobs, negotiating, outbox, receiving
-from exchange.node.model import Identity
+from exchange.node import inbox, jobs, negotiating, outbox, own_runs, receiving
+from exchange.node.model import Identity, NodeJob
+from exchange.node.own_runs import OwnRun
 from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
 from exchange.node.runs import Run, Workshop
 from exchange.node.watch import Watch
+from exchange.query.plan import Plan
 
 
 @dataclass
@@ -45,6 +47,8 @@ class Node:
         """At start: refuse to work on old records, and give up runs that died with the process."""
         self.watch.require_not_restored()
         jobs.recover(self.store, self.identity)
+        if self.workshop is not None:
+            own_runs.recover(self.store, self.identity, self.workshop.shelf)
 
     def hear(self, *, wait_s: float) -> int:
         """Take in messages, waiting at the hub for one. Raises HubUnreachable: try again later."""
@@ -60,7 +64,7 @@ class Node:
         self._begin_jobs()
         opened = receiving.open_released(self.store, self.hub, self.identity)
         sent = outbox.send(self.store, self.hub, self.identity, _heed)
-        started = self._start_runs()
+        started = self._start_runs() + self._start_own_runs()
         return bool(sent or decided or opened or started)
 
     def look(self) -> int:
@@ -103,18 +107,34 @@ class Node:
                 why = f"the hub did not take its start in: {answer.reason}"
                 jobs.give_up(number, why, why, store=self.store, identity=self.identity)
                 continue
-            self.runs[number] = Run(
-                plan,
-                job,
-                store=self.store,
-                hub=self.hub,
-                identity=self.identity,
-                workshop=self.workshop,
-                ended=self.news.set,
-            )
-            self.runs[number].start()
+            self._start(Run, plan, job, self.workshop)
             started += 1
         return started
+
+    def _start_own_runs(self) -> int:
+        """As consumer, take part in each score or lookup that its holder has begun."""
+        if self.workshop is None:
+            return 0
+        waiting = [
+            (job, plan)
+            for job, plan in own_runs.due(self.store, self.identity)
+            if job.id not in self.runs
+        ]
+        for job, plan in waiting:
+            self._start(OwnRun, plan, job, self.workshop)
+        return len(waiting)
+
+    def _start(self, kind: type[Run], plan: Plan, job: NodeJob, workshop: Workshop) -> None:
+        self.runs[job.id] = kind(
+            plan,
+            job,
+            store=self.store,
+            hub=self.hub,
+            identity=self.identity,
+            workshop=workshop,
+            ended=self.news.set,
+        )
+        self.runs[job.id].start()
 
     def _end_runs(self) -> None:
         """Kill runs of jobs that others ended, and forget those that are over."""

@@ -17,11 +17,11 @@ from crypto.keys import ExchangeKey
 from exchange import evidence, openings
 from exchange.errors import EvidenceMissing, ExchangeError, HubUnreachable, UnknownSubject
 from exchange.jobs import JobState
-from exchange.node import jobs, outbox, products
+from exchange.node import jobs, outbox, own_runs, products
 from exchange.node.model import Alarm, Identity, NodeJob
 from exchange.node.ports import Hub, NodeStore, NodeTransaction
-from exchange.query.plan import Plan
-from exchange.results import AnyAnswer, answer_from_bytes, read_parts
+from exchange.query.plan import WITH_CONSUMER, Plan
+from exchange.results import AnyAnswer, answer_from_bytes, read_parts, require_empty_part
 from registry.errors import RegistryError
 
 
@@ -44,6 +44,8 @@ def open_released(store: NodeStore, hub: Hub, identity: Identity) -> Sequence[Jo
             job = tx.job(number)
             if job is None or tx.remark(_remark(number)) is not None:
                 continue
+            if jobs.plan_of(job, tx).join in WITH_CONSUMER and not own_runs.is_ended(job, tx):
+                continue  # the holder was faster than this party's own part
             try:
                 with tx.savepoint():
                     _open(job, tx, hub, identity)
@@ -54,6 +56,7 @@ def open_released(store: NodeStore, hub: Hub, identity: Identity) -> Sequence[Jo
                 words = f"the result of {number} cannot be opened: {error}"
                 tx.add_alarm(Alarm("ResultRefused", words, identity.clock.now()))
                 tx.set_remark(_remark(number), "refused")
+                tx.forget_secret(number)
                 tx.save_job(replace(job, reason=str(error)))
                 act = evidence.alarmed(number, kind="ResultRefused", words=words)
                 outbox.say(act, [], tx=tx, identity=identity)
@@ -88,8 +91,13 @@ def _open(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> No
             raise EvidenceMissing(f"the hub's bytes are not what {party} signed for")
         context = openings.result_context(job.plan, party)
         parts[party] = sealing.open_sealed(sealed, key, context=context)
-    known = [products.by_digest(side.product, tx=tx, hub=hub) for side in plan.sides]
-    found = read_parts(plan, job.plan, parts, known)
+    if plan.join in WITH_CONSUMER:
+        require_empty_part(plan, job.plan, parts)
+        found = own_runs.answer_of(job, tx)
+        own_runs.forget(job.id, tx)
+    else:
+        known = [products.by_digest(side.product, tx=tx, hub=hub) for side in plan.sides]
+        found = read_parts(plan, job.plan, parts, known)
     tx.set_remark(_remark(job.id), record.to_bytes(found).decode())
     act = evidence.opened(
         job.id,

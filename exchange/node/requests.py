@@ -61,7 +61,7 @@ class Part:
 # What a consumer asks
 
 
-def ask_scores(
+def ask_rows(
     plan: Plan, product: DataProduct, names: Sequence[str], values: Float64Array, shelf: Shelf
 ) -> None:
     """Keep the rows of a compiled plan until its run. Before the plan is submitted: a job whose
@@ -82,7 +82,7 @@ def ask_scores(
 
 
 def ask_keys(plan: Plan, product: DataProduct, keys: Sequence[str], shelf: Shelf) -> None:
-    """Keep the keys of a compiled plan until its run, as `ask_scores` does rows.
+    """Keep the keys of a compiled plan until its run, as `ask_rows` does rows.
 
     Raises KeyRefused, by row, for a key that has no canonical spelling or stands twice.
     """

@@ -1,4 +1,5 @@
-"""One engine run at a node: rows in, one sealed share out.
+"""One engine run at a node: rows in, one sealed share out; or a model or table in, for a score or
+a lookup.
 
 The run happens on a thread of its own, the engine in a child process of its own. Whatever ends it
 badly becomes one `job.failed`; what left the node is counted and kept either way.
@@ -8,17 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from crypto import joinkeys, record, sealing
 from crypto.digest import SALT_BYTES, Digest, commit, digest
-from crypto.engine import EngineOutcome, EngineStage, Seat
+from crypto.engine import EngineOutcome, EngineStage, EngineTask, Seat
 from crypto.errors import CryptoError, EngineFailed, EngineFault, KeyRefused, Malformed
 from crypto.identifiers import JobId, PartyId
-from crypto.joins.rows import SideRows
 from crypto.keys import ExchangeKey
 from crypto.session import PairKeys, pair_keys
 from exchange import evidence, jobs, openings
@@ -26,17 +26,19 @@ from exchange.errors import ExchangeError, HistoryRefused, HubUnreachable, Unkno
 from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
 from exchange.links.errors import LinkError
-from exchange.node import history, outbox, products
+from exchange.node import history, outbox, products, requests
 from exchange.node import jobs as node_jobs
 from exchange.node.alone import NoiseSource, alone
-from exchange.node.engine import EngineLimits, EngineRun, EngineRunner
+from exchange.node.engine import EngineInput, EngineLimits, EngineRun, EngineRunner
 from exchange.node.links import Links, LinkSession, PeerAddress
 from exchange.node.model import Decision, EgressRecord, Identity, NodeJob
 from exchange.node.parts import Keys, local_query, side_rows, task_of, unmatched
 from exchange.node.ports import Hub, NodeStore, NodeTransaction, SourceOpener
+from exchange.node.requests import Part
+from exchange.node.shelf import Shelf
 from exchange.openings import BudgetUse, BytesOut, Opening, PrivacyUse, ReceiptOpenings
 from exchange.privacy import NOTHING, cost_of
-from exchange.query.plan import Plan, Query
+from exchange.query.plan import WITH_CONSUMER, Plan, Query
 from exchange.query.program import Program, program_of
 from exchange.results import SealedPart
 from registry.errors import RegistryError, SourceUnreachable
@@ -53,7 +55,8 @@ LINKS_FAILED: Final = "the links of this party failed"
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a run needs beside the job: engine, links, rows, noise, and what software this is."""
+    """What a run needs beside the job: engine, links, rows, noise, the party's own models, tables
+    and questions, and what software this is."""
 
     engine: EngineRunner
     links: Links
@@ -61,13 +64,16 @@ class Workshop:
     noise: NoiseSource
     free_port: Callable[[], int]
     memory_bytes: int
+    shelf: Shelf
     certificate: bytes
     software: str
     lock: Digest
 
 
 @dataclass(frozen=True)
-class _Peer:
+class Peer:
+    """Somebody else who computes, with the keys of this attempt."""
+
     rank: int
     party: SignedParty
     address: Endpoint | None
@@ -79,14 +85,21 @@ class _Peer:
 
 
 @dataclass(frozen=True)
-class _Computed:
-    """snapshot: digest of the rows that went in; None at the helper, which has none."""
+class Computed:
+    """snapshot: digest of what went in: the rows, or the listed model or table; None at the helper,
+    which has none."""
 
     share: bytes
     snapshot: Digest | None
     sent: dict[str, int]
     took_ms: int
     versions: str
+
+
+@dataclass(frozen=True)
+class _Ran:
+    outcome: EngineOutcome
+    sent: dict[str, int]
 
 
 class Run:
@@ -154,10 +167,13 @@ class Run:
         node_jobs.give_up(self._job.id, said, detail, store=self._store, identity=self._identity)
 
     def _compute(self) -> None:
-        plan, job, me = self._plan, self._job, self._identity.party
+        plan, me = self._plan, self._identity.party
         with self._store.transaction() as tx:
             known = [products.by_digest(s.product, tx=tx, hub=self._hub) for s in plan.sides]
             peers = self._peers(tx)
+        if plan.join in WITH_CONSUMER:
+            self._finish(known[0], self._requested(known[0], peers), peers)
+            return
         rank = plan.engine_parties.index(me)
         keys = Keys({peer.rank: peer.keys for peer in peers})
         local = self._local_part(rank, known)
@@ -165,16 +181,44 @@ class Run:
             program = program_of(plan, known)
             noise = plan.query.noise
             share = alone(program.layout, unmatched(local), noise, self._workshop.noise)
-            self._seal(_Computed(share, local.snapshot, {}, 0, ""), peers)
+            self._seal(Computed(share, local.snapshot, {}, 0, ""), peers)
             return
         rows = None
         if local is not None:
             filler = self._identity.randomness.draw(joinkeys.TOKEN_BYTES)
             rows = side_rows(plan, rank, local, keys, filler=filler)
+        ran = self._run_with(peers, lambda seat: task_of(plan, known, seat, keys), rows)
+        snapshot = None if local is None else local.snapshot
+        self._seal(_computed(ran, snapshot), peers)
+
+    def _requested(self, product: DataProduct, peers: Sequence[Peer]) -> Computed:
+        """A score or lookup: this party's part of it, and what its engine gave back."""
+        part = self._part(product)
+        ran = self._run_with(
+            peers, lambda seat: requests.task_of(self._plan, product, seat, part), part.given
+        )
+        return _computed(ran, part.source)
+
+    def _part(self, product: DataProduct) -> Part:
+        return requests.holders_part(self._plan, product, self._workshop.shelf)
+
+    def _finish(self, product: DataProduct, computed: Computed, peers: Sequence[Peer]) -> None:
+        """The holder of a model or table has nothing to tell: its part is empty, its receipt is
+        not."""
+        self._seal(replace(computed, share=b""), peers)
+
+    def _run_with(
+        self,
+        peers: Sequence[Peer],
+        task_at: Callable[[Seat], EngineTask],
+        given: EngineInput | None,
+    ) -> _Ran:
+        """One engine run with these peers over links of its own; what left is kept however it
+        ends."""
         port = self._workshop.free_port()
         session = self._workshop.links.open_session(
-            plan_digest=job.plan,
-            job_id=job.id,
+            plan_digest=self._job.plan,
+            job_id=self._job.id,
             own=PeerAddress(self._workshop.certificate, self._own_address()),
             peers={
                 peer.id: PeerAddress(peer.party.document.tls_certificate, peer.address)
@@ -183,7 +227,7 @@ class Run:
             engine_port=port,
         )
         try:
-            outcome = self._run_engine(rows, known, session, port, peers)
+            outcome = self._run_engine(task_at, given, session, port, peers)
         finally:
             session.close()
             self._keep_egress(session)
@@ -192,10 +236,7 @@ class Run:
         sent: dict[str, int] = {}
         for stream in session.egress():
             sent[stream.receiver] = sent.get(stream.receiver, 0) + stream.sent_bytes
-        snapshot = None if local is None else local.snapshot
-        versions = ", ".join(f"{n} {v}" for n, v in sorted(outcome.versions.items()))
-        took_ms = outcome.timings_ms["total"]
-        self._seal(_Computed(outcome.share, snapshot, sent, took_ms, versions), peers)
+        return _Ran(outcome, sent)
 
     def _local_part(self, rank: int, known: Sequence[DataProduct]) -> LocalRows | None:
         """The holder's own rows, filtered and computed at home; None at the helper."""
@@ -254,11 +295,11 @@ class Run:
 
     def _run_engine(
         self,
-        rows: SideRows | None,
-        known: Sequence[DataProduct],
+        task_at: Callable[[Seat], EngineTask],
+        given: EngineInput | None,
         session: LinkSession,
         port: int,
-        peers: Sequence[_Peer],
+        peers: Sequence[Peer],
     ) -> EngineOutcome:
         plan = self._plan
         addresses = {peer.rank: str(session.tunnel_address(peer.id)) for peer in peers}
@@ -274,12 +315,12 @@ class Run:
             connect_timeout_ms=1000 * min(plan.run_seconds, 60),
             receive_timeout_ms=1000 * min(plan.run_seconds, MESSAGE_TIMEOUT_S),
         )
-        task = task_of(plan, known, seat, Keys(by_rank))
+        task = task_at(seat)
         with self._lock:
             if self._killed.is_set():
                 raise EngineFailed(EngineFault.KILLED, "the job ended before the engine began")
             limits = EngineLimits(plan.run_seconds, self._workshop.memory_bytes)
-            self._engine = self._workshop.engine.start(task, rows, limits)
+            self._engine = self._workshop.engine.start(task, given, limits)
         return self._engine.wait(self._tell)
 
     def _tell(self, stage: EngineStage) -> None:
@@ -288,7 +329,7 @@ class Run:
         except HubUnreachable:
             return  # nothing depends on being watched
 
-    def _seal(self, computed: _Computed, peers: Sequence[_Peer]) -> None:
+    def _seal(self, computed: Computed, peers: Sequence[Peer]) -> None:
         """Seal the share and say so; egress and statement commit with the job's new state."""
         plan, job, identity = self._plan, self._job, self._identity
         part = record.to_bytes(SealedPart(1, job.id, job.plan, identity.party, computed.share))
@@ -339,7 +380,7 @@ class Run:
             )
 
     def _commitments(
-        self, computed: _Computed, tx: NodeTransaction
+        self, computed: Computed, tx: NodeTransaction
     ) -> tuple[dict[str, Digest], bytes | None]:
         """Commit to the input snapshot, the budget and what left; seal the openings to the
         regulator. The helper commits to what left it, and keeps the opening."""
@@ -374,7 +415,7 @@ class Run:
         context = openings.receipt_context(self._job.plan, self._identity.party)
         return commitments, sealing.seal(plain, regulator.document.sealing, context=context)
 
-    def _peers(self, tx: NodeTransaction) -> list[_Peer]:
+    def _peers(self, tx: NodeTransaction) -> list[Peer]:
         """Everybody else who computes, in order of rank, with the keys of this attempt."""
         plan, job, me = self._plan, self._job, self._identity.party
         others = [(r, p) for r, p in enumerate(plan.engine_parties) if p != me]
@@ -393,7 +434,7 @@ class Run:
             keys = pair_keys(
                 own, job.ephemerals[party], plan=job.plan, job=job.id, between=(me, party)
             )
-            found.append(_Peer(rank, document, _endpoint(job, party), keys))
+            found.append(Peer(rank, document, _endpoint(job, party), keys))
         return found
 
     def _own_address(self) -> Endpoint | None:
@@ -406,6 +447,12 @@ class Run:
         ]
         with self._store.transaction() as tx:
             tx.add_egress(records)
+
+
+def _computed(ran: _Ran, snapshot: Digest | None) -> Computed:
+    outcome = ran.outcome
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(outcome.versions.items()))
+    return Computed(outcome.share, snapshot, ran.sent, outcome.timings_ms["total"], versions)
 
 
 def engine_remark(job: JobId) -> str:
