@@ -53,6 +53,7 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
         deal=plan.deal,
         consumer=plan.consumer,
         parties=plan.sealers,
+        consumer_computes=plan.join in WITH_CONSUMER,
         plan=digest,
         state=JobState.REQUESTED,
         submitted=submission.signed.digest,

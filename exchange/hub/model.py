@@ -40,6 +40,7 @@ class HubJob:
     """submitted … sealed: digests of the statements that say so; results: of the sealed parts.
 
     parties: who admits, starts and seals: the holders, and the helper where there is one.
+    consumer_computes: whether the consumer takes part in the run itself.
     By party for admitted, started, sealed and results. finish_by: when a run counts as lost.
     """
 
@@ -47,6 +48,7 @@ class HubJob:
     deal: DealId
     consumer: PartyId
     parties: tuple[PartyId, ...]
+    consumer_computes: bool
     plan: Digest
     state: JobState
     submitted: Digest
@@ -61,6 +63,11 @@ class HubJob:
     finish_by: datetime
     reason: str
     updated_at: datetime
+
+    @property
+    def computing(self) -> frozenset[PartyId]:
+        """Who takes part in the run."""
+        return frozenset(self.parties) | ({self.consumer} if self.consumer_computes else set())
 
 
 @dataclass(frozen=True)

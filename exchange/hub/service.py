@@ -82,7 +82,7 @@ class HubService:
         """A party tells those who watch how far its run is. Evidence of nothing."""
         with self.store.transaction() as tx:
             found = tx.lock_job(job)  # the numbers of a job's notes must rise as they are committed
-            if caller not in (*found.parties, found.consumer):
+            if caller not in found.computing:
                 raise NotYours(f"{caller} has no part in {job}")
             now = self.operator.clock.now()
             tx.note(job, stage[:40], caller, detail[:MAX_DETAIL], now)

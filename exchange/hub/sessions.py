@@ -38,7 +38,7 @@ class Sessions:
             except UnknownSubject:
                 return False
         runs = job.state in (JobState.ADMITTED, JobState.RUNNING)
-        return runs and {one, other} <= {*job.parties, job.consumer}
+        return runs and {one, other} <= job.computing
 
     def _refreshed(self) -> Mapping[Digest, JobId]:
         with self._lock, self._store.reading() as tx:

@@ -75,6 +75,7 @@ def a_job(state: JobState = JobState.REQUESTED, **changes: object) -> HubJob:
         deal=DEAL,
         consumer=CONSUMER,
         parties=(CLINIC, LAB),
+        consumer_computes=False,
         plan=digest(b"plan"),
         state=state,
         submitted=digest(b"submitted"),
