@@ -277,7 +277,7 @@ class Scope:
     def _known(self, node: Call) -> bool:
         if node.function in ROW_FUNCTIONS:
             return True
-        advice = _INSTEAD.get(node.function, f"of a row there are {', '.join(ROW_FUNCTIONS)}")
+        advice = _INSTEAD.get(node.function, _ROWS)
         raise QuestionRefused(node.text, f"{node.function} is not supported here: {advice}")
 
     def _text(self, value: Expression, node: Node) -> bool:
@@ -393,6 +393,7 @@ def _find(name: str, known: Mapping[str, Expression]) -> Expression | None:
     return alike[0] if len(alike) == 1 else None
 
 
+_ROWS: Final = f"of a row there are {', '.join(ROW_FUNCTIONS)}; docs/sql.md lists the aggregates"
 _NO_CURVES: Final = "a holder computes exactly: + - * and CASE; bring such a column as a product"
 _INSTEAD: Final[Mapping[str, str]] = {
     "ROUND": "numbers have the decimals that their product states; round the answer",

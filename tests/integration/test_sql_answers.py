@@ -283,9 +283,9 @@ def test_the_answer_is_that_of_the_pooled_rows(pool: Pool, what: str) -> None:
         numbers = [figure.value for figure in row.figures]
         found[row.groups] = tuple(None if n is None else float(n) for n in numbers)
     assert found.keys() == expected.keys()
-    for groups, numbers in found.items():
+    for groups, shown in found.items():
         # Squares and roots are exact here and floating point there.
-        assert numbers == pytest.approx(expected[groups], rel=1e-9, abs=1e-9)
+        assert shown == pytest.approx(expected[groups], rel=1e-9, abs=1e-9)
 
 
 def test_a_regression_on_columns_of_both_is_that_of_least_squares(pool: Pool) -> None:
