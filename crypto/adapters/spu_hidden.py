@@ -15,17 +15,15 @@ from __future__ import annotations
 import json
 import resource
 import threading
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-import jax.numpy as jnp
 import numpy as np
-from spu import libspu  # type: ignore[import-untyped]  # ships without types
 
 from crypto.adapters import spu_machine, tcp_channels
 from crypto.adapters.opendp_noise import OpenDpNoise
+from crypto.adapters.spu_gate import GateRows, gate_program
 from crypto.adapters.spu_machine import Machine, OnStage, program
 from crypto.adapters.spu_rows import RowWork
 from crypto.adapters.stages import Stages
@@ -117,12 +115,24 @@ class SharedProgram:
 
     def gate(self, layout: Layout, exact: Replicated, noisy: Replicated) -> Replicated:
         """See `ThreePartyEngine.gate`."""
-        gates = layout.cells * len(layout.gates)
-        self._put("exact", exact)
-        self._put("noisy", noisy)
-        self._put("one", self._constant(np.ones(gates, dtype=np.uint64)))
-        self._machine.execute(_gate_program(layout, noised=noisy is not exact))
-        return self._take("output", gates + layout.cells * len(layout.terms))
+        rows, noised = GateRows(layout), noisy is not exact
+
+        def counts(value: UInt64Array) -> UInt64Array:
+            return rows.counts(value.reshape(-1, layout.cells))
+
+        self._put("counted", _each(exact, counts))
+        if noised:
+            self._put("noisy", _each(noisy, counts))
+        one = self._constant(np.ones(1, dtype=np.uint64))
+        shown = noisy.first.reshape(-1, layout.cells), noisy.second.reshape(-1, layout.cells)
+        self._put(
+            "values",
+            Replicated(
+                rows.values(shown[0], int(one.first[0])), rows.values(shown[1], int(one.second[0]))
+            ),
+        )
+        self._machine.execute(gate_program(layout, noised=noised, most=None))
+        return _each(self._take("shown", rows.length), rows.output)
 
     def rows(self, layout: Layout, columns_a: Replicated, columns_b: Replicated) -> RowResults:
         """See `ThreePartyEngine.rows`. Goes through the pairs in blocks, twice if there is a
@@ -140,7 +150,7 @@ class SharedProgram:
             for name, whole in columns.items():
                 self._put(name, _block(whole, index * block, block))
             self._machine.execute(add)
-            held.append({name: self._machine.fetch(name) for name in kept})
+            held.append({name: self._machine.keep(name) for name in kept})
         found = {name: self._take(name, shape[0]) for name, shape in work.sums.items()}
         dominance = None
         if layout.dominance is not None:
@@ -169,7 +179,7 @@ class SharedProgram:
             for name, whole in columns.items():
                 self._put(name, _block(whole, index * block, block))
             for name, share in shares.items():
-                self._machine.put(name, share)
+                self._machine.restore(name, share)
             self._machine.execute(limit)
         self._put("one", self._constant(np.ones(ones, dtype=np.uint64)))
         self._machine.execute(program(work.passes, beyond | {"one": (ones,)}, ["passes"]))
@@ -196,17 +206,11 @@ class SharedProgram:
     def _put(self, name: str, value: Replicated) -> None:
         """Hand the pairs over as they are."""
         pairs = np.stack([value.first, value.second], axis=-1).astype("<u8", copy=False)
-        blank = self._machine.blank(value.first.shape)
-        chunk = libspu.ValueChunk()
-        chunk.total_bytes = pairs.nbytes
-        chunk.content = pairs.tobytes()
-        share = libspu.Share()
-        share.meta, share.share_chunks = blank.meta, [chunk.SerializeToString()]
-        self._machine.put(name, share)
+        self._machine.put(name, _ARITHMETIC, value.first.shape, pairs.tobytes())
 
     def _take(self, name: str, count: int) -> Replicated:
         pairs = np.frombuffer(self._machine.take(name, _ARITHMETIC, 2 * count), dtype="<u8")
-        return Replicated(*(pairs[at::2].astype(np.uint64) for at in (0, 1)))
+        return Replicated(pairs[::2].astype(np.uint64), pairs[1::2].astype(np.uint64))
 
 
 def check_layout() -> None:
@@ -234,7 +238,7 @@ def check_layout() -> None:
     )
     exact = np.array([9, 10, 12, 1, -(2**62), 7], dtype=np.int64)
     noisy = np.array([14, 12, 11, 5, -(2**62) - 3, 2**40], dtype=np.int64)
-    _gate_program(layout, noised=True)  # compiled here once, not by each of the three
+    gate_program(layout, noised=True, most=None)  # compiled here once, not by each of the three
     ends = spu_machine.in_process(
         PARTIES,
         lambda link, rank: SharedProgram(link, rank).gate(
@@ -269,21 +273,5 @@ def _nothing() -> Replicated:
     return Replicated(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64))
 
 
-@cache
-def _gate_program(layout: Layout, *, noised: bool) -> Any:
-    """The output vector without extremes. With noise, the exact count decides as well."""
-    terms = layout.cells * len(layout.terms)
-
-    def gate(exact: Any, noisy: Any, one: Any) -> Any:
-        counted = exact.reshape(len(layout.terms), layout.cells)
-        shown = noisy.reshape(len(layout.terms), layout.cells)
-        oks = []
-        for index in layout.gates:
-            ok = shown[index] >= layout.min_group + layout.slack
-            if noised:
-                ok = jnp.logical_and(ok, counted[index] >= layout.min_group)
-            oks.append(ok)
-        return spu_machine.shown(layout, jnp.concatenate(oks), noisy, one)
-
-    shapes = {"exact": (terms,), "noisy": (terms,), "one": (layout.cells * len(layout.gates),)}
-    return program(gate, shapes, ["output"])
+def _each(value: Replicated, change: Callable[[UInt64Array], UInt64Array]) -> Replicated:
+    return Replicated(change(value.first), change(value.second))

@@ -1,4 +1,4 @@
-"""One party's slice of an SPU 0.9.5 virtual machine: its link, its programs, its gate.
+"""One party's slice of an SPU 0.9.5 virtual machine: its link, its variables, its programs.
 
 Shares are read from and written to SPU's own storage, whose layout is not promised: the version is
 pinned here, and every adapter compares a known answer when a child starts (`check_layout`).
@@ -14,7 +14,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import spu  # type: ignore[import-untyped]  # ships without types
 from spu import libspu
@@ -22,14 +21,12 @@ from spu.utils import frontend  # type: ignore[import-untyped]  # ships without 
 
 from crypto.engine import EngineStage, Seat
 from crypto.errors import EngineFailed, EngineFault
-from crypto.joins.layout import Layout
 from crypto.joins.rows import Int64Array
 
 SPU_VERSION: Final = "0.9.5"
 CONNECT_RETRY_MS: Final = 200
 SECRET: Final = libspu.Visibility.VIS_SECRET
 PUBLIC: Final = libspu.Visibility.VIS_PUBLIC
-COUNT_BITS: Final = 30  # counts are rounded exactly below 2**30
 
 OnStage = Callable[[EngineStage], None]
 
@@ -131,13 +128,25 @@ class Machine:
         shares = self._io.make_shares(np.ascontiguousarray(values), PUBLIC)
         self._runtime.set_var(name, shares[self._rank])
 
-    def put(self, name: str, share: Any) -> None:
-        """A share in SPU's own storage format."""
+    def put(self, name: str, storage: str, shape: tuple[int, ...], content: bytes) -> None:
+        """This party's part of a shared variable, in SPU's own storage: the counterpart of `take`.
+
+        Raises EngineFailed (layout) if SPU would not store such a variable as `storage` says.
+        """
+        blank = self._io.make_shares(np.zeros(shape, dtype=np.int64), SECRET)[self._rank]
+        _require_storage(blank, storage)
+        chunk = libspu.ValueChunk()
+        chunk.total_bytes, chunk.content = len(content), content
+        share = libspu.Share()
+        share.meta, share.share_chunks = blank.meta, [chunk.SerializeToString()]
         self._runtime.set_var(name, share)
 
-    def blank(self, shape: tuple[int, ...]) -> Any:
-        """A secret share of zeros of that shape, to take its description from."""
-        return self._io.make_shares(np.zeros(shape, dtype=np.int64), SECRET, -1)[self._rank]
+    def keep(self, name: str) -> Any:
+        """A variable as it is, for `restore`."""
+        return self._runtime.get_var(name)
+
+    def restore(self, name: str, kept: Any) -> None:
+        self._runtime.set_var(name, kept)
 
     def execute(self, executable: Any) -> None:
         try:
@@ -145,20 +154,13 @@ class Machine:
         except RuntimeError as error:
             raise EngineFailed(EngineFault.CRASHED, "the computation was given up") from error
 
-    def fetch(self, name: str) -> Any:
-        """This party's share of a variable, as `put` takes it."""
-        return self._runtime.get_var(name)
-
     def take(self, name: str, storage: str, words: int) -> bytes:
         """This party's raw storage of a variable: `words` words of 64 bits.
 
         Raises EngineFailed (layout) if it is not stored as `storage` says.
         """
-        share = self._runtime.get_var(name)
-        meta, chunks = libspu.ValueMeta(), []
-        meta.ParseFromString(share.meta)
-        if meta.storage_type != storage:
-            raise EngineFailed(EngineFault.LAYOUT, "the output is not an arithmetic share")
+        share, chunks = self._runtime.get_var(name), []
+        _require_storage(share, storage)
         at = 0
         for raw in share.share_chunks:
             chunk = libspu.ValueChunk()
@@ -170,6 +172,13 @@ class Machine:
         if at != 8 * words:
             raise EngineFailed(EngineFault.LAYOUT, "the output share has another size")
         return b"".join(chunks)
+
+
+def _require_storage(share: Any, storage: str) -> None:
+    meta = libspu.ValueMeta()
+    meta.ParseFromString(share.meta)
+    if meta.storage_type != storage:
+        raise EngineFailed(EngineFault.LAYOUT, f"a share is not stored as {storage}")
 
 
 def program(
@@ -190,34 +199,3 @@ def program(
         lambda _: list(outputs),
     )
     return executable
-
-
-def shown(layout: Layout, ok: Any, values: Any, one: Any) -> Any:
-    """`ok` as numbers, then every value its gate lets through, counts rounded.
-
-    ok: shape (gates * cells,), bits; values: shape (terms * cells,); one: shared ones, shaped as
-    `ok`. A comparison is shared as bits; choosing between shared numbers makes it arithmetic.
-    """
-    gates, cells = layout.gates, layout.cells
-    by_gate = ok.reshape(len(gates), cells)
-    lets = jnp.concatenate([by_gate[gates.index(term.people)] for term in layout.terms])
-    let_through = jnp.where(lets, values, 0).reshape(len(layout.terms), cells)
-    rows = [
-        rounded(let_through[index], layout.round_counts) if index in gates else let_through[index]
-        for index in range(len(layout.terms))
-    ]
-    return jnp.concatenate([jnp.where(ok, one, 0), *rows])
-
-
-def rounded(counts: Any, multiple: int) -> Any:
-    """The nearest multiple of counts below 2**30, half upwards: exact on shares.
-
-    Source: division by an invariant multiplication, Granlund and Montgomery 1994, theorem 4.2:
-    floor(x / m) = floor(x * ceil(2**s / m) / 2**s) for x < 2**b and s = b + ceil(log2(m)).
-    """
-    if multiple == 1:
-        return counts
-    bits = COUNT_BITS + 1  # with half a multiple added
-    shift = bits + (multiple - 1).bit_length()
-    factor = -(-(1 << shift) // multiple)
-    return jnp.right_shift((counts + multiple // 2) * factor, shift) * multiple

@@ -17,13 +17,13 @@ One person, one mark. A holder could enter weights for its people instead of mar
 person passes a threshold of ten. So every column that counts people is sketched on shares (Boneh,
 Gilboa and Ishai 2016; Boneh et al. 2021, section 4.2): with odd random r chosen by the *other*
 side once the block has been entered, a row x of marks is a unit vector or zero only if
-<r, x>**2 - <r*r, x> = 0, and random combinations of this number over all rows are opened. A row
-with one weight, or in two groups, never escapes the first step; other rows that could move a shown
-count escape with a probability below 2**-16 (a quadratic modulo 2**m has a share of at most
-2**(3 - m/2) roots; larger weights are caught by the gate, which wants counts of at most the
-matched rows). The second step misses with probability 2**-CHECKS at most. Its limit: CHEETAH
-assumes that everybody follows the protocol. The check finds false columns; it does not find an
-engine that computes something else with right ones.
+<r, x>**2 - <r*r, x> = 0; one random combination of this over all rows of a side is opened, and is 0
+for honest sides. What moves a shown count escapes with a probability below 2**-14: the gate wants
+counts of at most the matched rows, under 2**24, so some row must be wrong modulo 2**25; a quadratic
+that is not zero modulo 2**m has there at most a share of 2**(3 - m/2) roots; and a combination of
+numbers of which one is not divisible by 2**v vanishes with 2**(v - 64). A single small weight
+escapes with 2**-50. The limit: CHEETAH assumes that everybody follows the protocol. The check finds
+false columns; it does not find an engine that computes something else with right ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import hashlib
 import json
 import resource
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -45,6 +45,7 @@ import numpy as np
 from spu import psi  # type: ignore[import-untyped]  # ships without types
 
 from crypto.adapters import spu_machine
+from crypto.adapters.spu_gate import GateRows, gate_program
 from crypto.adapters.spu_machine import Machine, OnStage, program
 from crypto.adapters.stages import Stages
 from crypto.engine import EngineOutcome, EngineStage, RevealedTask
@@ -56,7 +57,6 @@ from crypto.sharing import UInt64Array, from_bytes, recombine, to_bytes, zero_sh
 
 # Memory follows the block, not the table: two matrices of this many rows and the ciphertexts.
 ROWS_PER_BLOCK: Final = 2**16
-CHECKS: Final = 40  # random combinations that are opened for each column set
 _SEED_BYTES: Final = 32
 
 _RUNTIME: Final = json.dumps(
@@ -138,7 +138,8 @@ def check_layout() -> None:
         SideRows(tokens, group_b, np.array([[3], [-7], [11], [2], [2**40], [1]], dtype=np.int64)),
     )
     at = np.arange(6)
-    _programs(layout, len(at), len(at))  # compiled here once, not by each of the two
+    _programs(layout, len(at))  # compiled here once, not by each of the two
+    gate_program(layout, noised=False, most=len(at))
     shares = spu_machine.in_process(
         2,
         lambda link, rank: _aggregate(
@@ -242,17 +243,24 @@ def _sides(layout: Layout) -> tuple[_Side, _Side]:
     )
 
 
-def _products(layout: Layout) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Which factors of A are multiplied with which of B, in as few products as is cheap.
-
-    One product of wide matrices costs less than several of narrow ones: everything with B's people
-    is the first, A's people with what is left the second, then one for each set of B's factors.
+@dataclass(frozen=True)
+class _Products:
+    """factors: which factors of A are multiplied with which of B, product by product
+    names:   the variable of each product and its length
     """
+
+    factors: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    names: Mapping[str, int]
+
+
+def _products(layout: Layout) -> _Products:
+    """As few products as is cheap, for one product of wide matrices costs less than several of
+    narrow ones: everything with B's people is the first, A's people with what is left the second,
+    then one for each set of B's factors."""
     wanted = {(term.left, term.right) for term in layout.terms if not term.outer}
     found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    with_people = tuple(sorted({left for left, right in wanted if right == COUNTED}))
-    if with_people:
-        found.append((with_people, (COUNTED,)))
+    with_people = {left for left, right in wanted if right == COUNTED} | {COUNTED}
+    found.append((tuple(sorted(with_people)), (COUNTED,)))
     of_people = tuple(sorted(r for left, r in wanted if left == COUNTED and r != COUNTED))
     if of_people:
         found.append(((COUNTED,), of_people))
@@ -261,7 +269,9 @@ def _products(layout: Layout) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         others[left] = tuple(sorted(r for lf, r in wanted if lf == left and r != COUNTED))
     for rights in sorted(set(others.values())):
         found.append((tuple(left for left in others if others[left] == rights), rights))
-    return found
+    cells = layout.cells
+    names = {f"product{i}": len(ls) * len(rs) * cells for i, (ls, rs) in enumerate(found)}
+    return _Products(tuple(found), names)
 
 
 def _aggregate(
@@ -277,20 +287,19 @@ def _aggregate(
     on_stage(EngineStage.SHARE)
     machine = Machine(link, rank, 2, _RUNTIME)
     sides = _sides(layout)
-    sums, gates = layout.cells * len(layout.terms), layout.cells * len(layout.gates)
-    checks = _checks(sides)
     # No match at all still makes one block, of zeros: the receiver sees suppressed cells.
     blocks = max(1, -(-len(at) // ROWS_PER_BLOCK))
     block = max(1, -(-len(at) // blocks))
-    add, check, gate = _programs(layout, block, len(at))
+    add, check = _programs(layout, block)
 
-    machine.give("sums", np.zeros(sums, dtype=np.int64), owner=0)
-    machine.give("checks", np.zeros(checks, dtype=np.int64), owner=0)
-    machine.give("outer", _outer_totals(layout, rank, rows), owner=0)
-    machine.give("one", np.ones(gates, dtype=np.int64), owner=0)
+    for name, length in _products(layout).names.items():
+        machine.give(name, np.zeros(length, dtype=np.int64), owner=0)
+    machine.give("checks", np.zeros(len(sides), dtype=np.int64), owner=0)
     for other, side in enumerate(reversed(sides)):
         # Zeros of the other side turn what is private to one side into shares of both.
-        machine.give(f"zeros_{side.name}", np.zeros((block, 1), dtype=np.int64), owner=other)
+        machine.give(
+            f"zeros_{side.name}", np.zeros(block * len(side.marks), dtype=np.int64), owner=other
+        )
     on_stage(EngineStage.COMPUTE)
     for i in range(blocks):
         held = at[block * i : block * (i + 1)]
@@ -305,63 +314,77 @@ def _aggregate(
         # Only now, so that no column can have been chosen to fit the coefficients.
         seeds = spu_machine.exchange(link, secrets.token_hex(_SEED_BYTES))
         for owner, side in enumerate(sides):
-            odd, coefficients = _coefficients(seeds[1 - owner], side.groups, block)
+            odd, coefficients = _coefficients(seeds[1 - owner], side, block)
             machine.give_public(f"odd_{side.name}", odd)
             machine.give_public(f"coefficients_{side.name}", coefficients)
         machine.execute(check)
     on_stage(EngineStage.GATE)
-    machine.execute(gate)
-    fresh = zero_shares(zero_key, layout.outputs + checks, sign=1 if rank == 0 else -1)
-    _require_marks(link, _take(machine, "checks", checks) + fresh[layout.outputs :])
-    output: UInt64Array = _take(machine, "output", layout.outputs) + fresh[: layout.outputs]
-    return output
+    fresh = zero_shares(zero_key, layout.outputs + len(sides), sign=1 if rank == 0 else -1)
+    _require_marks(link, _take(machine, "checks", len(sides)) + fresh[layout.outputs :])
+    terms = _term_shares(machine, layout)
+    if rank == 0:
+        terms += _outer_totals(layout, rows).view(np.uint64)
+    gate = GateRows(layout)
+    for name, words in (
+        ("counted", gate.counts(terms)),
+        ("values", gate.values(terms, 1 if rank == 0 else 0)),
+    ):
+        machine.put(name, _ARITHMETIC, words.shape, to_bytes(words))
+    machine.execute(gate_program(layout, noised=False, most=len(at)))
+    output: UInt64Array = gate.output(_take(machine, "shown", gate.length))
+    return output + fresh[: layout.outputs]
 
 
 @cache
-def _programs(layout: Layout, block: int, matched: int) -> tuple[Any, Any, Any]:
-    """To add a block of `block` rows, to check one, and the gate."""
-    sides = _sides(layout)
-    sums, gates = layout.cells * len(layout.terms), layout.cells * len(layout.gates)
+def _programs(layout: Layout, block: int) -> tuple[Any, Any]:
+    """To add a block of `block` rows, and to check one."""
+    sides, products = _sides(layout), _products(layout)
+    sums: dict[str, tuple[int, ...]] = {name: (length,) for name, length in products.names.items()}
     given: dict[str, tuple[int, ...]] = {side.name: (block, side.columns) for side in sides}
-    inputs: dict[str, tuple[int, ...]] = {"checks": (_checks(sides),)}
+    inputs: dict[str, tuple[int, ...]] = {"checks": (len(sides),)}
     for side in sides:
         inputs[f"odd_{side.name}"] = (side.groups,)
-        inputs[f"coefficients_{side.name}"] = (CHECKS, block)
-        inputs[f"zeros_{side.name}"] = (block, 1)
+        inputs[f"coefficients_{side.name}"] = (block * len(side.marks),)
+        inputs[f"zeros_{side.name}"] = (block * len(side.marks),)
     public = frozenset(name for name in inputs if name.startswith(("odd", "coefficients")))
-    shapes: dict[str, tuple[int, ...]] = {"sums": (sums,), "outer": (sums,), "one": (gates,)}
     return (
-        program(_add_block(layout), {"sums": (sums,)} | given, ["sums"]),
+        program(_add_block(layout), sums | given, [*sums]),
         program(_check_block(layout), inputs | given, ["checks"], public=public),
-        program(_gate(layout, matched), shapes, ["output"]),
     )
 
 
-def _checks(sides: Sequence[_Side]) -> int:
-    return CHECKS * sum(len(side.marks) for side in sides)
+def _term_shares(machine: Machine, layout: Layout) -> UInt64Array:
+    """Shares of every term of every cell, shape (terms, cells); of 0 at terms A alone knows."""
+    found = np.zeros((len(layout.terms), layout.cells), dtype=np.uint64)
+    products = _products(layout)
+    for (lefts, rights), (name, length) in zip(
+        products.factors, products.names.items(), strict=True
+    ):
+        shape = (len(lefts), layout.groups_a, len(rights), layout.groups_b)
+        held = _take(machine, name, length).reshape(shape)
+        for index, term in enumerate(layout.terms):
+            if not term.outer and term.left in lefts and term.right in rights:
+                of_term = held[lefts.index(term.left), :, rights.index(term.right)]
+                found[index] = of_term.ravel()
+    return found
 
 
 def _add_block(layout: Layout) -> Callable[..., Any]:
-    """Sums so far + this block's terms, in their order; 0 at terms that A alone knows."""
+    """(products so far, a, b) to the products with this block's rows added, one for one."""
     sides, products = _sides(layout), _products(layout)
 
-    def add(sums: Any, a: Any, b: Any) -> Any:
-        found: dict[tuple[int, int], Any] = {}
-        for lefts, rights in products:
-            many = jnp.matmul(sides[0].pick(a, lefts).T, sides[1].pick(b, rights))
-            by_factor = many.reshape(len(lefts), layout.groups_a, len(rights), layout.groups_b)
-            for row, left in enumerate(lefts):
-                for column, right in enumerate(rights):
-                    found[left, right] = by_factor[row, :, column, :].reshape(-1)
-        nothing = jnp.zeros(layout.cells, dtype=jnp.int64)
-        terms = [nothing if t.outer else found[t.left, t.right] for t in layout.terms]
-        return sums + jnp.concatenate(terms)
+    def add(*given: Any) -> tuple[Any, ...]:
+        *sums, a, b = given
+        return tuple(
+            total + jnp.matmul(sides[0].pick(a, lefts).T, sides[1].pick(b, rights)).reshape(-1)
+            for total, (lefts, rights) in zip(sums, products.factors, strict=True)
+        )
 
     return add
 
 
 def _check_block(layout: Layout) -> Callable[..., Any]:
-    """Checks so far + this block's combinations of <r, x>**2 - <r*r, x>, A's marks first."""
+    """Checks so far + this block's combination of <r, x>**2 - <r*r, x> for A, then for B."""
     sides = _sides(layout)
 
     def check(checks: Any, *given: Any) -> Any:
@@ -370,46 +393,31 @@ def _check_block(layout: Layout) -> Callable[..., Any]:
         for side, r, many, zero, matrix in zip(
             sides, odd, coefficients, zeros, given[6:], strict=True
         ):
-            marks = side.pick(matrix, side.marks).reshape(-1, len(side.marks), side.groups)
-            once = jnp.matmul(marks, r) + zero
-            found.append(jnp.matmul(many, once * once - jnp.matmul(marks, r * r)).reshape(-1))
-        return checks + jnp.concatenate(found)
+            marks = [side.pick(matrix, [factor]) for factor in side.marks]
+            once = jnp.concatenate([jnp.matmul(columns, r) for columns in marks])
+            squared = jnp.concatenate([jnp.matmul(columns, r * r) for columns in marks])
+            # With the other side's zeros: a product on shares, for one dot product's price.
+            found.append(jnp.matmul(many * once, once + zero) - jnp.matmul(many, squared))
+        return checks + jnp.stack(found)
 
     return check
 
 
-def _gate(layout: Layout, matched: int) -> Callable[..., Any]:
-    """The output vector. matched: rows in common; no count of people among them exceeds it."""
-
-    def gate(sums: Any, outer: Any, one: Any) -> Any:
-        values = sums + outer
-        by_term = values.reshape(len(layout.terms), layout.cells)
-        oks = []
-        for index in layout.gates:
-            ok = by_term[index] >= layout.min_group + layout.slack
-            if not layout.terms[index].outer:
-                ok = jnp.logical_and(ok, by_term[index] <= matched)
-            oks.append(ok)
-        return spu_machine.shown(layout, jnp.concatenate(oks), values, one)
-
-    return gate
-
-
-def _outer_totals(layout: Layout, rank: int, rows: SideRows) -> Int64Array:
-    """What A alone adds: its totals over all of its rows, matched or not. shape (sums,)."""
+def _outer_totals(layout: Layout, rows: SideRows) -> Int64Array:
+    """What A alone adds: its totals over all of its rows, matched or not. shape (terms, cells)."""
     found = np.zeros((len(layout.terms), layout.cells), dtype=np.int64)
-    if rank == 0:
-        every = np.arange(len(rows), dtype=np.int64)
-        for index, term in enumerate(layout.terms):
-            if term.outer:
-                found[index] = grouped(rows, term.left, layout.groups_a, at=every).sum(axis=0)
-    return found.ravel()
+    every = np.arange(len(rows), dtype=np.int64)
+    for index, term in enumerate(layout.terms):
+        if term.outer:
+            found[index] = grouped(rows, term.left, layout.groups_a, at=every).sum(axis=0)
+    return found
 
 
-def _coefficients(seed: str, groups: int, block: int) -> tuple[Int64Array, Int64Array]:
-    """Odd numbers, one per group, and the combinations' coefficients, shape (CHECKS, block)."""
-    words = zero_shares(bytes.fromhex(seed), groups + CHECKS * block, sign=1).view(np.int64)
-    return words[:groups] | 1, words[groups:].reshape(CHECKS, block)
+def _coefficients(seed: str, side: _Side, block: int) -> tuple[Int64Array, Int64Array]:
+    """Odd numbers, one per group, and a coefficient for every row and mark."""
+    count = block * len(side.marks)
+    words = zero_shares(bytes.fromhex(seed), side.groups + count, sign=1).view(np.int64)
+    return words[: side.groups] | 1, words[side.groups :]
 
 
 def _require_marks(link: Any, share: UInt64Array) -> None:

@@ -170,20 +170,20 @@ def test_a_share_layout_that_is_not_the_known_one_is_refused(
 
 def test_an_output_shared_as_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The nearest forgery of an arithmetic share: a comparison returned as it is."""
-    import jax.numpy as jnp
+    from crypto.adapters import spu_gate, spu_machine, spu_revealed
 
-    from crypto.adapters import spu_revealed
+    def forged(layout: Layout, *, noised: bool, most: int | None) -> Any:
+        length = (spu_gate.GateRows(layout).length,)
+        return spu_machine.program(
+            lambda counted, values: (counted >= values).astype("int64"),
+            {"counted": length, "values": length},
+            ["shown"],
+        )
 
-    def forged(layout: Layout, matched: int) -> Callable[..., object]:
-        del matched
-        return lambda sums, outer, one: jnp.resize(
-            sums >= layout.min_group, (layout.outputs,)
-        ).astype(jnp.int64)
-
-    monkeypatch.setattr(spu_revealed, "_gate", forged)
+    monkeypatch.setattr(spu_revealed, "gate_program", forged)
     with pytest.raises(EngineFailed) as failed:
         spu_revealed.check_layout()
-    assert "not an arithmetic share" in str(failed.value.__cause__)
+    assert "not stored as cheetah.AShr" in str(failed.value.__cause__)
 
 
 def a_weight(columns: Int64Array) -> None:
@@ -211,7 +211,7 @@ def a_weight_that_wraps(columns: Int64Array) -> None:
 def test_nobody_can_enter_weights_in_place_of_people(
     monkeypatch: pytest.MonkeyPatch, cheat: int, forge: Callable[[Int64Array], None]
 ) -> None:
-    """Each is found but with probability below 2**-16."""
+    """Each is found but with probability below 2**-14."""
     from crypto.adapters import spu_machine, spu_revealed
 
     sides = two_sides(20, overlap=20, layout=a_layout(2, 2, 1, 1, 1))
