@@ -19,6 +19,7 @@ from crypto.digest import Digest, commit, digest
 from crypto.envelope import Envelope
 from crypto.identifiers import PartyId
 from crypto.keys import ExchangeKey, SigningKey, write_key
+from crypto.noise import Distribution
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
 from crypto.statement import Statement, read_statement, sign_statement
@@ -39,13 +40,14 @@ from exchange.jobs import JobState
 from exchange.openings import BudgetUse, ReceiptOpenings
 from exchange.query import plan as plans
 from exchange.query.explanation import Language
-from exchange.query.plan import Filter, Gate, Plan
+from exchange.query.plan import Gate, Noise, Plan
 from exchange.submission import read_submission
 from exchange.terms import agreement as agreements
 from exchange.terms.agreement import Agreement
 from ledger.verify.note import COSIGNATURE, VerifierKey
 from ledger.verify.policy import Policy
 from pricing.evidence import Movement
+from registry.expression import ColumnValue, Comparator, Compare, Text
 from registry.party import PAYLOAD_TYPE as PARTY
 from registry.party import PartyDocument, Role, endorse
 from tests.forgery import Forger, failing
@@ -645,7 +647,7 @@ def test_an_agreement_that_became_final_after_its_plan_is_found(
 
 def test_a_plan_that_its_consumer_did_not_sign_is_found(done: Audited, forger: Forger) -> None:
     name, plan = forger.plan()
-    altered = replace(plan, gate=Gate(6))
+    altered = replace(plan, work=replace(plan.query, gate=Gate(6)))
     forged = plans.sign_plan(altered, SigningKey.generate())
     forger.swap_document(name, forged.to_bytes())
     report = forger.audit(done.roots)
@@ -656,7 +658,9 @@ def test_a_plan_that_its_consumer_did_not_sign_is_found(done: Audited, forger: F
 def test_a_plan_altered_after_its_admission_is_found(done: Audited, forger: Forger) -> None:
     """The consumer and the operator agree on another plan than the holders admitted."""
     _, plan = forger.plan()
-    other = plans.sign_plan(replace(plan, gate=Gate(7)), forger.keys[plan.consumer])
+    other = plans.sign_plan(
+        replace(plan, work=replace(plan.query, gate=Gate(7))), forger.keys[plan.consumer]
+    )
     forger.documents[other.payload_digest] = other.to_bytes()
     place = forger.place("job.submitted")
     forger.change(place, outputs=(other.payload_digest,))
@@ -667,7 +671,7 @@ def test_a_plan_altered_after_its_admission_is_found(done: Audited, forger: Forg
 @pytest.mark.parametrize(
     ("change", "fails"),
     [
-        (lambda p: replace(p, gate=Gate(2)), "plan.rules"),
+        (lambda p: replace(p, work=replace(p.query, gate=Gate(2))), "plan.rules"),
         (lambda p: replace(p, purpose="marketing"), "plan.rules"),
         (lambda p: _filtered(p), "plan.rules"),
         (lambda p: _priced(p), "plan.rules"),
@@ -799,8 +803,8 @@ def test_more_jobs_than_the_agreement_allows_are_found(done: Audited, forger: Fo
 
 def test_more_epsilon_than_the_agreement_allows_is_found(done: Audited, forger: Forger) -> None:
     forger.terms(lambda t: replace(t, epsilon=Fraction(1, 2)))
-    forger.change_plan(lambda p: replace(p, epsilon=Fraction(1, 4)))
-    forger.change_plan(lambda p: replace(p, epsilon=Fraction(1, 3)), nth=1)
+    forger.change_plan(lambda p: _with_noise(p, Fraction(1, 4)))
+    forger.change_plan(lambda p: _with_noise(p, Fraction(1, 3)), nth=1)
     assert "agreement.runs" in failing(forger.audit(done.roots))
 
 
@@ -1028,9 +1032,18 @@ def _member_of(value: object) -> bytes:
     return record.to_bytes((value,))[1:-1]
 
 
+def _with_noise(plan: Plan, epsilon: Fraction) -> Plan:
+    spare = Fraction(1, 10**9)
+    noise = Noise(Distribution.LAPLACE, epsilon, spare, None, (), spare)
+    return replace(plan, work=replace(plan.query, noise=noise))
+
+
+IS_P001 = Compare(Comparator.EQUAL, ColumnValue("person"), Text("p001"))
+
+
 def _filtered(plan: Plan) -> Plan:
     first, second = plan.sides
-    return replace(plan, sides=(replace(first, filters=(Filter("person", "=", "p001"),)), second))
+    return replace(plan, sides=(replace(first, where=IS_P001), second))
 
 
 def _priced(plan: Plan) -> Plan:
