@@ -251,6 +251,8 @@ def _submitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
     dsse.verify(envelope, plans.PAYLOAD_TYPE, consumer.document.signing)
     if statement.inputs != tuple(side.agreement for side in plan.sides):
         raise PlanRefused("agreements", "the statement names others than the plan")
+    if plan.join in plans.WITH_CONSUMER:
+        _require_reachable(statement)
     return Job(
         id=plan.job,
         plan=plan,
@@ -274,11 +276,7 @@ def _rejected(job: Job | None, said: Said, evidence: Evidence) -> Job:
 
 def _admitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
     job = _of_holder(job, said)
-    ephemeral = said.statement.body.get("ephemeral", "")
-    if PublicKey.parse(ephemeral, where="body.ephemeral").suite != "x25519":
-        raise Malformed("body.ephemeral", "is not an x25519 key")
-    if link := said.statement.body.get("link", ""):
-        Endpoint.parse(link, where="body.link")
+    _require_reachable(said.statement)
     actor = said.statement.actor
     if job.state is not JobState.REQUESTED or actor in job.admitted:
         lifecycle.advance(job.id, job.state, JobEvent.ADMIT)
@@ -390,6 +388,15 @@ def _known(job: Job | None, statement: Statement) -> Job:
     if job is None:
         raise UnknownSubject(statement.subject)
     return job
+
+
+def _require_reachable(statement: Statement) -> None:
+    """Key and address for the run, of whoever takes part in it."""
+    ephemeral = statement.body.get("ephemeral", "")
+    if PublicKey.parse(ephemeral, where="body.ephemeral").suite != "x25519":
+        raise Malformed("body.ephemeral", "is not an x25519 key")
+    if link := statement.body.get("link", ""):
+        Endpoint.parse(link, where="body.link")
 
 
 def _require_receipt(job: Job, statement: Statement, evidence: Evidence) -> None:

@@ -62,7 +62,10 @@ class OwnRun(Run):
 
     def _give_up(self, said: str, detail: str) -> None:
         with self._store.transaction() as tx:
-            _fail(self._job.id, detail, tx, self._identity)
+            job = tx.job(self._job.id)
+            # A run that was killed because the job failed elsewhere is no news.
+            if job is None or job.state not in lifecycle.FINAL or job.state is JobState.RELEASED:
+                _fail(self._job.id, detail, tx, self._identity)
         self._workshop.shelf.forget_asked(self._job.id)
 
 

@@ -65,6 +65,10 @@ class QueuedChannels:
     def leave(self) -> None:
         self._out.put(None)
 
+    def wake(self) -> None:
+        """Whoever waits for a message here hears that the peer went away."""
+        self._into.put(None)
+
     @property
     def sent_bytes(self) -> int:
         return sum(len(payload) for _, payload in self.sent)
