@@ -345,9 +345,6 @@ class _Compiler:
         return found[factor]
 
     def _count_people(self, left: int, right: int) -> int:
-        if self._plan.join is Join.SUM and self._people:
-            # The count of people in common is the only one that this protocol knows.
-            return 0
         for index in self._people:
             if list(self._terms)[index][:2] == (left, right):
                 return index
