@@ -29,6 +29,11 @@ _ENGLISH: Final = MappingProxyType(
             "same padded count as the holders. No row, no key, no result: it stores the sealed "
             "result without being able to open it."
         ),
+        "operator.sum": (
+            "This plan, the agreements, the price, sizes and times of messages; from sizes, "
+            "whether the answer was shown. No row, no key, no result: it stores the sealed result "
+            "without being able to open it."
+        ),
         # The receiver of a query
         "rows.joined": "Over the rows that both holders have in common",
         "rows.left": (
@@ -69,8 +74,8 @@ _ENGLISH: Final = MappingProxyType(
         ),
         "holder.sum": (
             "How many of its own keys, after its filters, the other holder also has after its own: "
-            "the exact number, not which. No key and no value of the other holder, not how many "
-            "rows it brought, no sum."
+            "the exact number, not which, and so whether the answer was shown. No key and no value "
+            "of the other holder, not how many rows it brought, no sum."
         ),
         "holder.hidden": (
             "Not which of its own rows matched. How many did, after both holders' filters, only as "
@@ -141,6 +146,10 @@ _CHINESE: Final = MappingProxyType(
             "本计划、协议、价格、消息的大小与时间；从大小可得到与持有方相同的加填充计数。看不到任何"
             "一行、任何主键和结果：只保存无法打开的密封结果。"
         ),
+        "operator.sum": (
+            "本计划、协议、价格、消息的大小与时间；从大小可知答案是否被显示。看不到任何一行、任何主键和"
+            "结果：只保存无法打开的密封结果。"
+        ),
         "rows.joined": "对双方持有方共有的行",
         "rows.left": (
             "对持有方 1 的全部行（持有方 2 有对应行的则连接；只依赖持有方 1 的数字计入其每一行，"
@@ -171,8 +180,8 @@ _CHINESE: Final = MappingProxyType(
             "列的取值，看不到结果，也不知道哪些分组被隐去。"
         ),
         "holder.sum": (
-            "自己的主键经本方筛选后，有多少也在对方筛选后的数据中：只知道确切数目，不知道是哪些。"
-            "看不到对方的任何主键和取值，不知道对方有多少行，看不到总和。"
+            "自己的主键经本方筛选后，有多少也在对方筛选后的数据中：只知道确切数目，不知道是哪些；"
+            "因而知道答案是否被显示。看不到对方的任何主键和取值，不知道对方有多少行，看不到总和。"
         ),
         "holder.hidden": (
             "不知道自己的哪些行匹配上。双方筛选后匹配的行数只作为一个加填充的计数得知，对任何一个人"
@@ -248,8 +257,7 @@ def _sentences(
 ) -> Iterator[tuple[str, str]]:
     work = plan.work
     facts = _facts(plan, words)
-    sizes_tell = plan.join is Join.HIDDEN and isinstance(work, Query) and not work.hide_size
-    yield str(plan.operator), words["operator.hidden" if sizes_tell else "operator"]
+    yield str(plan.operator), words[_operator(plan)]
     hidden_size = isinstance(work, Query) and work.hide_size
     holder = words[f"holder.{plan.join}_size" if hidden_size else f"holder.{plan.join}"]
     for side in plan.sides:
@@ -260,6 +268,13 @@ def _sentences(
         yield str(plan.consumer), _received(plan, work, words, language)
     else:
         yield str(plan.consumer), words[f"consumer.{plan.join}"].format(**facts)
+
+
+def _operator(plan: Plan) -> str:
+    """What sizes of messages tell whoever carries them depends on the join."""
+    if plan.join is Join.HIDDEN and not plan.query.hide_size:
+        return "operator.hidden"
+    return "operator.sum" if plan.join is Join.SUM else "operator"
 
 
 def _facts(plan: Plan, words: Mapping[str, str]) -> dict[str, object]:

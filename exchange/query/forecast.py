@@ -352,7 +352,7 @@ class _Sizes:
 
 def _hidden(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Sizes:
     """docs/hidden_join.md: upload 16 + 8 * (columns + 1) a row, positions 4 a pair to each holder,
-    re-sharing 8 a pair and column in each direction."""
+    re-sharing 8 a pair and column in each direction, 8 a sum for the engine to gate."""
     query, (a, b) = plan.query, (side.holder for side in plan.sides)
     padding, helper = query.padding, plan.helper
     if padding is None or helper is None:
@@ -366,7 +366,11 @@ def _hidden(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Siz
     padded = (max(sizes.rows) - max(caps)) // 2  # a and h together, where both are drawn
     pairs = sizes.rows[0] if query.hide_size else min(caps) + padded
     by_row = [len(row_columns(layout, rank)) if layout.by_row else 0 for rank in (0, 1)]
-    shared = [by_row[rank] or len(columns.shared(rank)) * layout.groups(rank) for rank in (0, 1)]
+    # Where the size is hidden, the check is a product as well: A's is multiplied by B's validity.
+    shared = [
+        by_row[rank] or len(columns.shared(rank)) * layout.groups(rank) + query.hide_size
+        for rank in (0, 1)
+    ]
     transfers = []
     for rank, (holder, other) in enumerate(((a, b), (b, a))):
         row_bytes = TAG_BYTES + WORD_BYTES * (widths[rank] + 1)
@@ -382,6 +386,11 @@ def _hidden(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Siz
                 Transfer(Step.RESHARING, other, helper.party, moved),
                 Transfer(Step.RESHARING, helper.party, other, moved),
             ]
+    sums = WORD_BYTES * len(layout.terms) * layout.cells
+    transfers += [
+        Transfer(Step.SUMS, sender, receiver, sums)
+        for sender, receiver in ((a, b), (b, helper.party), (helper.party, a))
+    ]
     cells = sum(n * w for n, w in zip(sizes.rows, widths, strict=True)) + pairs * sum(shared)
     seconds = ENGINE_S + HIDDEN_ROW_S * sum(sizes.rows) + HIDDEN_CELL_S * cells
     if layout.by_row:
