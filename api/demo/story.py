@@ -109,6 +109,7 @@ class Story:
             clinic, laboratory = self._list()
         with self.stage("negotiate"):
             number = self._negotiate(clinic, laboratory)
+        self.document["products"] = {"clinic": clinic.id, "laboratory": laboratory.id}
         return number, clinic, laboratory
 
     def approve_by_standing(self, name: str, product: DataProduct) -> None:
@@ -446,8 +447,20 @@ class Story:
 
         job = self.document["job"]
         number = self.document["deal"]
+        tables = " ".join(
+            f"--table {name}={product}" for name, product in self.document["products"].items()
+        )
+        sql = (
+            "SELECT clinic.sex, COUNT(*) AS people, AVG(laboratory.s5) AS s5 FROM clinic "
+            "JOIN laboratory ON clinic.patient = laboratory.patient GROUP BY clinic.sex"
+        )
         teller.say("keep")
         for name, line in (
+            (
+                "company",
+                f"exchange job {settings('company')} explain {number} --sql '{sql}' {tables} "
+                f"--purpose {deal.PURPOSE}",
+            ),
             ("clinic", f"exchange node {settings('clinic')} show {job}"),
             ("laboratory", f"exchange node {settings('laboratory')} egress {job}"),
             ("company", f"exchange job {settings('company')} rerun {job}"),
