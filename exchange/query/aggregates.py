@@ -16,6 +16,7 @@ from exchange.errors import QuestionRefused
 from exchange.query.domains import equal_steps
 from exchange.query.plan import Argument, Statistic
 from exchange.query.released import Calculated, Calculation, Released, Value
+from exchange.query.rules import SINGLED_OUT, singles_out
 from exchange.query.scope import Tables, balanced, chain, exact, nodes, placed, typed_at
 from exchange.query.sql import Branches, Call, Figure, Infix, Name, Node, Star
 from registry.expression import (
@@ -233,7 +234,12 @@ class Aggregates:
             raise QuestionRefused(node.text, "reads both tables; here one table's number stands")
         side = min(sides, default=0)
         value, shape = self._tables.scope.checked_number(node, self._tables.behind(side))
+        self._require_covered(node, value)
         return Argument(side, value), shape
+
+    def _require_covered(self, node: Node, value: Expression) -> None:
+        if not self._noisy and singles_out(value):
+            raise QuestionRefused(node.text, f"{SINGLED_OUT} (epsilon)")
 
     def _product(self, call: Call, node: Node, function: Function) -> tuple[Argument, ...]:
         """A number of one table, or a product of one of each."""
@@ -242,6 +248,7 @@ class Aggregates:
         factors = self._factors(call, node, zero=function is Function.SUM)
         for side, factor in factors.items():
             typed_at(node, factor, self._tables.products[side])
+            self._require_covered(node, factor)
         return tuple(Argument(side, factors[side]) for side in sorted(factors))
 
     def _factors(self, call: Call, node: Node, *, zero: bool) -> dict[int, Expression]:

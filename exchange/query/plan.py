@@ -24,8 +24,8 @@ from crypto.joins.layout import Order
 from crypto.keys import Signer
 from crypto.noise import Distribution
 from crypto.record import Amount
-from exchange.query.released import Having, Output
-from registry.expression import Condition, Expression
+from exchange.query.released import Calculated, Having, Output, Released, Value
+from registry.expression import MAX_DECIMALS, Condition, Expression
 from registry.rule import Function, Join
 
 PAYLOAD_TYPE: Final = "application/vnd.unseen.plan.v1+json"
@@ -263,6 +263,28 @@ class Query:
             raise Malformed("statistics", f"must be 1 to {MAX_STATISTICS}")
         if not self.outputs:
             raise Malformed("outputs", "must name at least one released number")
+        for index, output in enumerate(self.outputs):
+            self._require_released(output.value, f"outputs[{index}]")
+        for index, having in enumerate(self.having):
+            self._require_released(having.left, f"having[{index}]")
+            self._require_released(having.right, f"having[{index}]")
+
+    def _require_released(self, root: Value, where: str) -> None:
+        """That it is made of numbers which this query releases."""
+        if isinstance(root, Calculated):
+            self._require_released(root.left, where)
+            self._require_released(root.right, where)
+        elif isinstance(root, Released):
+            if not 0 <= root.statistic < len(self.statistics):
+                raise Malformed(where, "names a statistic that is not there")
+            statistic = self.statistics[root.statistic]
+            known = {0}
+            if statistic.function is Function.REGRESSION:
+                known = {-2, -1, *range(len(statistic.arguments))}
+            if root.part not in known:
+                raise Malformed(where, f"names a part that {statistic.function} does not have")
+        elif not 0 <= root.decimals <= MAX_DECIMALS:
+            raise Malformed(where, f"has a number of more than {MAX_DECIMALS} decimals")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ Why it is sound. What reaches a receiver is listed by `disclosures`: for every c
 each way in which the plan lets something about it out; nothing else of a plan reads a column. Each
 disclosure needs its use in the rule; an aggregate also needs its function. The join key has no
 other use, for no clause can give it one here. A column that the rule does not name has no use at
-all. Whatever restricts amounts (group size, noise, epsilon, rounding, dominance) is compared with
+all. Which rows a number is about is said by WHERE, GROUP BY and comparisons across tables, which
+the gate counts; inside an aggregate nothing may choose rows unless there is noise (`singles_out`).
+Whatever restricts amounts (group size, noise, epsilon, rounding, dominance) is compared with
 the strictest clause in `_gate` and `_privacy`. The property test walks random plans and looks for a
 column whose rule forbids what was accepted.
 """
@@ -41,11 +43,16 @@ from exchange.query.program import Program, program_of
 from exchange.terms.agreement import Agreement, Partner
 from registry import expression as expressions
 from registry.errors import DocumentRefused
-from registry.expression import Case, Condition, Expression
+from registry.expression import Case, Condition, Expression, Operation
 from registry.product import ColumnType, DataProduct
 from registry.rule import Function, Join, Use
 
 BY_ROW: Final = frozenset({Function.MIN, Function.MAX})
+MAX_DEGREE: Final = 2  # of an aggregated expression without noise: as much as a variance shows
+SINGLED_OUT: Final = (
+    "picks rows by their values inside an aggregate, where neither the least group nor the history "
+    "of earlier answers sees it; put the condition into WHERE or GROUP BY, or ask with noise"
+)
 NOISY: Final = frozenset({Join.HIDDEN, Join.UNION, Join.ALONE})
 
 
@@ -422,6 +429,9 @@ def _computable(
             found.append(
                 Violation("plan", "work.noise", "a quantile shows a histogram, so it needs noise")
             )
+        for place, statistic in enumerate(work.statistics):
+            if any(singles_out(argument.expression) for argument in statistic.arguments):
+                found.append(Violation("plan", f"work.statistics[{place}]", SINGLED_OUT))
         return found
     if functions & BY_ROW:
         found.append(
@@ -433,6 +443,49 @@ def _computable(
     if problem is not None:
         found.append(Violation("plan", "work.noise", problem))
     return found
+
+
+def singles_out(root: Expression) -> bool:
+    """Whether an aggregated expression can pick rows by their values: a CASE that decides on more
+    than whether something is there, LEAST and GREATEST, products of more than two columns.
+
+    SUM(CASE WHEN age = 93 THEN income ELSE 0 END) is about one person in a group of a thousand:
+    the gate counts the thousand, and the history gate compares rows that were chosen by WHERE and
+    GROUP BY. LEAST(1, GREATEST(0, age - 92)) chooses as well, and so does a polynomial that is 0 at
+    all but one value. Noise covers all of them, for it covers whatever one person can add.
+    """
+    return _picks(root) or _degree(root) > MAX_DEGREE
+
+
+def _picks(root: Expression) -> bool:
+    if isinstance(root, Case):
+        values = [when.value for when in root.whens]
+        values += [] if root.otherwise is None else [root.otherwise]
+        return any(map(_picks, values)) or any(_decides(when.condition) for when in root.whens)
+    if isinstance(root, expressions.Arithmetic):
+        if root.operation in (Operation.LEAST, Operation.GREATEST):
+            return True
+        return _picks(root.left) or _picks(root.right)
+    return False
+
+
+def _decides(root: Condition) -> bool:
+    """Whether a condition asks for more than presence."""
+    if isinstance(root, expressions.Both):
+        return _decides(root.left) or _decides(root.right)
+    return not isinstance(root, expressions.Present) or singles_out(root.value)
+
+
+def _degree(root: Expression) -> int:
+    """Of an expression as a polynomial in its columns."""
+    if isinstance(root, Case):
+        values = [when.value for when in root.whens]
+        values += [] if root.otherwise is None else [root.otherwise]
+        return max(map(_degree, values), default=0)
+    if isinstance(root, expressions.Arithmetic):
+        left, right = _degree(root.left), _degree(root.right)
+        return left + right if root.operation is Operation.MULTIPLY else max(left, right)
+    return int(isinstance(root, expressions.ColumnValue))
 
 
 def gate_reach(program: Program) -> int:
