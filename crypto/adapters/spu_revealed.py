@@ -17,13 +17,14 @@ One person, one mark. A holder could enter weights for its people instead of mar
 person passes a threshold of ten. So every column that counts people is sketched on shares (Boneh,
 Gilboa and Ishai 2016; Boneh et al. 2021, section 4.2): with odd random r chosen by the *other*
 side once the block has been entered, a row x of marks is a unit vector or zero only if
-<r, x>**2 - <r*r, x> = 0; one random combination of this over all rows of a side is opened, and is 0
-for honest sides. What moves a shown count escapes with a probability below 2**-14: the gate wants
-counts of at most the matched rows, under 2**24, so some row must be wrong modulo 2**25; a quadratic
-that is not zero modulo 2**m has there at most a share of 2**(3 - m/2) roots; and a combination of
-numbers of which one is not divisible by 2**v vanishes with 2**(v - 64). A single small weight
-escapes with 2**-50. The limit: CHEETAH assumes that everybody follows the protocol. The check finds
-false columns; it does not find an engine that computes something else with right ones.
+<r, x>**2 - <r*r, x> = 0; one odd random combination of this over all rows of a side is opened, and
+is 0 for honest sides. One row with one weight never escapes. In general, what moves a shown count
+escapes with a probability below 2**-13: the gate wants counts of at most the matched rows, under
+2**24, so some row must be wrong modulo 2**25; a quadratic that is not zero modulo 2**m has there at
+most a share of 2**(3 - m/2) roots; and a combination of numbers of which one is not divisible by
+2**v vanishes with 2**(v - 63) at most. The limit: CHEETAH assumes that everybody follows the
+protocol. The check finds false columns; it does not find an engine that computes something else
+with right ones.
 """
 
 from __future__ import annotations
@@ -414,10 +415,11 @@ def _outer_totals(layout: Layout, rows: SideRows) -> Int64Array:
 
 
 def _coefficients(seed: str, side: _Side, block: int) -> tuple[Int64Array, Int64Array]:
-    """Odd numbers, one per group, and a coefficient for every row and mark."""
+    """Odd numbers: one per group, and one for every row and mark."""
     count = block * len(side.marks)
     words = zero_shares(bytes.fromhex(seed), side.groups + count, sign=1).view(np.int64)
-    return words[: side.groups] | 1, words[side.groups :]
+    odd = words | 1
+    return odd[: side.groups], odd[side.groups :]
 
 
 def _require_marks(link: Any, share: UInt64Array) -> None:

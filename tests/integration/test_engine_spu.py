@@ -48,12 +48,15 @@ def engines(tmp_path: Path) -> Iterator[tuple[ProcessEngine, ProcessEngine]]:
 
 @pytest.fixture
 def tasks() -> Iterator[Callable[[Sides], tuple[RevealedTask, RevealedTask]]]:
-    tunnels = (Tunnel(), Tunnel())
+    """Both parties' tasks of a new attempt, which has tunnels of its own."""
+    tunnels: list[Tunnel] = []
 
     def make(sides: Sides) -> tuple[RevealedTask, RevealedTask]:
+        tunnels.extend([Tunnel(), Tunnel()])
         a, b = seats(
-            [tunnel.engine for tunnel in tunnels],
-            [tunnel.address for tunnel in tunnels],
+            [tunnel.engine for tunnel in tunnels[-2:]],
+            [tunnel.address for tunnel in tunnels[-2:]],
+            attempt=f"att_{len(tunnels)}",
             connect_timeout_ms=20_000,
             receive_timeout_ms=5_000,
         )
@@ -104,6 +107,7 @@ def test_a_peer_killed_mid_run_fails_the_survivors_run_and_not_the_survivor(
         survivor.wait()
     assert failed.value.fault in (EngineFault.PEER, EngineFault.CRASHED)
 
+    a, b = tasks(sides)
     runs = engines[0].start(a, sides.a, LIMITS), engines[1].start(b, sides.b, LIMITS)
     again = [run.wait() for run in runs]
     assert open_cells(sides.layout, [end.share for end in again]) == sides.truth
@@ -211,7 +215,7 @@ def a_weight_that_wraps(columns: Int64Array) -> None:
 def test_nobody_can_enter_weights_in_place_of_people(
     monkeypatch: pytest.MonkeyPatch, cheat: int, forge: Callable[[Int64Array], None]
 ) -> None:
-    """Each is found but with probability below 2**-14."""
+    """Each is found but with probability below 2**-13, single rows always."""
     from crypto.adapters import spu_machine, spu_revealed
 
     sides = two_sides(20, overlap=20, layout=a_layout(2, 2, 1, 1, 1))

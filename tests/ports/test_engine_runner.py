@@ -104,12 +104,15 @@ def pair(
         assert left == ["lock", "lock"]
 
 
-@pytest.fixture
-def tunnels() -> Iterator[tuple[Tunnel, Tunnel]]:
+def two_tunnels() -> Iterator[tuple[Tunnel, Tunnel]]:
     both = (Tunnel(), Tunnel())
     yield both
     for tunnel in both:
         tunnel.close()
+
+
+tunnels = pytest.fixture(two_tunnels, name="tunnels")
+tunnels_again = pytest.fixture(two_tunnels, name="tunnels_again")
 
 
 def outcomes(ends: list[EngineOutcome | EngineFailed]) -> tuple[EngineOutcome, EngineOutcome]:
@@ -265,8 +268,9 @@ def test_parties_with_different_gates_compute_nothing(
 
 
 def test_a_run_that_is_killed_ends_the_peers_run_and_neither_node(
-    pair: Pair, tunnels: tuple[Tunnel, Tunnel]
+    pair: Pair, tunnels: tuple[Tunnel, Tunnel], tunnels_again: tuple[Tunnel, Tunnel]
 ) -> None:
+    """Each attempt has tunnels of its own: what the first left in its own must not reach SPU."""
     sides = two_sides(20_000)
     a, b = pair.tasks(sides.layout, tunnels, connect_timeout_ms=4000)
     runs = [
@@ -282,5 +286,5 @@ def test_a_run_that_is_killed_ends_the_peers_run_and_neither_node(
         runs[0].wait(revoke)
     with pytest.raises(EngineFailed, match="revoked"):
         runs[1].wait()
-    again = outcomes(pair.run(pair.tasks(sides.layout, tunnels), rows_of(sides)))
+    again = outcomes(pair.run(pair.tasks(sides.layout, tunnels_again), rows_of(sides)))
     assert open_cells(sides.layout, [end.share for end in again]) == sides.truth
