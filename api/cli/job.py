@@ -25,15 +25,18 @@ from api.cli.output import Exit, answer, person, print_json, progress
 from api.cli.output import show as show_text
 from api.cli.speech import Commands, common, name_of, say
 from api.cli.tables import lines, table, together
-from api.cli.views import party_names, show_job, show_plan
+from api.cli.views import Shown, party_names, show_job, show_plan
+from api.files.asked import read_keys, read_rows
 from api.files.question import question_of
-from crypto.identifiers import DealId, JobId
+from api.files.reading import naming
+from crypto.identifiers import DealId, JobId, ProductId
 from crypto.record import encode_time
-from exchange.errors import HubUnreachable, PlanRefused, UnknownSubject
+from exchange.errors import HubUnreachable, PlanRefused, QuestionRefused, UnknownSubject
 from exchange.jobs import FINAL, JobState
 from exchange.node import receiving
 from exchange.node.model import NodeJob
 from exchange.query.plan import Plan
+from exchange.query.requests import Request
 
 if TYPE_CHECKING:
     from api.wiring.node import Opened
@@ -54,6 +57,9 @@ EpsilonOption = Annotated[str | None, typer.Option("--epsilon", help="question.e
 DeltaOption = Annotated[str | None, typer.Option("--delta", help="question.delta")]
 NoiseOption = Annotated[str | None, typer.Option("--noise", help="noise")]
 HideSizeOption = Annotated[bool, typer.Option("--hide-size", help="hide_size")]
+ProductOption = Annotated[str, typer.Option("--product", metavar="PRODUCT", help="product")]
+RequestPurposeOption = Annotated[str, typer.Option("--purpose", help="request.purpose")]
+BatchOption = Annotated[int | None, typer.Option("--batch", min=1, metavar="N", help="batch")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="yes")]
 
 
@@ -125,6 +131,57 @@ def submit(
         _submit(plan, node, yes=yes, timeout_s=timeout_s)
 
 
+@app.act("score", "job.score")
+def score(
+    deal: DealArgument,
+    product: ProductOption,
+    purpose: RequestPurposeOption,
+    rows: Annotated[Path, typer.Option("--rows", metavar="CSV", help="rows")],
+    name: Annotated[str | None, typer.Option("--name", metavar="COLUMN", help="row_name")] = None,
+    batch: BatchOption = None,
+    yes: YesOption = False,
+    timeout_s: TimeoutOption = PATIENCE_S,
+) -> None:
+    number = ProductId.parse(product, where="--product")
+    with opened() as node:
+        from exchange.node import requests
+
+        listed = node.desk.product(DealId.parse(deal, where="DEAL"), number)
+        if listed.model is None:
+            raise QuestionRefused("product", f"{listed.name} is not a model")
+        asked = read_rows(rows, [f.name for f in listed.model.shape.features], name=name)
+        request = Request(number, purpose, len(asked.names), batch)
+        plan = node.desk.compile_request(DealId.parse(deal, where="DEAL"), request)
+        _confirm(plan, node, yes=yes)
+        requests.ask_rows(plan, listed, asked.names, asked.values, node.shelf)
+        _submit(plan, node, yes=True, timeout_s=timeout_s)
+
+
+@app.act("lookup", "job.lookup")
+def lookup(
+    deal: DealArgument,
+    product: ProductOption,
+    purpose: RequestPurposeOption,
+    keys: Annotated[Path, typer.Option("--keys", metavar="FILE", help="keys")],
+    batch: BatchOption = None,
+    yes: YesOption = False,
+    timeout_s: TimeoutOption = PATIENCE_S,
+) -> None:
+    number = ProductId.parse(product, where="--product")
+    asked = read_keys(keys)
+    with opened() as node:
+        from exchange.node import requests
+
+        listed = node.desk.product(DealId.parse(deal, where="DEAL"), number)
+        request = Request(number, purpose, len(asked), batch)
+        plan = node.desk.compile_request(DealId.parse(deal, where="DEAL"), request)
+        with naming(keys):
+            requests.canonical_keys(asked, listed)
+        _confirm(plan, node, yes=yes)
+        requests.ask_keys(plan, listed, asked, node.shelf)
+        _submit(plan, node, yes=True, timeout_s=timeout_s)
+
+
 @app.act("rerun", "job.rerun")
 def rerun(job: JobArgument, yes: YesOption = False, timeout_s: TimeoutOption = PATIENCE_S) -> None:
     with opened() as node:
@@ -132,12 +189,17 @@ def rerun(job: JobArgument, yes: YesOption = False, timeout_s: TimeoutOption = P
         _submit(plan, node, yes=yes, timeout_s=timeout_s)
 
 
-def _submit(plan: Plan, node: Opened, *, yes: bool, timeout_s: float) -> None:
-    """Show what will be paid and learned, ask, sign, and wait until the price is in escrow."""
+def _confirm(plan: Plan, node: Opened, *, yes: bool) -> Shown:
     shown = show_plan(plan, node)
     if not yes:
         show_text(plan_tree(shown), on=progress())
         typer.confirm(say("job.confirm"), abort=True, err=True)
+    return shown
+
+
+def _submit(plan: Plan, node: Opened, *, yes: bool, timeout_s: float) -> None:
+    """Show what will be paid and learned, ask, sign, and wait until the price is in escrow."""
+    shown = _confirm(plan, node, yes=yes)
     number = node.desk.submit(plan)
     answered(node, "job.submitted", number, timeout_s=timeout_s)
     after = until(lambda: _reserved(number, node), say("wait.escrow"), timeout_s=timeout_s)

@@ -12,7 +12,7 @@ import typer
 
 from api.backup import restore as restore_backup
 from api.backup import save as save_backup
-from api.cli import sources, standing
+from api.cli import lookups, sources, standing
 from api.cli.desk import PATIENCE_S, TimeoutOption, answered, opened, settings_hint
 from api.cli.explain_view import job_document, job_text, plan_tree
 from api.cli.output import Exit, answer, progress
@@ -36,6 +36,7 @@ LISTED: Final = 20
 app = Commands("node", no_args_is_help=False, invoke_without_command=True)
 app.add_typer(sources.app, name="source")
 app.add_typer(standing.app, name="standing")
+app.add_typer(lookups.app, name="lookup")
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB")]
 

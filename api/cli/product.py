@@ -13,6 +13,7 @@ from api.cli.speech import Commands, common, say
 from api.cli.tables import facts, lines, table, together
 from api.cli.views import money_text, named, party_names
 from api.files.product import read_product, template
+from api.files.reading import naming
 from crypto.digest import Digest
 from crypto.errors import CryptoError
 from crypto.identifiers import ProductId
@@ -22,7 +23,7 @@ from exchange.node import trust as trusting
 from exchange.results import decimal_text
 from registry.errors import RegistryError
 from registry.evidence import LISTED
-from registry.product import Column, DataProduct
+from registry.product import Column, DataProduct, ModelCard
 
 if TYPE_CHECKING:
     from api.wiring.node import Opened
@@ -39,13 +40,24 @@ def list_new(
     answer({"file": str(file)}, lines(say("product.written", file=file)), as_json=common().as_json)
 
 
+def _keep_model(file: Path, node: Opened) -> ModelCard:
+    from crypto.scoring.model import load_model  # numpy, which only owners of models need
+    from exchange.node import models
+
+    with naming(file):
+        model = load_model(file)
+        return models.keep(model, shelf=node.shelf, randomness=node.identity.randomness)
+
+
 @app.act("publish", "product.publish")
 def publish(
     file: Annotated[Path, typer.Argument(metavar="PRODUCT_FILE")],
+    model: Annotated[Path | None, typer.Option(metavar="NPZ", help="publish.model")] = None,
     timeout_s: TimeoutOption = PATIENCE_S,
 ) -> None:
     with opened() as node:
         identity = node.identity
+        card = None if model is None else _keep_model(model, node)
 
         def next_version(number: ProductId) -> int:
             return node.hub.product(number).version + 1
@@ -56,6 +68,7 @@ def publish(
             next_version=next_version,
             holder=identity.party,
             holder_document=identity.document,
+            model=card,
         )
         digest = registering.list_product(product, store=node.store, identity=identity)
         answered(node, LISTED, product.id, timeout_s=timeout_s)

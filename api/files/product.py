@@ -18,7 +18,7 @@ from crypto.digest import Digest
 from crypto.identifiers import PartyId, ProductId
 from crypto.record import Amount
 from registry.errors import DocumentRefused
-from registry.product import Column, ColumnType, DataProduct
+from registry.product import Column, ColumnType, DataProduct, ModelCard
 from registry.rule import AnalysisRule, ColumnLimit, Function, Join, PrivacyRule, Use
 
 TEMPLATE: Final = """\
@@ -123,17 +123,19 @@ class WrittenRule(Written):
     purposes: list[str]
     dominance: str | None = None
     round_counts: int | None = None
+    evaluations_per_day: int | None = None
     consumers: list[str] | None = None
     privacy: WrittenPrivacy | None = None
 
 
 class WrittenProduct(Written):
-    """id: of a product that is listed already, of which this is the next version."""
+    """id: of a product that is listed already, of which this is the next version. key: of every
+    product but a model."""
 
     id: str | None = None
     name: str
     description: str
-    key: str
+    key: str = ""
     cap: int
     price_minor: Minor
     currency: str
@@ -154,8 +156,11 @@ def read_product(
     next_version: Callable[[ProductId], int],
     holder: PartyId,
     holder_document: Digest,
+    model: ModelCard | None = None,
 ) -> DataProduct:
     """The product that a file describes, as this holder's. Raises FileRefused, naming the field.
+
+    model: of a product that is one; the file's columns are then its features
 
     fresh_id, next_version: asked for a file without an id, and for one with.
     """
@@ -184,6 +189,7 @@ def read_product(
             if written.rule.dominance is None
             else fraction(written.rule.dominance, "rule.dominance"),
             round_counts=written.rule.round_counts,
+            evaluations_per_day=written.rule.evaluations_per_day,
             consumers=_parties(written.rule.consumers, "rule.consumers"),
             privacy=_privacy(written.rule.privacy),
         )
@@ -203,6 +209,7 @@ def read_product(
             currency=written.currency,
             price_minor=Amount(written.price_minor),
             rows_per_person=written.rows_per_person,
+            model=model,
         )
 
 

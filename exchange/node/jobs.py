@@ -81,6 +81,14 @@ class Desk:
         _require_allowed(plan, grounds_of(plan, footings))
         return plan
 
+    def product(self, deal: DealId, number: ProductId) -> DataProduct:
+        """The version that this deal has an agreement about. Raises QuestionRefused."""
+        with self.store.transaction() as tx:
+            footings, _ = self._footings(deal, tx)
+        if number not in footings:
+            raise QuestionRefused("product", f"this deal has no agreement about {number}")
+        return footings[number].ground.product
+
     def compile_request(
         self, deal: DealId, request: Request, *, wait: timedelta = WAIT_FOR_HOLDERS
     ) -> Plan:
