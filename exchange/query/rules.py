@@ -400,8 +400,8 @@ def _computable(
     """What no engine could compute, or what the plan's own noise does not cover."""
     found = []
     try:
-        for condition in _conditions(plan, index):
-            expressions.require_condition(condition, products[index])
+        for place, condition in _conditions(plan, index):
+            expressions.require_condition(condition, products[index], where=place)
         program = program_of(plan, products)
     except PlanRefused as error:
         return [Violation("plan", error.constraint, error.problem)]
@@ -429,9 +429,9 @@ def _computable(
             found.append(
                 Violation("plan", "work.noise", "a quantile shows a histogram, so it needs noise")
             )
-        for place, statistic in enumerate(work.statistics):
+        for number, statistic in enumerate(work.statistics):
             if any(singles_out(argument.expression) for argument in statistic.arguments):
-                found.append(Violation("plan", f"work.statistics[{place}]", SINGLED_OUT))
+                found.append(Violation("plan", f"work.statistics[{number}]", SINGLED_OUT))
         return found
     if functions & BY_ROW:
         found.append(
@@ -523,9 +523,11 @@ def noise_problem(noise: Noise, program: Program) -> str | None:
     return None
 
 
-def _conditions(plan: Plan, index: int) -> Iterator[Condition]:
-    side = plan.sides[index]
+def _conditions(plan: Plan, index: int) -> Iterator[tuple[str, Condition]]:
+    """Those of one side, each with its place."""
+    side, where = plan.sides[index], f"sides[{index}]"
     if side.where is not None:
-        yield side.where
-    for group in side.group_by:
-        yield from group.cases or ()
+        yield f"{where}.where", side.where
+    for number, group in enumerate(side.group_by):
+        for case in group.cases or ():
+            yield f"{where}.group_by[{number}]", case
