@@ -80,6 +80,18 @@ class PrivacyCost:
             self.delta + other.delta,
         )
 
+    def __str__(self) -> str:
+        return f"{self.epsilon} + {self.gaussian} (rho {self.rho}), delta {self.delta}"
+
+    def within(self, other: PrivacyCost) -> bool:
+        """Whether each sum is at most the other's."""
+        return (
+            self.epsilon <= other.epsilon
+            and self.gaussian <= other.gaussian
+            and self.rho <= other.rho
+            and self.delta <= other.delta
+        )
+
     def __sub__(self, other: PrivacyCost) -> PrivacyCost:
         """Raises Malformed where less than nothing would be left."""
         return PrivacyCost(

@@ -72,6 +72,7 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
     checks += _check_agreements(evidence, talks, work)
     for subject in jobs.subjects(evidence):
         checks += _check_job(subject, evidence, work, opener)
+    checks += plans.check_accounts(evidence, work)
     checks += story.note_alarms(evidence)
     no_effect = {**heard.no_effect, **talks.no_effect, **work.no_effect}
     return Report(content.manifest.deal, checks, story.tell(evidence, no_effect))
@@ -107,7 +108,7 @@ def _check_job(subject: str, evidence: Evidence, work: Jobs, opener: Opener | No
         checks += plans.check_plan(job, evidence)
     if jobs.ran(job, evidence):
         checks.append(jobs.check_admissions(job, evidence, work))
-    checks += receipts.check_receipts(job, evidence, opener)
+    checks += receipts.check_receipts(job, evidence, work, opener)
     checks += money.check_money(job, evidence, opener)
     return checks
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from crypto import envelope as dsse
 from crypto.digest import Digest
 from crypto.errors import CryptoError, Malformed
+from crypto.identifiers import PartyId, ProductId
 from exchange.audit.evidence import Evidence
 from exchange.audit.jobs import Job, Jobs
 from exchange.audit.log import Said
-from exchange.audit.report import Check, phrase
+from exchange.audit.report import Check, Phrase, phrase
 from exchange.errors import ExchangeError, PlanRefused
 from exchange.jobs import FINAL
+from exchange.privacy import NOTHING, PrivacyAccount, PrivacyCost, account_of, cost_of, reserve
 from exchange.query import plan as plans
 from exchange.query.explanation import learns
+from exchange.query.plan import SidePlan
 from exchange.query.rules import Ground, violations
 from exchange.terms.agreement import Agreement
 from registry.errors import RegistryError
+from registry.evidence import LISTED
 from registry.party import Role
+from registry.product import DataProduct
 
 
 def check_plan(job: Job, evidence: Evidence) -> list[Check]:
@@ -51,6 +56,110 @@ def check_use(name: Digest, agreement: Agreement, evidence: Evidence, found: Job
     )
     within = len(spent) <= terms.runs and epsilon <= terms.epsilon
     return Check("agreement.runs", within, subject, note)
+
+
+def check_accounts(evidence: Evidence, found: Jobs) -> list[Check]:
+    """That no holder admitted more on a product's privacy account than the newest version that it
+    had listed by then allows: by its own numbering, and by the jobs of this deal alone. What other
+    deals drew from the same account stands in receipts' openings."""
+    products: dict[tuple[ProductId, PartyId], None] = {}
+    for job in found.known.values():
+        for side in job.plan.sides:
+            if cost_of(job.plan) != NOTHING and side.holder in job.admitted:
+                number = _product_id(side, evidence)
+                if number is not None:
+                    products[number, side.holder] = None
+    return [_account(number, holder, evidence, found) for number, holder in products]
+
+
+def _account(number: ProductId, holder: PartyId, evidence: Evidence, found: Jobs) -> Check:
+    subject = f"{number} of {evidence.parties.name(holder)}"
+    account: PrivacyAccount | None = None
+    spent = NOTHING
+    for said in sorted(evidence.by(holder), key=lambda said: said.statement.actor_seq):
+        listed = listed_version(said, number, evidence)
+        if listed is not None:
+            account = account_of(listed, spent)
+        cost = _admitted_cost(said, number, evidence, found)
+        if cost == NOTHING:
+            continue
+        if account is None:
+            return Check("product.privacy", None, subject, phrase("privacy.no_version"))
+        try:
+            account = reserve(account, cost)
+        except PlanRefused as error:
+            return Check("product.privacy", False, subject, phrase("reason", reason=error))
+        spent = account.spent
+    if account is None:
+        return Check("product.privacy", None, subject, phrase("privacy.no_version"))
+    return Check("product.privacy", True, subject, privacy_note(account))
+
+
+def privacy_note(account: PrivacyAccount) -> Phrase:
+    return phrase(
+        "privacy.used",
+        epsilon=account.epsilon_spent,
+        epsilon_total=account.epsilon_total,
+        delta=account.delta_spent,
+        delta_total=account.delta_total,
+    )
+
+
+def listed_version(said: Said, number: ProductId, evidence: Evidence) -> DataProduct | None:
+    """The version of a product that its holder lists with this statement, if the bundle has it."""
+    statement = said.statement
+    if statement.type != LISTED or statement.subject != number or len(statement.outputs) != 1:
+        return None
+    try:
+        product = evidence.product(statement.outputs[0])
+    except (ExchangeError, RegistryError, CryptoError):
+        return None
+    return product if (product.id, product.holder) == (number, statement.actor) else None
+
+
+def accounts_possible(
+    number: ProductId, receipt: Said, spent: PrivacyCost, evidence: Evidence
+) -> Iterator[PrivacyAccount]:
+    """A product's account, as a receipt opens it, under every version that its holder had listed
+    by then: it may have lowered the totals since it admitted what is counted."""
+    for said in evidence.by(receipt.statement.actor):
+        if said.statement.actor_seq < receipt.statement.actor_seq:
+            listed = listed_version(said, number, evidence)
+            if listed is not None:
+                yield account_of(listed, spent)
+
+
+def started_cost(number: ProductId, receipt: Said, evidence: Evidence, found: Jobs) -> PrivacyCost:
+    """What a holder must have counted on a product when it signed a receipt: the jobs of this deal
+    that it had started by then, for those are never given back."""
+    holder, total = receipt.statement.actor, NOTHING
+    for job in found.known.values():
+        start, side = job.started.get(holder), job.plan.side_of(holder)
+        if start is None or side is None or _product_id(side, evidence) != number:
+            continue
+        if start.statement.actor_seq < receipt.statement.actor_seq:
+            total = total + cost_of(job.plan)
+    return total
+
+
+def _admitted_cost(said: Said, number: ProductId, evidence: Evidence, found: Jobs) -> PrivacyCost:
+    """Of a holder's statement, if it is an admission that counts."""
+    statement = said.statement
+    job = found.known.get(statement.subject)
+    if statement.type != "job.admitted" or job is None or _returned(job):
+        return NOTHING
+    side = job.plan.side_of(statement.actor)
+    if side is None or job.admitted.get(statement.actor) != said:
+        return NOTHING
+    return cost_of(job.plan) if _product_id(side, evidence) == number else NOTHING
+
+
+def _product_id(side: SidePlan, evidence: Evidence) -> ProductId | None:
+    """None where the bundle lacks the product; `plan.rules` fails for it."""
+    try:
+        return evidence.product(side.product).id
+    except (ExchangeError, RegistryError, CryptoError):
+        return None
 
 
 def counts_possible(

@@ -12,21 +12,22 @@ from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import PartyId
 from exchange import openings
 from exchange.audit.evidence import Evidence
-from exchange.audit.jobs import COMMITTED, Job
+from exchange.audit.jobs import COMMITTED, Job, Jobs
 from exchange.audit.log import Said
 from exchange.audit.openings import NotOpened, Opener, open_for
-from exchange.audit.plans import counts_possible
+from exchange.audit.plans import accounts_possible, counts_possible, privacy_note, started_cost
 from exchange.audit.report import Check, Phrase, phrase
 from exchange.errors import ExchangeError
 from exchange.evidence import gate_words
-from exchange.openings import BudgetUse, BytesOut, ReceiptOpenings
+from exchange.openings import BudgetUse, BytesOut, PrivacyUse, ReceiptOpenings
+from exchange.privacy import NOTHING, cost_of
 from exchange.query.plan import SidePlan
 from exchange.terms.agreement import Agreement
 
 _FRACTION: Final = re.compile(r"\d{1,38}(/[1-9]\d{0,37})?", re.ASCII)
 
 
-def check_receipts(job: Job, evidence: Evidence, opener: Opener | None) -> list[Check]:
+def check_receipts(job: Job, evidence: Evidence, found: Jobs, opener: Opener | None) -> list[Check]:
     """Each holder's receipt of a sealed job and, for a reader with a key, what it opens to."""
     checks = []
     for party in job.plan.sealers:
@@ -39,7 +40,7 @@ def check_receipts(job: Job, evidence: Evidence, opener: Opener | None) -> list[
             continue
         checks.append(_receipt(job, party, said, evidence, subject))
         if side is not None:  # no agreement names a reader of a helper's commitment
-            checks.append(_opened(job, side, said, evidence, opener, subject))
+            checks.append(_opened(job, side, said, evidence, found, opener, subject))
     return checks
 
 
@@ -94,6 +95,7 @@ def _opened(
     side: SidePlan,
     said: Said,
     evidence: Evidence,
+    found: Jobs,
     opener: Opener | None,
     subject: str,
 ) -> Check:
@@ -108,7 +110,7 @@ def _opened(
             evidence=evidence,
             opener=opener,
         )
-        note, right = _read_openings(plain, job, side, said, agreement, evidence)
+        note, right = _read_openings(plain, job, side, said, agreement, evidence, found)
         return Check("receipt.opened", right, subject, note)
     except NotOpened as error:
         return Check("receipt.opened", False if error.failed else None, subject, error.why)
@@ -123,14 +125,15 @@ def _read_openings(
     said: Said,
     agreement: Agreement,
     evidence: Evidence,
+    found: Jobs,
 ) -> tuple[Phrase, bool]:
     opened = record.from_bytes(ReceiptOpenings, plain)
     if opened.v != 1:
         raise Malformed("v", f"is {opened.v}; this version reads 1")
     committed = said.statement.commitments
     if set(opened.commitments) != set(committed) or not set(COMMITTED) <= set(committed):
-        found, expected = (", ".join(sorted(names)) for names in (opened.commitments, committed))
-        return phrase("opening.names", found=found, expected=expected), False
+        names, expected = (", ".join(sorted(own)) for own in (opened.commitments, committed))
+        return phrase("opening.names", found=names, expected=expected), False
     for name, opening in opened.commitments.items():
         if not opens(committed[name], opening.salt, opening.value):
             return phrase("opening.mismatch", name=name), False
@@ -149,6 +152,9 @@ def _read_openings(
             "budget.epsilon", before=before, after=after, cost=job.plan.epsilon, allowed=allowed
         )
         return spent, False
+    wrong = _account_problem(use.product, job, said, agreement, evidence, found)
+    if wrong is not None:
+        return wrong, False
     egress = record.from_bytes(BytesOut, opened.commitments["egress"].value)
     sent = ", ".join(f"{evidence.parties.name(p)} {n}" for p, n in sorted(egress.engine.items()))
     note = phrase(
@@ -159,6 +165,28 @@ def _read_openings(
         sent=sent or "0",
     )
     return note, use.runs_after <= agreement.terms.runs
+
+
+def _account_problem(
+    use: PrivacyUse | None,
+    job: Job,
+    said: Said,
+    agreement: Agreement,
+    evidence: Evidence,
+    found: Jobs,
+) -> Phrase | None:
+    """The product's account, which other deals draw on too: it moved by what the plan costs, had
+    counted at least this deal's started jobs, and stayed within what the holder had listed."""
+    cost, number = cost_of(job.plan), agreement.terms.product_id
+    if use is None or cost == NOTHING:
+        return None if use is None and cost == NOTHING else phrase("privacy.unstated")
+    started = started_cost(number, said, evidence, found)
+    if use.before + cost != use.after or not started.within(use.after):
+        return phrase("privacy.miscounted", before=use.before, after=use.after, cost=cost)
+    accounts = list(accounts_possible(number, said, use.after, evidence))
+    if accounts and all(min(a.epsilon_left, a.delta_left) < 0 for a in accounts):
+        return privacy_note(accounts[-1])
+    return None
 
 
 def _fraction(text: str) -> Fraction:

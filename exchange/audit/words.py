@@ -134,6 +134,11 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
             "No more jobs were admitted, and no more epsilon spent, than the agreement allows.",
             "获准的作业数与消耗的 ε 均未超出协议允许。",
         ),
+        "product.privacy": _both(
+            "What the holder admitted on the product's privacy account stays within the totals of "
+            "the newest version that it had listed by then.",
+            "持有方就该产品隐私账户准许的消耗，均未超出其当时最新登记版本的总额。",
+        ),
         "plan.signed": _both(
             "The consumer signed the plan with the key of the document that the plan names.",
             "需方以计划所指主体文件中的密钥签署了计划。",
@@ -368,6 +373,24 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         ),
         "opening.mismatch": _both(
             "{name} is not what the statement committed to", "{name} 与陈述所承诺的不符"
+        ),
+        "privacy.used": _both(
+            "epsilon {epsilon} of {epsilon_total}, delta {delta} of {delta_total}",
+            "ε 已用 {epsilon} / {epsilon_total}，δ 已用 {delta} / {delta_total}",
+        ),
+        "privacy.no_version": _both(
+            "the bundle does not hold the version that states the totals",
+            "材料中没有载明总额的产品版本",
+        ),
+        "privacy.unstated": _both(
+            "it states the product's privacy account exactly where the plan costs it something, "
+            "and this one does not fit the plan",
+            "仅当计划消耗隐私预算时，回执才应载明产品隐私账户，此处与计划不符",
+        ),
+        "privacy.miscounted": _both(
+            "it counts the product's privacy account from {before} to {after}; the plan costs "
+            "{cost}, beside the jobs that had started",
+            "回执所载产品隐私账户由 {before} 变为 {after}；该计划消耗 {cost}，另有已开始的作业",
         ),
         "budget.counted": _both(
             "run {after} of {allowed}, epsilon {epsilon}; engine bytes that left: {sent}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
@@ -123,6 +124,7 @@ def _add_listings(found: _Collected, tx: HubTransaction) -> None:
             continue  # a rejected plan may name a product that there is not
     before = set(found.statements)
     names = tx.statements_about(list(listed), kinds=(LISTED,))
+    found.products |= _changing_totals(names, tx)
     _add(names, found, tx)
     for name in names:
         outputs = found.statements[name].statement.outputs
@@ -130,6 +132,27 @@ def _add_listings(found: _Collected, tx: HubTransaction) -> None:
             del found.statements[name], found.index[name]  # another version of the product
         else:
             found.listings.append(name)
+
+
+def _changing_totals(names: Sequence[Digest], tx: HubTransaction) -> set[Digest]:
+    """The versions that changed what a product's privacy account may spend: what its holder
+    admitted can be judged by no other."""
+    changing: set[Digest] = set()
+    totals: dict[str, tuple[Fraction, Fraction] | None] = {}
+    for name in names:
+        outcome = tx.outcome(name)
+        index = tx.log.index_of(name)
+        if outcome is None or not outcome.applied or index is None:
+            continue
+        (logged,) = tx.log.entries(index, index + 1)
+        (output,) = read_statement(logged.entry).statement.outputs
+        product = tx.products.by_digest(output)
+        rule = product.rule.privacy
+        found = None if rule is None else (rule.epsilon_total, rule.delta_total)
+        if product.id in totals and totals[product.id] != found:
+            changing.add(output)
+        totals[product.id] = found
+    return changing
 
 
 def _document(name: Digest, tx: HubTransaction) -> bytes:
