@@ -72,7 +72,7 @@ def _command(workload: str, parameters: Mapping[str, Any]) -> str:
     """What to type to measure the same again: `parameters` holds the options among the rest."""
     options = [
         f"--{name} {parameters[name]}"
-        for name in ("protocol", "rows", "groups", "runs")
+        for name in ("protocol", "model", "rows", "features", "groups", "keys", "runs")
         if name in parameters
     ]
     return " ".join(["exchange bench", workload, *options, "--json"])

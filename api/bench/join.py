@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,8 @@ from crypto.joins.released import open_cells
 from crypto.ports import SystemClock, SystemRandomness
 
 NAMES: Final = ("holder A", "holder B", "helper")
-PARTIES: Final = {"hidden": 3, "revealed": 2, "sum": 2}
+PARTIES: Final = {"hidden": 3, "revealed": 2, "sum": 2, "score": 2, "lookup": 2}
+PROGRAM: Final = "api.bench.join_party"
 
 
 class WrongAnswer(Exception):
@@ -38,10 +39,10 @@ class WrongAnswer(Exception):
 class Parties:
     """The processes of one protocol, introduced to each other."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, program: str = PROGRAM) -> None:
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "api.bench.join_party", str(rank)],
+                [sys.executable, "-m", program, str(rank)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -53,8 +54,11 @@ class Parties:
 
     def run(self, question: Question) -> list[dict[str, Any]]:
         """One attempt by everybody. Returns what each measured."""
-        job = JobId.new(SystemClock().now(), SystemRandomness())
-        self._tell({"job": job, **question.__dict__})
+        return self.ask(question.__dict__, JobId.new(SystemClock().now(), SystemRandomness()))
+
+    def ask(self, asked: Mapping[str, Any], job: JobId) -> list[dict[str, Any]]:
+        """What every party is told alike. Returns what each measured."""
+        self._tell({"job": job, **asked})
         for rank in range(len(self.processes)):
             self._hear(rank)
         self._tell({})
@@ -89,9 +93,9 @@ def join(runs: int, protocol: str, rows: int, groups: int) -> Measured:
     found: list[Run] = []
     peaks: dict[str, float] = {}
     sent: dict[str, int] = {}
-    with _parties(protocol) as own, _parties(rival.protocol if rival else None) as other:
+    with parties(protocol) as own, _beside(rival) as other:
         for _ in range(runs):
-            said = own.run(question) if own else []
+            said = own.run(question)
             seconds, stages = _checked(question, said)
             for rank, one in enumerate(said):
                 name = NAMES[rank]
@@ -125,14 +129,21 @@ def _checked(question: Question, said: list[dict[str, Any]]) -> tuple[float, dic
 
 
 @contextmanager
-def _parties(protocol: str | None) -> Iterator[Parties | None]:
-    if protocol is None:
-        yield None
-        return
+def parties(protocol: str, program: str = PROGRAM) -> Iterator[Parties]:
+    """The processes of one protocol, for as long as they are needed."""
     with tempfile.TemporaryDirectory(prefix="unseen-bench-") as folder:
         with cached_bytecode(Path(folder)):
-            parties = Parties(PARTIES[protocol])
+            found = Parties(PARTIES[protocol], program)
         try:
-            yield parties
+            yield found
         finally:
-            parties.close()
+            found.close()
+
+
+@contextmanager
+def _beside(rival: Question | None) -> Iterator[Parties | None]:
+    if rival is None:
+        yield None
+        return
+    with parties(rival.protocol) as found:
+        yield found

@@ -7,21 +7,23 @@ compute; then, once told to go, what it measured. The rows are made of a seed, a
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from crypto import joinkeys, record, tls
-from crypto.digest import digest
+from crypto.digest import Digest, digest
 from crypto.engine import (
     Combination,
     EngineStage,
@@ -44,9 +46,15 @@ from crypto.session import PairKeys, pair_keys
 from exchange.links.endpoint import Endpoint
 from exchange.node.adapters.process_engine import ProcessEngine, free_port
 from exchange.node.adapters.tls_links import LinkService
-from exchange.node.engine import EngineLimits
+from exchange.node.engine import EngineInput, EngineLimits
 from exchange.node.links import PeerAddress
+from exchange.node.parts import Keys, local_query, side_rows, task_of
+from exchange.query.plan import Plan
+from exchange.query.program import program_of
+from registry.adapters.duckdb_source import DuckDBFileSource
 from registry.party import party_id
+from registry.product import DataProduct
+from registry.source import FileFormat, FileSource
 
 BLOCK: Final = 2**18
 PADDING: Final = PaddingBounds(Fraction(1, 10), Fraction(1, 10**9), 1)
@@ -102,6 +110,18 @@ class Question:
         return found
 
 
+@dataclass(frozen=True)
+class SqlTask:
+    """plan, products: canonical bytes, base64. files: each holder's own."""
+
+    plan: str
+    products: list[str]
+    files: list[str]
+
+
+P = TypeVar("P", bound="Party")
+
+
 @dataclass
 class Party:
     """keys: long-lived ones, made for this run. peers: by rank, once they are known."""
@@ -136,9 +156,48 @@ class Party:
             "ephemeral": str(self.ephemeral.public),
         }
 
-    def run(self, question: Question, job: JobId, go: Any) -> dict[str, Any]:
-        """One attempt. go: called once everything that is not measured is done."""
+    def run(self, question: Question, job: JobId, go: Callable[[], None]) -> dict[str, Any]:
+        """One attempt at the bare join. go: called once everything that is not measured is done."""
+        persons = question.persons(self.rank) if self.rank < 2 else None
+
+        def prepare(keys: Mapping[int, PairKeys]) -> SideRows | None:
+            return None if persons is None else self._rows(question, persons, keys)
+
         plan = digest(json.dumps(question.__dict__).encode())
+        return self.attempt(plan, job, prepare, lambda s, k: _task(question, s, k), go)
+
+    def answer(self, asked: SqlTask, job: JobId, go: Callable[[], None]) -> dict[str, Any]:
+        """One attempt at a compiled query, this holder's rows from its own file."""
+        plan = record.from_bytes(Plan, record.decode_base64(asked.plan))
+        products = [
+            record.from_bytes(DataProduct, record.decode_base64(one)) for one in asked.products
+        ]
+        program = program_of(plan, products)
+
+        def prepare(keys: Mapping[int, PairKeys]) -> SideRows | None:
+            if self.rank >= len(products):
+                return None
+            source = DuckDBFileSource(FileSource(asked.files[self.rank], FileFormat.PARQUET))
+            local = source.compute(products[self.rank], local_query(plan, program, self.rank))
+            return side_rows(plan, self.rank, local, Keys(keys), filler=os.urandom(16))
+
+        return self.attempt(
+            digest(record.to_bytes(plan)),
+            job,
+            prepare,
+            lambda seat, keys: task_of(plan, products, seat, Keys(keys)),
+            go,
+        )
+
+    def attempt(
+        self,
+        plan: Digest,
+        job: JobId,
+        prepare: Callable[[Mapping[int, PairKeys]], EngineInput | None],
+        task_for: Callable[[Seat, Mapping[int, PairKeys]], EngineTask],
+        go: Callable[[], None],
+    ) -> dict[str, Any]:
+        """prepare: the local part, measured with the rest. Returns its share and figures."""
         keys = {
             rank: pair_keys(
                 self.ephemeral,
@@ -149,11 +208,10 @@ class Party:
             )
             for rank, peer in self.peers.items()
         }
-        persons = question.persons(self.rank) if self.rank < 2 else None
         self.engine.warm()
         go()
         began = time.monotonic()
-        rows = None if persons is None else self._rows(question, persons, keys)
+        given = prepare(keys)
         local_s = time.monotonic() - began
         port = free_port()
         session = self.links.open_session(
@@ -187,8 +245,8 @@ class Party:
                 connect_timeout_ms=120_000,
                 receive_timeout_ms=300_000,
             )
-            task = _task(question, seat, keys)
-            running = self.engine.start(task, rows, EngineLimits(1800, 16 << 30))
+            task = task_for(seat, keys)
+            running = self.engine.start(task, given, EngineLimits(1800, 16 << 30))
 
             def enter(stage: EngineStage) -> None:
                 entered[stage.value] = time.monotonic()
@@ -209,7 +267,9 @@ class Party:
             "node_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
         }
 
-    def _rows(self, question: Question, persons: Int64Array, keys: dict[int, PairKeys]) -> SideRows:
+    def _rows(
+        self, question: Question, persons: Int64Array, keys: Mapping[int, PairKeys]
+    ) -> SideRows:
         """Tokens under the holders' own key, block by block: the local part that is measured."""
         shared = keys[1 - self.rank].token
         make = row_tags if question.protocol == "hidden" else joinkeys.tokens
@@ -227,7 +287,7 @@ class Party:
         return SideRows(tokens, nobody, question.value(persons)[:, None])
 
 
-def _task(question: Question, seat: Seat, keys: dict[int, PairKeys]) -> EngineTask:
+def _task(question: Question, seat: Seat, keys: Mapping[int, PairKeys]) -> EngineTask:
     caps = (question.rows, question.rows)
     if question.protocol == "revealed":
         zero = keys[1 - seat.rank].zero
@@ -255,9 +315,22 @@ def _scattered(persons: Int64Array, stream: int) -> Int64Array:
 
 
 def main() -> None:
+    def answer(party: Party, asked: dict[str, Any], job: JobId, go: Callable[[], None]) -> Any:
+        if "plan" in asked:
+            return party.answer(SqlTask(**asked), job, go)
+        return party.run(Question(**asked), job, go)
+
+    attend(Party, answer)
+
+
+def attend(
+    kind: Callable[[int, Path], P],
+    answer: Callable[[P, dict[str, Any], JobId, Callable[[], None]], Any],
+) -> None:
+    """Introduce a party, then answer whatever the benchmark asks until it is done."""
     rank = int(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="unseen-bench-") as folder:
-        party = Party(rank, Path(folder))
+        party = kind(rank, Path(folder))
         _say(party.introduce())
         peers = json.loads(sys.stdin.readline())
         party.peers = {int(one): peer for one, peer in peers.items() if int(one) != rank}
@@ -270,7 +343,7 @@ def main() -> None:
                     _say({"ready": True})
                     sys.stdin.readline()
 
-                _say(party.run(Question(**asked), job, go))
+                _say(answer(party, asked, job, go))
         finally:
             party.engine.close()
             party.links.stop()

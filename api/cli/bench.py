@@ -29,6 +29,12 @@ class Protocol(StrEnum):
     SUM = "sum"
 
 
+class Family(StrEnum):
+    LINEAR = "linear"
+    LOGISTIC = "logistic"
+    SQUARE_NETWORK = "square_network"
+
+
 @app.command()
 def deal(runs: RunsOption = 5, save: SaveOption = None, as_json: JsonOption = False) -> None:
     """A job of a deal beside its engine, between real processes."""
@@ -66,6 +72,37 @@ def join(
     from api.bench.join import join
 
     _report("join", lambda: join(runs, protocol.value, rows, groups), save, as_json)
+
+
+@app.command()
+def he(
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows scored.")] = 16_384,
+    features: Annotated[int, typer.Option(min=1, max=200, help="Of the model.")] = 30,
+    model: Annotated[Family, typer.Option(help="What is computed on ciphertexts.")] = (
+        Family.LOGISTIC
+    ),
+    runs: RunsOption = 3,
+    save: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encrypted rows scored by an owner's model, between two processes."""
+    from api.bench.he import he
+
+    _report("he", lambda: he(runs, rows, features, model.value), save, as_json)
+
+
+@app.command()
+def lookup(
+    rows: Annotated[int, typer.Option(min=1, max=2**26, help="Records.")] = 1_000_000,
+    keys: Annotated[int, typer.Option(min=1, max=65_535, help="Looked up at once.")] = 1000,
+    runs: RunsOption = 5,
+    save: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keys looked up privately in an encrypted table, between two processes."""
+    from api.bench.lookup import lookup
+
+    _report("lookup", lambda: lookup(runs, rows, keys), save, as_json)
 
 
 def _report(name: str, measure: Callable[[], Measured], save: Path | None, as_json: bool) -> None:
