@@ -124,7 +124,10 @@ class _Peer:
         if not flush:
             self._broken.set()
             return
-        self._waiting.put(None)
+        while not self._broken.is_set():  # a writer that has ended makes no room for more
+            with contextlib.suppress(queue.Full):
+                self._waiting.put(None, timeout=1)
+                break
         self._writer.join()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)

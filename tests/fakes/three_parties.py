@@ -13,7 +13,6 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -310,9 +309,8 @@ def run_three(
 
     def party(rank: int) -> None:
         stages = outcome.stages.setdefault(rank, [])
-        with ExitStack() as stack:
-            try:
-                inner = stack.enter_context(TcpChannels(tasks[rank].seat, sockets[rank]))
+        try:
+            with TcpChannels(tasks[rank].seat, sockets[rank]) as inner:
                 outcome.results[rank] = run(
                     tasks[rank],
                     (a, b, None)[rank],
@@ -322,9 +320,9 @@ def run_three(
                     secure=PlaintextEngine(outcome.room, rank),
                     on_stage=stages.append,
                 )
-            except BaseException as error:
-                outcome.failures[rank] = error
-                outcome.room.abort()
+        except BaseException as error:
+            outcome.failures[rank] = error
+            outcome.room.abort()
 
     threads = [threading.Thread(target=party, args=(rank,)) for rank in range(3)]
     for thread in threads:

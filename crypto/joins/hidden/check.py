@@ -19,7 +19,7 @@ from crypto.engine import HiddenTask
 from crypto.errors import Malformed
 from crypto.joins.hidden.columns import Column
 from crypto.joins.hidden.keys import SEED_BYTES, PairPads, Stream, ZeroUse, zero_share
-from crypto.joins.hidden.messages import mismatch, receive, send
+from crypto.joins.hidden.messages import mismatch, receive, refuse, send
 from crypto.joins.hidden.upload import Sizes
 from crypto.ports import Channels
 from crypto.sharing import UInt64Array
@@ -75,7 +75,7 @@ def compare_headers(own: Header, rank: int, channels: Channels) -> None:
             raise mismatch("a party's header cannot be read; it runs another version") from error
         for name, what in _DIFFERENCES.items():
             if getattr(found, name) != getattr(own, name):
-                raise mismatch(f"a party was given {what}")
+                refuse(channels, [peer], f"a party was given {what}")
 
 
 _DIFFERENCES = {
@@ -95,7 +95,7 @@ def compare_lengths(rank: int, pairs: int, channels: Channels) -> None:
     other = 1 - rank
     send(channels, other, "listed", np.array([pairs], dtype=np.uint64))
     if int(receive(channels, other, "listed", np.uint64, 1)[0]) != pairs:
-        raise mismatch("the helper gave the two holders lists of different lengths")
+        refuse(channels, [other], "the helper gave the two holders lists of different lengths")
 
 
 def coefficients(rank: int, pads: Mapping[int, PairPads], channels: Channels) -> Stream:
@@ -127,4 +127,8 @@ def require_equal_keys(
     for peer in others:
         total = total + receive(channels, peer, "check", np.uint64, 1)
     if int(total[0]):
-        raise mismatch("the check column says that pairs are not of equal keys; nothing was opened")
+        refuse(
+            channels,
+            others,
+            "the check column says that pairs are not of equal keys; nothing was opened",
+        )

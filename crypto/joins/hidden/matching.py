@@ -18,6 +18,7 @@ from crypto.joins.hidden.messages import mismatch, receive, receive_all, send, s
 from crypto.joins.hidden.padding import DRAW_BYTES, Padding
 from crypto.joins.hidden.upload import UInt8Array, UInt32Array
 from crypto.ports import Channels, Randomness
+from crypto.sharing import UInt64Array
 
 POOL_OF_A, POOL_OF_B, ORDER = 0, 1, 2  # labels of the helper's own shuffles
 
@@ -75,19 +76,22 @@ def equal_tags(tags_a: UInt8Array, tags_b: UInt8Array) -> tuple[Positions, Posit
     Both sides are sorted together by the first half of the tags, which tells them apart but for
     one join of 10**7 rows in 10**5; only then by both halves.
     """
-    first, second = _halves(tags_a, tags_b, 0), _halves(tags_a, tags_b, 1)
-    order = np.argsort(first)
-    near = _equal_neighbours(first, order)
-    if (np.diff(near) == 1).any() or (second[order[near]] != second[order[near + 1]]).any():
+    first = _half(tags_a, tags_b, 0)
+    found = _neighbours(first, np.argsort(first), len(tags_a))
+    if found is None or (_second(tags_a, found[0]) != _second(tags_b, found[1])).any():
+        second = _half(tags_a, tags_b, 1)
+        # Equal tags get one number, others another: then neighbours are equal in both halves.
         order = np.lexsort((second, first))
-        near = _equal_neighbours(first, order)
-        near = near[second[order[near]] == second[order[near + 1]]]
-    one, other = order[near], order[near + 1]
-    at_a, at_b = np.minimum(one, other), np.maximum(one, other) - len(tags_a)
-    # Three equal tags are two on one side.
-    if (at_a >= len(tags_a)).any() or (at_b < 0).any():
-        raise mismatch("a holder uploaded a tag twice; its rows were not one for each key")
-    return at_a, at_b
+        new = np.ones(len(order), dtype=np.uint64)
+        new[1:] = (first[order[1:]] != first[order[:-1]]) | (
+            second[order[1:]] != second[order[:-1]]
+        )
+        number = np.empty_like(new)
+        number[order] = np.cumsum(new)
+        found = _neighbours(number, order, len(tags_a))
+        if found is None:
+            raise mismatch("a holder uploaded a tag twice; its rows were not one for each key")
+    return found
 
 
 def require_positions(positions: UInt32Array, size: int, *, what: str) -> None:
@@ -117,13 +121,27 @@ def receive_positions(channels: Channels, of: int, *, size: int, other: int) -> 
     return positions
 
 
-def _halves(tags_a: UInt8Array, tags_b: UInt8Array, half: int) -> npt.NDArray[np.uint64]:
+def _half(tags_a: UInt8Array, tags_b: UInt8Array, half: int) -> UInt64Array:
     return np.concatenate([tags.view(np.uint64)[:, half] for tags in (tags_a, tags_b)])
 
 
-def _equal_neighbours(words: npt.NDArray[np.uint64], order: Positions) -> Positions:
+def _second(tags: UInt8Array, at: Positions) -> UInt64Array:
+    found: UInt64Array = tags.view(np.uint64)[at, 1]
+    return found
+
+
+def _neighbours(
+    words: UInt64Array, order: Positions, size: int
+) -> tuple[Positions, Positions] | None:
+    """Positions in A (the first `size` words) and in B of words that stand side by side in `order`
+    and are equal. None if three are equal or two of one side."""
     ordered = words[order]
-    return np.flatnonzero(ordered[1:] == ordered[:-1])
+    near = np.flatnonzero(ordered[1:] == ordered[:-1])
+    one, other = order[near], order[near + 1]
+    at_a, at_b = np.minimum(one, other), np.maximum(one, other) - size
+    if (near[1:] == near[:-1] + 1).any() or (at_a >= size).any() or (at_b < 0).any():
+        return None
+    return at_a, at_b
 
 
 def _touches(at: Positions, pool: UInt32Array, size: int) -> bool:

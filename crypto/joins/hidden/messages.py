@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeVar
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,17 @@ def receive_all(channels: Channels, of: int, label: str, out: npt.NDArray[Number
     """Overwrite `out`, of one dimension, with as many messages as `send_all` makes of it."""
     for part in blocks(len(out)):
         out[part] = receive(channels, of, label, out.dtype.type, part.stop - part.start)
+
+
+def refuse(channels: Channels, peers: Iterable[int], problem: str) -> NoReturn:
+    """Fail, once the peers who find the same fault have found it too: a party that left at once
+    would take its last messages with it, and theirs would be *a peer went away*."""
+    for peer in peers:
+        channels.send(peer, "refused", b"")
+    for peer in peers:
+        with contextlib.suppress(EngineFailed):
+            channels.receive(peer, "refused")
+    raise mismatch(problem)
 
 
 def mismatch(problem: str) -> EngineFailed:

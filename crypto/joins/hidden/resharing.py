@@ -22,7 +22,7 @@ from hmac import compare_digest
 import numpy as np
 
 from crypto.joins.hidden.keys import PairPads, Stream, ZeroUse, mask_label, zero_share
-from crypto.joins.hidden.messages import blocks, mismatch, receive, send
+from crypto.joins.hidden.messages import blocks, receive, refuse, send
 from crypto.joins.hidden.ports import Replicated
 from crypto.ports import Channels
 from crypto.sharing import UInt64Array
@@ -74,7 +74,11 @@ class Resharing:
             own = self._digests[side].digest()
             self._channels.send(other, "reshared", own)
             if not compare_digest(bytes(self._channels.receive(other, "reshared")), own):
-                raise mismatch("the two parties that share a component have different ones")
+                refuse(
+                    self._channels,
+                    [other],
+                    "the two parties that share a component have different ones",
+                )
 
     def _mask(self, peer: int, side: int, label: int) -> Stream:
         return self._pads[peer].masks.stream(mask_label(side, label))
