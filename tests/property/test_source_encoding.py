@@ -12,12 +12,9 @@ from hypothesis import strategies as st
 
 from crypto.errors import KeyRefused
 from crypto.joinkeys import KeyKind, canonical_keys
-from registry.adapters.duckdb_source import DuckDBFileSource
-from registry.errors import SourceRefused
-from registry.ports import Extract
 from registry.product import DataProduct
 from registry.source import FileFormat, FileSource
-from tests.source_rows import a_product, number
+from tests.source_rows import Extract, ReadableFile, a_product, number
 
 DIGITS = st.text("0123456789", min_size=1, max_size=25)
 EXPONENT = st.one_of(
@@ -44,11 +41,11 @@ def csv_of(lines: list[str], product: DataProduct) -> Extract:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.csv"
         path.write_text("\n".join(["id,x", *lines]) + "\n", encoding="utf-8", newline="")
-        source = DuckDBFileSource(FileSource(str(path), FileFormat.CSV))
+        source = ReadableFile(FileSource(str(path), FileFormat.CSV))
         return source.extract(product, [c.name for c in product.columns[1:]], [])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(SPELLED | TIES, min_size=1, max_size=60), st.integers(1, 9))
 def test_a_number_is_rounded_half_to_even_exactly_and_then_clamped(
     spelled: list[str], decimals: int
@@ -62,7 +59,7 @@ def test_a_number_is_rounded_half_to_even_exactly_and_then_clamped(
     assert found.valid["x"].all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=60))
 def test_a_double_in_parquet_is_read_as_python_prints_it(doubles: list[float]) -> None:
     product = a_product(number("x", decimals=3, low=LOW, high=HIGH))
@@ -74,7 +71,7 @@ def test_a_double_in_parquet_is_read_as_python_prints_it(doubles: list[float]) -
             "INSERT INTO t VALUES (?, ?)", [[f"k{i:03}", x] for i, x in enumerate(doubles)]
         )
         connection.execute(f"COPY t TO '{path}' (FORMAT parquet)")
-        source = DuckDBFileSource(FileSource(str(path), FileFormat.PARQUET))
+        source = ReadableFile(FileSource(str(path), FileFormat.PARQUET))
         found = source.extract(product, ["x"], []).numbers["x"].tolist()
     exact = [Decimal(repr(x)).scaleb(3) for x in doubles]
     with localcontext(prec=400):
@@ -82,21 +79,24 @@ def test_a_double_in_parquet_is_read_as_python_prints_it(doubles: list[float]) -
     assert found == [max(LOW, min(HIGH, value)) for value in rounded]
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.text(st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\x00"), max_size=8)
+KEYS = st.text(
+    st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\x00"), max_size=8
 )
-def test_a_key_that_a_source_yields_is_canonical_and_any_other_is_refused(key: str) -> None:
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(KEYS, max_size=20))
+def test_a_key_that_a_source_yields_is_canonical_and_any_other_takes_no_part(
+    keys: list[str],
+) -> None:
     """One rule in two places: what reading lets through, joining must not trip over."""
-    quoted = key.replace('"', '""')
-    rows = [f'"{quoted}",1', "always,2"]
-    try:
-        found = csv_of(rows, a_product(number("x"))).keys
-    except SourceRefused:
+    quoted = [key.replace('"', '""') for key in keys]
+    lines = [*(f'"{key}",1' for key in quoted), "always,2"]
+    joined = {b"always"}
+    for key in keys:
         try:
-            refused = canonical_keys([key, "always"], KeyKind.TEXT).canonical
+            joined |= set(canonical_keys([key or None], KeyKind.TEXT).canonical)
         except KeyRefused:
-            return
-        raise AssertionError(f"reading refuses {key!r}, joining takes {refused}") from None
-    joined = canonical_keys([key or None, "always"], KeyKind.TEXT).canonical
+            continue
+    found = csv_of(lines, a_product(number("x", low=0, high=9))).keys
     assert [key.encode() for key in found] == sorted(joined)
