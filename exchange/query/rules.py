@@ -49,6 +49,15 @@ from registry.rule import Function, Join, Use
 
 BY_ROW: Final = frozenset({Function.MIN, Function.MAX})
 MAX_DEGREE: Final = 2  # of an aggregated expression without noise: as much as a variance shows
+SQUARING: Final = frozenset(  # these sum squares and products of their arguments
+    {
+        Function.VARIANCE,
+        Function.STDDEV,
+        Function.COVARIANCE,
+        Function.CORRELATION,
+        Function.REGRESSION,
+    }
+)
 SINGLED_OUT: Final = (
     "picks rows by their values inside an aggregate, where neither the least group nor the history "
     "of earlier answers sees it; put the condition into WHERE or GROUP BY, or ask with noise"
@@ -430,7 +439,8 @@ def _computable(
                 Violation("plan", "work.noise", "a quantile shows a histogram, so it needs noise")
             )
         for number, statistic in enumerate(work.statistics):
-            if any(singles_out(argument.expression) for argument in statistic.arguments):
+            degree = MAX_DEGREE // 2 if statistic.function in SQUARING else MAX_DEGREE
+            if any(singles_out(argument.expression, degree) for argument in statistic.arguments):
                 found.append(Violation("plan", f"work.statistics[{number}]", SINGLED_OUT))
         return found
     if functions & BY_ROW:
@@ -445,16 +455,18 @@ def _computable(
     return found
 
 
-def singles_out(root: Expression) -> bool:
+def singles_out(root: Expression, degree: int = MAX_DEGREE) -> bool:
     """Whether an aggregated expression can pick rows by their values: a CASE that decides on more
-    than whether something is there, LEAST and GREATEST, products of more than two columns.
+    than whether something is there, LEAST and GREATEST, products of more than `degree` columns.
 
     SUM(CASE WHEN age = 93 THEN income ELSE 0 END) is about one person in a group of a thousand:
     the gate counts the thousand, and the history gate compares rows that were chosen by WHERE and
     GROUP BY. LEAST(1, GREATEST(0, age - 92)) chooses as well, and so does a polynomial that is 0 at
-    all but one value. Noise covers all of them, for it covers whatever one person can add.
+    all but one value. Exact sums of x, x*x, x*x*x, … of a group are worse still: so many of them as
+    there are people name every value (Newton's identities), and in whole numbers fewer do. Noise
+    covers all of them, for it covers whatever one person can add.
     """
-    return _picks(root) or _degree(root) > MAX_DEGREE
+    return _picks(root) or _degree(root) > degree
 
 
 def _picks(root: Expression) -> bool:
