@@ -14,6 +14,7 @@ from api.cli.tables import facts, lines, table, together
 from api.cli.views import money_text, named, party_names
 from api.files.product import read_product, template
 from api.files.reading import naming
+from crypto import record
 from crypto.digest import Digest
 from crypto.errors import CryptoError
 from crypto.identifiers import ProductId
@@ -153,11 +154,14 @@ def show(product: Annotated[str, typer.Argument(metavar="PRODUCT")]) -> None:
                     ("description", found.description),
                     ("holder", named(found.holder, names)),
                     ("signature", say("product.signed") if vouched else problem),
-                    ("key", found.key),
+                    ("key", found.key or None),
                     ("cap", f"{found.cap:,}"),
                     ("functions", ", ".join(f.value for f in found.rule.functions)),
                     ("joins", ", ".join(j.value for j in found.rule.joins)),
                     ("min_group", found.rule.min_group),
+                    ("evaluations_per_day", found.rule.evaluations_per_day),
+                    ("model", _model_text(found)),
+                    ("lookup", _lookup_text(found)),
                     ("purposes", ", ".join(found.rule.purposes)),
                     ("price", money_text(found.price_minor, found.currency)),
                 ]
@@ -217,6 +221,9 @@ def product_document(product: DataProduct, digest: Digest) -> dict[str, Any]:
         "functions": [function.value for function in rule.functions],
         "joins": [join.value for join in rule.joins],
         "min_group": rule.min_group,
+        "evaluations_per_day": rule.evaluations_per_day,
+        "model": None if product.model is None else record.to_value(product.model),
+        "lookup": None if product.lookup is None else record.to_value(product.lookup),
         "purposes": list(rule.purposes),
         "price_minor": str(int(product.price_minor)),
         "currency": product.currency,
@@ -240,6 +247,34 @@ def _signed_by_holder(
     except (RegistryError, CryptoError, ExchangeError) as error:
         return False, str(error)
     return True, None
+
+
+def _model_text(product: DataProduct) -> str | None:
+    if product.model is None:
+        return None
+    shape = product.model.shape
+    return say(
+        "product.model",
+        family=shape.family.value,
+        outputs=", ".join(shape.outputs),
+        decimals=shape.decimals,
+        error=f"{float(shape.stated_error):.1g}",
+        parameters=product.model.parameters,
+    )
+
+
+def _lookup_text(product: DataProduct) -> str | None:
+    card = product.lookup
+    if card is None:
+        return None
+    from crypto.lookup.table import size_bytes  # numpy
+
+    return say(
+        "product.lookup",
+        columns=", ".join(card.columns),
+        size_bytes=f"{size_bytes(card.rows, card.label_bytes):,}",
+        epoch=card.epoch,
+    )
 
 
 def _domain(column: Column) -> str:

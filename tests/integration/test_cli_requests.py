@@ -109,6 +109,9 @@ def test_keys_of_a_file_are_looked_up_in_a_table_made_of_a_csv(
     desks.ok("clinic", "node", "source", "add", product, "--csv", tmp_path / "people.csv")
     made = desks.ok("clinic", "node", "lookup", "make", product, "--columns", "town")
     assert (made["version"], made["epoch"], made["rows"]) == (2, 0, 10)
+    card = desks.ok("research", "product", "show", product)["lookup"]
+    assert (card["columns"], card["table"]) == (["town"], made["table"])
+    assert "private lookup" in desks.run("research", "product", "show", product).out
     deal = agreed(desks, product)
     asking = ("job", "lookup", deal, "--product", product, "--keys", tmp_path / "keys.txt")
     shown = desks.run("research", *asking, "--purpose", PURPOSE, answer="n\n")
@@ -139,6 +142,8 @@ def test_rows_of_a_csv_are_scored_by_a_model_that_stays_with_its_owner(
     )["product"]
     (kept,) = (desks.world.path / "clinic" / "models").glob("*.npz")
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    told = desks.run("research", "product", "show", product).out
+    assert "linear model of risk" in told and "0.04" not in told
     deal = agreed(desks, product)
     answer = answered(
         desks, "job", "score", deal, "--product", product, "--rows", tmp_path / "rows.csv",
