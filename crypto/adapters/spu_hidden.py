@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import resource
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -72,38 +71,30 @@ def run(task: HiddenTask, rows: SideRows | None, *, on_stage: OnStage) -> Engine
 class ThreePartySpu:
     """A `crypto.joins.hidden.ports.ThreePartyEngine`.
 
-    The three machines find each other while rows are still on their way; the first call waits for
-    that. By then the channels between the children must stand, for SPU listens on their port.
+    The machines meet at the first call. By then channels stand between all children, none of which
+    listens for them any more, so SPU takes their port; and every check that can fail has passed.
+    Earlier, a party that stops with a reason would have SPU abort the others before they give it.
     """
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
         self._link: Any = None
-        self._failed: EngineFailed | None = None
-        self._meeting = threading.Thread(target=self._meet, daemon=True)
-        self._meeting.start()
 
     def gate(self, layout: Layout, exact: Replicated, noisy: Replicated) -> Replicated:
-        return SharedProgram(self._connected(), self._seat.rank).gate(layout, exact, noisy)
+        return self._program().gate(layout, exact, noisy)
 
     def rows(self, layout: Layout, columns_a: Replicated, columns_b: Replicated) -> RowResults:
-        return SharedProgram(self._connected(), self._seat.rank).rows(layout, columns_a, columns_b)
+        return self._program().rows(layout, columns_a, columns_b)
 
     def close(self) -> None:
         """Waits until what was sent has arrived; a peer may still need our last message."""
-        self._connected().stop_link()
+        if self._link is not None:
+            self._link.stop_link()
 
-    def _meet(self) -> None:
-        try:
+    def _program(self) -> SharedProgram:
+        if self._link is None:
             self._link = spu_machine.connect(self._seat)
-        except EngineFailed as failed:
-            self._failed = failed
-
-    def _connected(self) -> Any:
-        self._meeting.join()
-        if self._failed is not None:
-            raise self._failed
-        return self._link
+        return SharedProgram(self._link, self._seat.rank)
 
 
 class SharedProgram:

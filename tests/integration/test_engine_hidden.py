@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,17 +30,19 @@ from crypto.joins.layout import Comparison, Extreme, Layout, Order
 from crypto.joins.released import open_cells
 from crypto.joins.rows import (
     SideRows,
+    limited_terms,
     one_hot,
     plain_dominated,
     plain_extremes,
     plain_pairs,
     plain_terms,
 )
+from crypto.noise import Distribution, slack
 from crypto.sharing import UInt64Array, recombine, to_bytes
 from exchange.node.adapters.process_engine import ProcessEngine
 from exchange.node.engine import EngineLimits
 from tests.fakes.seats import seats
-from tests.fakes.tunnel import Tunnel
+from tests.fakes.tunnel import Tunnel, free_port
 from tests.fakes.two_sides import Sides, a_layout, two_sides
 
 pytestmark = pytest.mark.engine
@@ -56,7 +61,7 @@ EVERYTHING = a_layout(
     products=True,
     comparisons=(LARGER,),
     extremes=(LARGEST, LEAST),
-    dominance=Fraction(1, 10),
+    dominance=Fraction(1, 5),
     round_counts=10,
 )
 
@@ -97,7 +102,7 @@ def opened(shares: list[Replicated]) -> np.ndarray[Any, np.dtype[np.int64]]:
         *(a_layout(1, 1, 1, 1, 1, comparisons=(order,)) for order in ORDERS),
         a_layout(2, 3, 1, 1, 5, comparisons=(LARGER, ORDERS[1])),
         a_layout(2, 3, 1, 1, 5, extremes=(LARGEST, LEAST)),
-        a_layout(1, 2, 2, 1, 5, dominance=Fraction(1, 25)),
+        a_layout(1, 2, 2, 1, 5, dominance=Fraction(1, 21)),
         a_layout(3, 1, 1, 0, 5, outer=True, dominance=Fraction(1, 32)),
         a_layout(1, 1, 0, 0, 5, dominance=Fraction(1, 2)),
         EVERYTHING,
@@ -111,9 +116,10 @@ def test_what_goes_row_by_row_is_what_the_specification_says(
 
     monkeypatch.setattr(spu_rows, "NUMBERS_PER_BLOCK", 2000)  # several blocks, the last not full
     sides = two_sides(200, layout=layout, values_up_to=2**25)
-    # Ties, or equal and unequal could be taken for each other.
-    sides.b.factors[:, 1:2] = np.sign(sides.b.factors[:, 1:2])
-    sides.a.factors[:, 1:2] = np.sign(sides.a.factors[:, 1:2])
+    if layout.comparisons and layout.dominance is None:
+        # Ties, or equal and unequal could be taken for each other.
+        for rows in (sides.a, sides.b):
+            rows.factors[:, 1:2] = np.sign(rows.factors[:, 1:2])
     columns = [shares_of(held, side) for side, held in enumerate(paired(sides, extra=37))]
 
     ends = spu_machine.in_process(
@@ -135,6 +141,9 @@ def test_what_goes_row_by_row_is_what_the_specification_says(
         assert all(end.dominance is None for end in ends)
         return
     dominated = plain_dominated(layout, sides.a, sides.b) & np.array(inner)[:, None]
+    if limited_terms(layout) and not layout.terms[-1].outer:
+        assert dominated.any()
+        assert not dominated[dominated.any(axis=1)].all()
     passes = [
         ~np.any(
             [dominated[i] for i, term in enumerate(layout.terms) if term.people == gate], axis=0
@@ -168,31 +177,37 @@ def test_a_share_layout_that_is_not_the_known_one_is_refused(
 
 
 class Three:
-    """Three nodes' engines, two holders' and a helper's, and the tunnels to each."""
+    """Three nodes' engines, two holders' and a helper's. Every attempt has tunnels of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.engines = [ProcessEngine(folder / name, folder / "logs") for name in "abc"]
-        self.tunnels = [Tunnel() for _ in range(3)]
-        self.attempts = 0
+        self.tunnels: list[Tunnel] = []
 
     def tasks(
-        self, layout: Layout, *, noise: NoiseScales | None = None, hide_size: bool = False
+        self,
+        layout: Layout,
+        *,
+        noise: NoiseScales | None = None,
+        combination: Combination = Combination.JOIN,
+        hide_size: bool = False,
     ) -> list[HiddenTask]:
-        self.attempts += 1
+        self.tunnels += [Tunnel() for _ in range(3)]
         places = seats(
-            [tunnel.engine for tunnel in self.tunnels],
-            [tunnel.address for tunnel in self.tunnels],
-            attempt=f"att_{self.attempts}",
-            receive_timeout_ms=20_000,
+            [tunnel.engine for tunnel in self.tunnels[-3:]],
+            [tunnel.address for tunnel in self.tunnels[-3:]],
+            attempt=f"att_{len(self.tunnels)}",
+            connect_timeout_ms=15_000,
+            receive_timeout_ms=10_000,
         )
+        join = combination is Combination.JOIN
         return [
             HiddenTask(
                 seat=seat,
                 layout=layout,
-                combination=Combination.JOIN,
+                combination=combination,
                 caps=(500, 500),
-                padding=PaddingBounds(Fraction(1), Fraction(1, 10**6), 1),
+                padding=PaddingBounds(Fraction(1), Fraction(1, 10**6), 1) if join else None,
                 hide_size=hide_size,
                 token_key=b"t" * 32 if seat.rank < 2 else b"",
                 noise=noise,
@@ -247,11 +262,15 @@ def shares(ends: list[EngineOutcome | EngineFailed]) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    "layout",
-    [a_layout(), a_layout(3, 1, 1, 0, 5, outer=True, round_counts=7), EVERYTHING],
-    ids=["sums", "a left join", "everything by row"],
+    ("layout", "hide_size"),
+    [
+        (a_layout(), False),
+        (a_layout(3, 1, 1, 0, 5, outer=True, round_counts=7), True),
+        (EVERYTHING, False),
+        (EVERYTHING, True),
+    ],
+    ids=["sums", "a left join, size hidden", "everything by row", "by row, size hidden"],
 )
-@pytest.mark.parametrize("hide_size", [False, True], ids=["padded size", "hidden size"])
 def test_three_nodes_together_give_the_receiver_the_exact_answer(
     three: Three, layout: Layout, hide_size: bool
 ) -> None:
@@ -269,3 +288,143 @@ def test_a_helper_that_holds_another_plan_lets_nobody_compute(three: Three) -> N
     assert len(faults) == 3
     assert EngineFault.MISMATCH in faults
     assert set(faults) <= {EngineFault.MISMATCH, EngineFault.PEER}
+
+
+def test_two_draws_of_noise_stand_between_the_exact_answer_and_the_receiver(three: Three) -> None:
+    """Two draws of scale 3 together: one beyond 120 with odds below 1e-13; no more than five
+    different values among twenty with odds below 1e-6."""
+    scale = Fraction(3)
+    layout = replace(
+        a_layout(1, 8, 1, 1, 2), slack=slack(Distribution.LAPLACE, scale, Fraction(1, 10**3))
+    )
+    noise = NoiseScales(Distribution.LAPLACE, (scale,) * len(layout.terms), (1, 2))
+    sides = two_sides(480, overlap=460, layout=layout, values_up_to=2**25)
+    cells = open_cells(layout, shares(three.run(three.tasks(layout, noise=noise), sides)))
+    exact = plain_terms(layout, sides.a, sides.b)
+    differences = [
+        shown - int(exact[t, i])
+        for i, cell in enumerate(cells)
+        for t, shown in enumerate(cell.terms)
+        if shown is not None
+    ]
+    assert len(differences) >= 20
+    assert max(map(abs, differences)) < 120
+    assert len(set(differences)) > 5
+
+
+def test_a_union_adds_up_what_each_holder_has(three: Three) -> None:
+    layout = a_layout(3, 1, 1, 0, 5)
+    sides = two_sides(300, layout=layout)
+    other = two_sides(200, layout=layout, seed=1).a
+    both = replace(sides, b=other)
+    ends = three.run(three.tasks(layout, combination=Combination.UNION), both)
+    every = [(rows, one_hot(rows.group, 3)) for rows in (sides.a, other)]
+    expected = [
+        [
+            int(sum(groups[:, g] @ rows.factor(term.left) for rows, groups in every))
+            for g in range(3)
+        ]
+        for term in layout.terms
+    ]
+    for cell in open_cells(layout, shares(ends)):
+        for term, value in enumerate(cell.terms):
+            of_gate = expected[layout.terms[term].people][cell.group_a]
+            assert value == (expected[term][cell.group_a] if of_gate >= 5 else None)
+
+
+@pytest.mark.parametrize(
+    ("victim", "when"),
+    [(1, EngineStage.UPLOAD), (2, EngineStage.CHECK), (1, EngineStage.GATE)],
+    ids=["B, upload", "the helper, check", "B, gate"],
+)
+def test_a_party_killed_mid_run_fails_the_others_runs_and_not_their_nodes(
+    three: Three, victim: int, when: EngineStage
+) -> None:
+    sides = two_sides(300, layout=EVERYTHING, values_up_to=2**25)
+
+    def kill(stage: EngineStage) -> None:
+        if stage is when:
+            for pid in children_in(three.folder / "abc"[victim]):
+                os.kill(pid, signal.SIGKILL)
+
+    ends = three.run(three.tasks(EVERYTHING), sides, kill)
+    faults = [end.fault for end in ends if isinstance(end, EngineFailed)]
+    assert len(faults) == 3
+    assert set(faults) <= {EngineFault.PEER, EngineFault.CRASHED}
+    again = three.run(three.tasks(EVERYTHING), sides)
+    assert open_cells(EVERYTHING, shares(again)) == sides.truth
+
+
+def test_more_rows_than_the_product_states_never_reach_an_engine(three: Three) -> None:
+    sides = two_sides(501)
+    with pytest.raises(EngineFailed, match="more rows than the 500") as failed:
+        three.engines[0].start(three.tasks(sides.layout)[0], sides.a, LIMITS)
+    assert failed.value.fault is EngineFault.INPUT
+
+
+def test_a_helper_that_brings_rows_is_refused(three: Three) -> None:
+    sides = two_sides(20)
+    with pytest.raises(EngineFailed, match="a helper brings no rows"):
+        three.engines[2].start(three.tasks(sides.layout)[2], sides.a, LIMITS)
+
+
+def test_spu_listens_where_the_channels_did_while_these_go_on() -> None:
+    from crypto.adapters import spu_machine, tcp_channels
+
+    ports = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+    places = seats(ports, ports)
+    found: dict[int, tuple[list[str], str]] = {}
+
+    def take_part(rank: int) -> None:
+        peer = (rank + 1) % 3
+        with tcp_channels.connect(places[rank]) as channels:
+            link = spu_machine.connect(places[rank])
+            said = spu_machine.exchange(link, f"rank {rank}")
+            channels.send(peer, "still here", f"rank {rank}".encode())
+            heard = channels.receive((rank + 2) % 3, "still here").decode()
+            link.stop_link()
+        found[rank] = said, heard
+
+    threads = [threading.Thread(target=take_part, args=(rank,)) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    everybody = [f"rank {rank}" for rank in range(3)]
+    assert found == {rank: (everybody, everybody[rank - 1]) for rank in range(3)}
+
+
+def test_spu_waits_for_a_port_that_is_still_held() -> None:
+    from crypto.adapters import spu_machine
+
+    ports = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    places = seats(ports, ports)
+    holder = socket.create_server(("127.0.0.1", int(ports[0].rpartition(":")[2])))
+    threading.Timer(1, holder.close).start()
+    found: dict[int, list[str]] = {}
+
+    def take_part(rank: int) -> None:
+        link = spu_machine.connect(places[rank])
+        found[rank] = spu_machine.exchange(link, str(rank))
+        link.stop_link()
+
+    threads = [threading.Thread(target=take_part, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {0: ["0", "1"], 1: ["0", "1"]}
+
+
+def children_in(folder: Path) -> list[int]:
+    """Processes that work in a run's folder below `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                where = (entry / "cwd").readlink()
+            except OSError:  # it ended, or is not ours
+                continue
+            if folder in where.parents:
+                found.append(int(entry.name))
+    return found

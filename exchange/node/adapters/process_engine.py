@@ -111,6 +111,7 @@ class ProcessEngine:
     ) -> ProcessRun:
         require_input(task, given)
         begun = time.monotonic()
+        log = self._log(task.seat)
         child = self._take()
         try:
             if given is not None:
@@ -125,7 +126,7 @@ class ProcessEngine:
             child,
             deadline=begun + limits.deadline_s,
             limits=limits,
-            log=self._log(task.seat),
+            log=log,
             on_end=self._ended,
         )
         with self._lock:
@@ -181,8 +182,11 @@ class ProcessEngine:
         return _Child(process, folder)
 
     def _log(self, seat: Seat) -> Path:
-        kept = sorted(self._logs.glob("engine-*.log"), key=lambda path: path.stat().st_mtime)
-        for old in kept[: max(0, len(kept) - LOGS_KEPT + 1)]:
+        ages = []
+        for path in self._logs.glob("engine-*.log"):
+            with contextlib.suppress(FileNotFoundError):  # another start has just removed it
+                ages.append((path.stat().st_mtime, path))
+        for _, old in sorted(ages)[: max(0, len(ages) - LOGS_KEPT + 1)]:
             old.unlink(missing_ok=True)
         attempt = re.sub(r"[^0-9A-Za-z_-]", "_", seat.attempt)
         return self._logs / f"engine-{attempt}-{'ABC'[seat.rank]}.log"
