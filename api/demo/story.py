@@ -373,8 +373,10 @@ class Story:
     def _money(self, plan: Plan) -> None:
         exchange = self.exchange
         holders = [exchange.participants[name] for name in ("clinic", "laboratory")]
+        company = exchange.participants["company"].opened.hub
         self._until(
-            lambda: all(h.available() > 0 for h in holders), "the witnesses have let the money go"
+            lambda: company.balance(plan.currency).held_minor == 0,
+            "the witnesses have let the money of both jobs go",
         )
         balances = {}
         for name in ("company", "clinic", "laboratory"):

@@ -27,10 +27,13 @@ def test_the_demonstration_matches_the_plaintext_and_passes_its_audit(tmp_path: 
     assert document["audit"]["failed"] == 0
     assert document["audit"]["passed"] > 50
     assert document["audit"]["not_opened"] == 0  # the regulator brought its key
+    assert document["second"]["within_slack"] is True
+    assert [row["sex"] for row in document["second"]["answer"]] == ["1", "2"]
+    assert document["second"]["epsilon"] == "61/10"
     balances = document["balances"]
-    assert balances["clinic"]["available_minor"] == "12000"
-    assert balances["laboratory"]["available_minor"] == "9500"
-    assert balances["company"]["available_minor"] == "78500"
+    assert balances["clinic"]["available_minor"] == "24000"
+    assert balances["laboratory"]["available_minor"] == "19000"
+    assert balances["company"]["available_minor"] == "57000"
     assert {"keys", "processes", "negotiate", "job", "audit", "total"} <= set(document["elapsed_s"])
     # What each process was told stays in its own folder: no row of the clinic anywhere else.
     rows = (tmp_path / "demo" / "clinic" / "patients.csv").read_text().splitlines()[1:]

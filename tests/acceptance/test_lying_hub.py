@@ -39,6 +39,7 @@ from exchange.node.watch import PATIENCE
 from exchange.query import plan as plans
 from exchange.query.explanation import learns
 from exchange.query.plan import Argument, Gate, GroupBy, Noise, Plan, Receiver, Statistic
+from exchange.query.released import Output, Released
 from exchange.submission import read_submission
 from registry.errors import DocumentRefused, NotTrusted
 from registry.expression import ColumnValue, Comparator, Compare, Number, Text
@@ -458,7 +459,9 @@ def test_another_version_of_the_own_product_is_refused(deal: Deal) -> None:
     other = list_rows(world, "clinic", [], ("person", "s5"), 1000, lab_columns())
     world.settle()
     product = terms_for(world, other, deal.lab_product).product
-    plan = with_side(with_query(a_plan(deal), statistics=(COUNT,)), 0, product=product, group_by=())
+    people = (Output("people", Released(0, 0)),)
+    counted = with_query(a_plan(deal), statistics=(COUNT,), outputs=people)
+    plan = with_side(counted, 0, product=product, group_by=())
     require_refused(deal, offer(deal, honest_words(plan)), "terms.product")
 
 
