@@ -25,9 +25,11 @@ from registry.ports import LocalRows, Records
 from registry.product import Column, ColumnType, DataProduct
 from registry.source import FileFormat, FileSource, SourceReport
 
+MAX_LINE_BYTES: Final = 64_000_000  # DuckDB's 2 MB would let one person's long text end a job
 READ_CSV: Final = (
     "read_csv(?, auto_detect=false, header={header}, delim=',', quote='\"', escape='\"', "
-    "encoding='utf-8', hive_partitioning=false, columns={columns})"
+    "encoding='utf-8', hive_partitioning=false, columns={columns}, "
+    f"max_line_size={MAX_LINE_BYTES})"
 )
 _BLOCK_BYTES: Final = 1 << 20
 _WHOLE_TYPES: Final = frozenset(
@@ -164,6 +166,8 @@ def _csv_refusal(path: Path, message: str) -> SourceRefused:
         return SourceRefused(
             str(path), f"has {widths[2]} fields where the first line has {widths[1]}{at}"
         )
+    if "Maximum line size" in message:
+        return SourceRefused(str(path), f"has a line of more than {MAX_LINE_BYTES} bytes{at}")
     if "unterminated quote" in message:
         return SourceRefused(str(path), f"has a quote that is never closed{at}")
     return SourceRefused(

@@ -23,7 +23,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from registry.adapters.duckdb_source import READ_CSV, csv_columns
+from registry.adapters.duckdb_source import MAX_LINE_BYTES, READ_CSV, csv_columns
 from registry.adapters.staging import NUMBER_TYPES, StagedRows, staged
 from registry.errors import SourceRefused, SourceUnreachable
 from registry.expression import LocalQuery
@@ -228,7 +228,11 @@ class _Reading:
         if refusal is not None or engine.execute("SELECT count(*) FROM raw").fetchall() != [
             (rows,)
         ]:
-            raise SourceRefused("table", f"{self._name} has text that is not UTF-8")
+            raise SourceRefused(
+                "table",
+                f"{self._name} has text that is not UTF-8 or a row of more than "
+                f"{MAX_LINE_BYTES} bytes",
+            )
 
     @property
     def _name(self) -> str:

@@ -262,6 +262,12 @@ def test_a_value_that_is_no_whole_number_counts_as_missing_and_its_row_is_told(
     )
 
 
+def test_one_persons_long_text_ends_nobodys_job(csv: Save) -> None:
+    rows = csv(f"id,age,note\na,1,x\nb,2,{'y' * 3_000_000}\nc,{'9' * 3_000_000},\n")
+    found = rows.compute(a_product(AGE, text("note")), a_query("age"))
+    assert (found.keys, found.factors.tolist()) == (("a", "b", "c"), [[1], [2], [120]])
+
+
 def test_no_comparison_selects_a_value_that_counts_as_missing(csv: Save) -> None:
     rows = csv(f"id,age\na,1\nb,{SECRET}\nc,1.5\n")
     for op in ("=", "!=", "<", "<=", ">", ">="):
