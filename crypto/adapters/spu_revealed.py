@@ -68,6 +68,10 @@ _RUNTIME: Final = json.dumps(
         "cheetah_2pc_config": {"ot_kind": 1},  # YACL_Softspoken
     }
 )
+_CURVES: Final = {
+    Intersection.ECDH: psi.EllipticCurveType.CURVE_25519,
+    Intersection.SM2: psi.EllipticCurveType.CURVE_SM2,
+}
 _ARITHMETIC: Final = "cheetah.AShr<FM64>"
 
 
@@ -167,11 +171,12 @@ def _intersect(link: Any, task: RevealedTask, rows: SideRows) -> Int64Array:
         file.write("token,row\n")
         file.writelines(f"{digits[width * i : width * (i + 1)]},{i}\n" for i in range(len(rows)))
     protocol = psi.PsiProtocolConfig(receiver_rank=0, broadcast_result=True)
-    if task.intersection is Intersection.RR22:
+    curve = _CURVES.get(task.intersection)
+    if curve is None:
         protocol.protocol = psi.PsiProtocol.PROTOCOL_RR22
     else:
         protocol.protocol = psi.PsiProtocol.PROTOCOL_ECDH
-        protocol.ecdh_params = psi.EcdhParams(curve=psi.EllipticCurveType.CURVE_25519)
+        protocol.ecdh_params = psi.EcdhParams(curve=curve)
     config = psi.PsiExecuteConfig(
         protocol_conf=protocol,
         # Only the selected column takes part; `row` stays in this process.

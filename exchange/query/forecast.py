@@ -41,7 +41,7 @@ ENGINE_S: Final = 0.8  # a job of hardly any rows: links, agreement on keys, gat
 HIDDEN_ROW_S: Final = 0.5e-6  # upload, tags and matching of one row: 1.0 s for 2 x 10**6
 HIDDEN_CELL_S: Final = 0.05e-6  # sharing and products, per row and column: 1.1 s for 16 columns
 BY_ROW_S: Final = 20e-6  # a condition or extreme under ABY3, per pair and column
-PSI_ROW_S: Final = {Intersection.RR22: 5e-6, Intersection.ECDH: 32e-6}
+PSI_ROW_S: Final = {Intersection.RR22: 5e-6, Intersection.ECDH: 32e-6, Intersection.SM2: 1.3e-3}
 CHEETAH_CELL_S: Final = 0.28e-6  # per matched row and group: 4.4 s for 10**6 rows and 16 groups
 MASK_ROW_S: Final = 67e-6  # two multiplications on the curve for a row of either cap, both parties
 VALUE_S: Final = {ValueScheme.PAILLIER: 27e-3, ValueScheme.BFV: 0.7e-6}
@@ -49,7 +49,8 @@ SCORE_CELL_S: Final = 3e-6  # encrypt and weigh, per row and feature
 LOOKUP_KEY_S: Final = 0.34e-3
 LOOKUP_BYTE_S: Final = 1e-9
 
-PSI_ROW_BYTES: Final = {Intersection.RR22: 35, Intersection.ECDH: 88}  # both directions together
+# Both directions together.
+PSI_ROW_BYTES: Final = {Intersection.RR22: 35, Intersection.ECDH: 88, Intersection.SM2: 92}
 CHEETAH_CELL_BYTES: Final = 66 / 16  # per matched row and group
 KEY_BYTES: Final = 32
 SHORT_KEY_BYTES: Final = 16

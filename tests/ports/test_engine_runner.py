@@ -175,9 +175,12 @@ def test_one_row_on_each_side_is_enough(pair: Pair, tunnels: tuple[Tunnel, Tunne
     assert open_cells(sides.layout, (a.share, b.share)) == sides.truth
 
 
-def test_ecdh_and_rr22_find_the_same_matches(pair: Pair, tunnels: tuple[Tunnel, Tunnel]) -> None:
-    sides = two_sides(2000)
-    tasks = pair.tasks(sides.layout, tunnels, Intersection.ECDH)
+@pytest.mark.parametrize("way", [Intersection.ECDH, Intersection.SM2])
+def test_curves_and_rr22_find_the_same_matches(
+    pair: Pair, tunnels: tuple[Tunnel, Tunnel], way: Intersection
+) -> None:
+    sides = two_sides(1000)
+    tasks = pair.tasks(sides.layout, tunnels, way)
     a, b = outcomes(pair.run(tasks, rows_of(sides)))
     assert a.learned["matched"] == sides.matched
     assert open_cells(sides.layout, (a.share, b.share)) == sides.truth
