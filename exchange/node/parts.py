@@ -27,12 +27,14 @@ from crypto.engine import (
 from crypto.errors import Malformed
 from crypto.identifiers import PartyId
 from crypto.joins.hidden.keys import row_tags
+from crypto.joins.layout import COUNTED, Term
 from crypto.joins.rows import NO_GROUP, SideRows
 from crypto.joins.summable import scheme_for
 from crypto.session import PairKeys
+from exchange.node.history import Sum
 from exchange.query.plan import Plan
 from exchange.query.program import Program, program_of
-from registry.expression import LocalQuery
+from registry.expression import LocalFactor, LocalQuery
 from registry.ports import LocalRows
 from registry.product import DataProduct
 from registry.rule import Join
@@ -51,6 +53,24 @@ class Keys:
 def local_query(plan: Plan, program: Program, rank: int) -> LocalQuery:
     """What the source of the holder at `rank` computes at home."""
     return LocalQuery(plan.sides[rank].where, program.groups[rank], program.factors[rank])
+
+
+def own_sums(plan: Plan, program: Program, rank: int) -> tuple[Sum, ...]:
+    """What a query's terms add up of the rows of the holder at `rank`, each once."""
+    factors, terms = program.factors[rank], program.layout.terms
+
+    def own(term: Term) -> LocalFactor | None:
+        # In a union both holders compute the same factors, and they are the left ones.
+        index = term.left if rank == 0 or plan.join is Join.UNION else term.right
+        return None if index == COUNTED else factors[index - 1]
+
+    return tuple(dict.fromkeys(Sum(own(term), own(terms[term.people])) for term in terms))
+
+
+def suppressed_below(plan: Plan) -> int:
+    """Fewer people than this in a group of one holder, and nothing of it is released. In a union
+    the other holder's people count with them."""
+    return 1 if plan.join is Join.UNION else plan.query.gate.min_group
 
 
 def side_rows(plan: Plan, rank: int, local: LocalRows, keys: Keys, *, filler: bytes) -> SideRows:

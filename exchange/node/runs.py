@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from crypto import joinkeys, record, sealing
@@ -30,9 +31,18 @@ from exchange.node import history, outbox, products, requests
 from exchange.node import jobs as node_jobs
 from exchange.node.alone import NoiseSource, alone
 from exchange.node.engine import EngineInput, EngineLimits, EngineRun, EngineRunner
+from exchange.node.history import Counted
 from exchange.node.links import Links, LinkSession, PeerAddress
 from exchange.node.model import Decision, EgressRecord, Identity, NodeJob
-from exchange.node.parts import Keys, local_query, side_rows, task_of, unmatched
+from exchange.node.parts import (
+    Keys,
+    local_query,
+    own_sums,
+    side_rows,
+    suppressed_below,
+    task_of,
+    unmatched,
+)
 from exchange.node.ports import Hub, NodeStore, NodeTransaction, SourceOpener
 from exchange.node.requests import Part
 from exchange.node.shelf import Shelf
@@ -251,7 +261,7 @@ class Run:
             raise SourceUnreachable(f"no source is set for {product.name}")
         source = self._workshop.open_source(settings)
         program = program_of(plan, known)
-        if plan.query.noise is None and earlier:
+        if plan.query.noise is None:
             self._require_no_isolation(rank, program, product, source, earlier)
         return source.compute(product, local_query(plan, program, rank))
 
@@ -263,26 +273,50 @@ class Run:
         source: DataSource,
         earlier: Sequence[Plan],
     ) -> None:
-        """Compare the people whom this job counts with those of every earlier exact answer."""
-        queries = [local_query(self._plan, program, rank)]
-        groups = [self._plan.sides[rank].groups]
+        """Compare what this job counts with itself and with every earlier exact answer."""
+        asked = [(self._plan, program, rank)]
         for plan in earlier:
-            place = plan.engine_parties.index(self._identity.party)
-            side = plan.sides[place]
             with self._store.transaction() as tx:
                 known = [products.by_digest(s.product, tx=tx, hub=self._hub) for s in plan.sides]
-            queries.append(local_query(plan, program_of(plan, known), place))
-            groups.append(side.groups)
+            place = plan.engine_parties.index(self._identity.party)
+            asked.append((plan, program_of(plan, known), place))
+        sums = [own_sums(*one) for one in asked]
+        wanted = history.needed(sums)
+        if not earlier and not wanted:
+            return
+        queries = [local_query(*one) for one in asked]
+        memberships = source.memberships(product, queries)
         least = self._plan.query.gate.min_group
-        history.require_no_isolation(source.memberships(product, queries), groups, least)
+
+        def counted(place: int) -> Counted:
+            values = {}
+            found = tuple(f for f in queries[place].factors if f in wanted)
+            if found:
+                local = source.compute(product, replace(queries[place], factors=found))
+                selected = memberships[place] != history.NOT_SELECTED
+                if np.count_nonzero(selected) != len(local.keys):
+                    raise SourceUnreachable(f"the rows of {product.name} changed meanwhile")
+                for index, factor in enumerate(found):
+                    values[factor] = np.zeros(selected.shape, dtype=np.int64)
+                    values[factor][selected] = local.factors[:, index]
+            floor = suppressed_below(asked[place][0])
+            return Counted(memberships[place], floor, sums[place], values)
+
+        new = counted(0)
+        history.require_no_isolation_within(new, least)
+        for place in range(1, len(asked)):
+            history.require_no_isolation(new, counted(place), least)
 
     def _answered(self, product: DataProduct, tx: NodeTransaction) -> list[Plan]:
         """Plans of other jobs on this product whose exact answer left this node, for whomever:
-        consumers may pool what they learn."""
+        consumers may pool what they learn. What is running may leave any moment, and what was
+        sealed has left, however its job ended."""
         found = []
         for job in tx.jobs():
-            sealed = job.state in (JobState.SEALED, JobState.RELEASED)
-            if job.id == self._job.id or job.decision is not Decision.ADMITTED or not sealed:
+            running = job.state is JobState.RUNNING
+            if job.id == self._job.id or job.decision is not Decision.ADMITTED:
+                continue
+            if not running and tx.last_said("job.sealed", job.id) is None:
                 continue
             plan = node_jobs.plan_of(job, tx)
             side = plan.side_of(self._identity.party)
