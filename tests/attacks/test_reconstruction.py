@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import combinations
 from math import sqrt
 
 import numpy as np
@@ -22,7 +23,7 @@ from scipy.optimize import linprog  # type: ignore[import-untyped]  # ships with
 
 from crypto.adapters.opendp_noise import OpenDpNoise
 from exchange.errors import BudgetExhausted
-from exchange.node.history import require_no_isolation
+from exchange.node.history import Counted, require_no_isolation
 from exchange.privacy import NOTHING, account_of, cost_of, reserve
 from exchange.query.plan import Plan
 from registry.product import DataProduct
@@ -100,10 +101,9 @@ def test_random_subsets_pass_the_history_gate_so_exact_answers_have_no_end_but_t
     """The published limit: it compares pairs of answers, and no two random subsets differ in few
     people. What ends this is the agreement's number of runs, or noise and an account."""
     _, subsets = the_secret()
-    memberships = np.where(subsets == 1, 0, -2)
-    for asked in range(1, 60):
-        newest_first = memberships[: asked + 1][::-1]
-        require_no_isolation(newest_first, [1] * (asked + 1), LEAST)
+    asked = [Counted(np.where(subset == 1, 0, -2), floor=LEAST) for subset in subsets[:60]]
+    for new, earlier in combinations(asked, 2):
+        require_no_isolation(new, earlier, LEAST)
 
 
 def test_the_account_ends_it_after_its_total() -> None:
