@@ -106,8 +106,8 @@ def grouped(rows: SideRows, factor: int, groups: int, *, at: Int64Array) -> Int6
 
 def plain_pairs(layout: Layout, a: SideRows, b: SideRows) -> tuple[Int64Array, Int64Array]:
     """Positions of the rows in common that fulfil every comparison, on each side, in one order."""
-    whole = [np.ascontiguousarray(side.tokens).view("V16").ravel() for side in (a, b)]
-    _, at_a, at_b = np.intersect1d(*whole, assume_unique=True, return_indices=True)
+    left, right = (np.ascontiguousarray(side.tokens).view("V16").ravel() for side in (a, b))
+    _, at_a, at_b = np.intersect1d(left, right, assume_unique=True, return_indices=True)
     keep = pairs_that_hold(layout, a, b, at_a, at_b)
     return at_a[keep], at_b[keep]
 
