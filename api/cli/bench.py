@@ -105,6 +105,19 @@ def lookup(
     _report("lookup", lambda: lookup(runs, rows, keys), save, as_json)
 
 
+@app.command()
+def sql(
+    rows: Annotated[int, typer.Option(min=1000, help="Of each holder; half in common.")] = 100_000,
+    runs: RunsOption = 3,
+    save: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Thirteen queries by the hidden join, beside DuckDB on the pooled rows and checked by it."""
+    from api.bench.sql import sql
+
+    _report("sql", lambda: sql(runs, rows), save, as_json)
+
+
 def _report(name: str, measure: Callable[[], Measured], save: Path | None, as_json: bool) -> None:
     from api.bench import harness
 

@@ -35,7 +35,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "jax": ("crypto/adapters/",),
     "sqlmodel": ("/adapters/", "api/"),
     "sqlalchemy": ("/adapters/", "api/"),
-    "duckdb": ("registry/adapters/", "exchange/node/adapters/", "api/demo"),
+    "duckdb": ("registry/adapters/", "exchange/node/adapters/", "api/demo", "api/bench"),
     "psycopg": ("registry/adapters/", "api/"),
     "sklearn": ("api/demo",),
 }
