@@ -171,12 +171,11 @@ def _intersect(link: Any, task: RevealedTask, rows: SideRows) -> Int64Array:
         file.write("token,row\n")
         file.writelines(f"{digits[width * i : width * (i + 1)]},{i}\n" for i in range(len(rows)))
     protocol = psi.PsiProtocolConfig(receiver_rank=0, broadcast_result=True)
-    curve = _CURVES.get(task.intersection)
-    if curve is None:
+    if task.intersection is Intersection.RR22:
         protocol.protocol = psi.PsiProtocol.PROTOCOL_RR22
     else:
         protocol.protocol = psi.PsiProtocol.PROTOCOL_ECDH
-        protocol.ecdh_params = psi.EcdhParams(curve=curve)
+        protocol.ecdh_params = psi.EcdhParams(curve=_CURVES[task.intersection])
     config = psi.PsiExecuteConfig(
         protocol_conf=protocol,
         # Only the selected column takes part; `row` stays in this process.
