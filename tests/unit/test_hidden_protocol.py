@@ -17,7 +17,7 @@ from crypto.engine import EngineStage, HiddenTask, NoiseScales, PaddingBounds
 from crypto.errors import EngineFault
 from crypto.joins.hidden import protocol
 from crypto.joins.hidden.matching import Pairs, match
-from crypto.joins.hidden.padding import padding
+from crypto.joins.hidden.padding import Padding, padding
 from crypto.joins.hidden.upload import within_domain
 from crypto.joins.layout import Extreme, Layout, Term
 from crypto.joins.rows import NO_GROUP, SideRows, plain_output, plain_terms
@@ -126,6 +126,21 @@ def test_sides_with_no_rows_at_all_are_answered() -> None:
     for hide_size in (False, True):
         cells = joined(given, hide_size=hide_size).cells
         assert all(value is None for cell in cells for value in cell.terms)
+
+
+@pytest.mark.parametrize(
+    "shape", [{}, {"extremes": (Extreme(0, 2, 1, True, -(2**30), 2**30, 1),)}], ids=["", "by row"]
+)
+def test_a_join_without_a_single_pair_is_answered(
+    shape: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing matched, and both draws of the padding were nothing as well: rare, and right."""
+    most = padding(SMALL).shift
+    monkeypatch.setattr(protocol, "padding", lambda _: Padding(most, (2**128,) * (2 * most + 1)))
+    given = two_sides(50, overlap=0, layout=a_layout(min_group=1, **shape))  # type: ignore[arg-type]
+    outcome = joined(given)
+    assert outcome.cells == given.truth
+    assert outcome.results[A].learned == {"pairs": 0}
 
 
 def test_a_holder_at_its_cap_is_answered() -> None:

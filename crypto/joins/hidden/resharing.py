@@ -57,7 +57,7 @@ class Resharing:
                 part = parts[index - _AHEAD]
                 size = part.stop - part.start
                 held[part] += receive(self._channels, other, "reshare", np.uint64, size)
-        self._digests[side].update(held.data.cast("B"))
+        self._digests[side].update(held.data)
         if self._rank == (side + 1) % 3:
             return Replicated(mask, held)
         return Replicated(held, mask)
