@@ -190,6 +190,18 @@ def columns(root: Expression | Condition) -> tuple[str, ...]:
     )
 
 
+def value_columns(root: Expression) -> tuple[str, ...]:
+    """The columns that enter its value, once each: not those that a CASE only decides by."""
+    if isinstance(root, Case):
+        values = [when.value for when in root.whens]
+        values += [] if root.otherwise is None else [root.otherwise]
+    elif isinstance(root, Arithmetic):
+        values = [root.left, root.right]
+    else:
+        return columns(root)
+    return tuple(dict.fromkeys(name for value in values for name in value_columns(value)))
+
+
 def typed(root: Expression, product: DataProduct, *, where: str = "expression") -> Shape:
     """Kind and public bounds. Raises DocumentRefused, naming `where`, for a column without public
     bounds, a mix of text and numbers, and bounds that leave 60 bits."""

@@ -1,26 +1,24 @@
 """The history gate: no exact answer that, beside those already given, is about a few people alone.
 
 Two exact answers that are each about many people can be subtracted, and what is left may be about
-one. So before an exact answer is computed, this holder looks at its own rows and refuses
+one. So before an exact answer is computed, this holder looks at its own rows and refuses a job
 
-- whom: groups of the new job and of an earlier one, added up in any way on either side, that differ
-  by more than nobody and fewer than the least group. All sums of groups are covered at once: take
-  the groups as places and the people that two groups share as the strength of the edge between
-  them; a difference of a few people is a weak cut (Nagamochi and Ibaraki 1992);
-- what: two sums, of one job or of two, whose values agree for all people but a few: SUM(x) and
-  SUM(CASE WHEN age = 34 THEN 0 ELSE x END). Compared are sums that choose people within the
-  aggregate by CASE, LEAST or GREATEST, and choose them differently, group by group and whole by
-  whole; they agree where one is a fixed multiple of the other, or away from it by a fixed amount.
-  One such sum beside the count of its people is compared in the same way.
+- whose groups, added up in any way, differ by more than nobody and fewer than the least group from
+  groups of an earlier job, added up in any way. All sums of groups are covered at once: take the
+  groups as places and the people that two groups share as the strength of the edge between them; a
+  difference of a few people is a weak cut (Nagamochi and Ibaraki 1992);
+- with two sums, its own or one of an earlier job, that read the same column and count all people of
+  a group but a few alike: AVG(x) beside CORR(x, y), where all who have x but one have y as well.
+  Compared group by group and whole by whole.
 
 A group that this holder's rows alone are too few for was or will be suppressed and counts as not
 asked for. Answers with noise are not compared: their epsilon covers any combination, and a refusal
-that depends on rows would itself be an answer without noise.
+that depends on rows would itself be an answer without noise. What picks people by their values
+inside an aggregate is not compared either: without noise, the rules forbid it.
 
-What it does not catch, and docs/trust.md says so: combinations of three and more jobs; sums told
-apart by arithmetic alone, such as powers of a value; differences of enough people here of whom the
-other holder's rows leave few. A refusal says that the difference is not empty, and costs a run.
-Noise covers all of that.
+What it does not catch, and docs/trust.md says so: combinations of three and more jobs; differences
+of enough people here of whom the other holder's rows leave few. A refusal says that the difference
+is not empty, and costs a run. Noise covers all of that.
 Source: differencing attacks and query set overlap control, Dobkin, Jones and Lipton 1979.
 """
 
@@ -37,33 +35,24 @@ import numpy as np
 import numpy.typing as npt
 
 from exchange.errors import HistoryRefused
-from registry.expression import (
-    Arithmetic,
-    Both,
-    Case,
-    Condition,
-    LocalFactor,
-    Operation,
-    Present,
-    columns,
-    parts,
-)
+from registry.expression import LocalFactor
 
 Int64Array = npt.NDArray[np.int64]
-ONES: Final = None  # a sum's factor that counts people
 NOT_SELECTED: Final = -2  # of a membership: the job does not count this person at all
 _NOBODY: Final = 0
 _WHOLE: Final = -1  # all released groups together
-_CUTTING: Final = (Operation.LEAST, Operation.GREATEST)
 
 
 @dataclass(frozen=True)
 class Sum:
-    """One released sum as this holder's rows enter it. factor: what is added up, group by group.
-    gate: what must count enough people for it to be released. None: one for everybody."""
+    """One released sum as this holder's rows enter it.
 
-    factor: LocalFactor | None
-    gate: LocalFactor | None
+    reads:   the columns whose values are added up; of a count none
+    present: the factor that is not 0 for whom it counts; None for everybody
+    """
+
+    reads: frozenset[str]
+    present: LocalFactor | None
 
 
 @dataclass(frozen=True)
@@ -72,13 +61,13 @@ class Counted:
 
     membership: shape (people,): the group that counts each person; below 0 for none
     floor:      fewer people than this in a group, and the job surely suppressed it
-    values:     of the factors that `needed` names, shape (people,)
+    marks:      of the factors that `needed` names, shape (people,)
     """
 
     membership: Int64Array
     floor: int
     sums: Sequence[Sum] = ()
-    values: Mapping[LocalFactor, Int64Array] = field(default_factory=dict)
+    marks: Mapping[LocalFactor, Int64Array] = field(default_factory=dict)
 
 
 def require_no_isolation(new: Counted, earlier: Counted, least: int) -> None:
@@ -95,34 +84,26 @@ def require_no_isolation(new: Counted, earlier: Counted, least: int) -> None:
     meeting = [(i, j) for i, j in pairs if i and j]
     wholes = [(i, _WHOLE) for i in {i for i, _ in meeting}]
     wholes += [(_WHOLE, j) for j in {j for _, j in meeting}]
-    _require_values(
-        new,
-        earlier,
-        list(product(new.sums, earlier.sums)),
-        [*meeting, *wholes, (_WHOLE, _WHOLE)],
-        least,
-    )
+    groups = [*meeting, *wholes, (_WHOLE, _WHOLE)]
+    _require_alike(new, earlier, product(new.sums, earlier.sums), groups, least)
 
 
 def require_no_isolation_within(new: Counted, least: int) -> None:
-    """The same between the sums of one job, and between each of them and the count of its people.
-    Raises HistoryRefused."""
-    beside = [(one, Sum(ONES, one.gate)) for one in new.sums]
-    groups = np.unique(_released(new)).tolist()
-    _require_values(
-        new,
-        new,
-        [*combinations(new.sums, 2), *beside],
-        [*((i, i) for i in groups if i), (_WHOLE, _WHOLE)],
-        least,
-    )
+    """The same between the sums of one job. Raises HistoryRefused."""
+    groups = [(i, i) for i in np.unique(_released(new)).tolist() if i]
+    _require_alike(new, new, combinations(new.sums, 2), [*groups, (_WHOLE, _WHOLE)], least)
 
 
 def needed(jobs: Iterable[Sequence[Sum]]) -> frozenset[LocalFactor]:
-    """The factors whose values decide, of all jobs together: none where none chooses people."""
-    every = {f for job in jobs for one in job for f in (one.factor, one.gate) if f is not None}
-    read = {column for f in every if _chooses(f) for column in columns(f.expression)}
-    return frozenset(f for f in every if read & set(columns(f.expression)))
+    """The marks that decide, of all jobs together: none where all sums of a column count alike."""
+    every = {one for job in jobs for one in job}
+    return frozenset(
+        mark
+        for one, other in combinations(every, 2)
+        if _comparable(one, other)
+        for mark in (one.present, other.present)
+        if mark is not None
+    )
 
 
 # Whom
@@ -211,30 +192,28 @@ class _Graph:
         self._above[other] = one
 
 
-# What
+# Who has a value
 
 
-def _require_values(
+def _require_alike(
     first: Counted,
     second: Counted,
-    sums: Sequence[tuple[Sum, Sum]],
+    sums: Iterable[tuple[Sum, Sum]],
     groups: Sequence[tuple[int, int]],
     least: int,
 ) -> None:
     """sums: one of the first job, one of the second. groups: of each job one, or all of them."""
-    wanted = [(one, other) for one, other in dict.fromkeys(sums) if _comparable(one, other)]
-    if not wanted:
+    marks = {(one.present, other.present) for one, other in sums if _comparable(one, other)}
+    if not marks:
         return
     a, b = _Rows(_released(first)), _Rows(_released(second))
     for i, j in groups:
         mine, theirs = a.of(i), b.of(j)
-        people = np.union1d(mine, theirs)
-        for one, other in wanted:
-            f = _value(first, one, mine, people)
-            g = _value(second, other, theirs, people)
-            if f is None or g is None:
-                continue
-            if 0 < min(_exceptions(f, g), _exceptions(g, f), _apart(f, g)) < least:
+        for one, other in marks:
+            ours, others = _present(first, one, mine), _present(second, other, theirs)
+            if ours.size < first.floor or others.size < second.floor:
+                continue  # suppressed
+            if 0 < np.setxor1d(ours, others, assume_unique=True).size < least:
                 raise HistoryRefused(least)
 
 
@@ -253,56 +232,9 @@ class _Rows:
         return self._order[self._starts[group] : self._starts[group + 1]]
 
 
-def _value(job: Counted, one: Sum, counted: Int64Array, people: Int64Array) -> Int64Array | None:
-    """What each of `people` adds to the sum over those of them that are counted; None where its
-    gate keeps it back."""
-    gate = _factor(job, one.gate, counted)
-    if np.count_nonzero(gate) < job.floor:
-        return None
-    found = np.zeros(people.shape, dtype=np.int64)
-    found[np.searchsorted(people, counted)] = _factor(job, one.factor, counted)
-    return found
-
-
-def _factor(job: Counted, factor: LocalFactor | None, people: Int64Array) -> Int64Array:
-    if factor is None or factor not in job.values:
-        return np.ones(people.shape, dtype=np.int64)
-    return job.values[factor][people]
+def _present(job: Counted, mark: LocalFactor | None, people: Int64Array) -> Int64Array:
+    return people if mark is None else people[job.marks[mark][people] != 0]
 
 
 def _comparable(one: Sum, other: Sum) -> bool:
-    """Whether the two choose people differently, over values that have to do with each other."""
-    f, g = one.factor, other.factor
-    if _chooses(f) == _chooses(g):
-        return False
-    return f is None or g is None or bool({*columns(f.expression)} & {*columns(g.expression)})
-
-
-def _chooses(factor: LocalFactor | None) -> frozenset[object]:
-    """What in a factor makes people count differently: conditions of CASE, but for whether a value
-    is there, and what LEAST and GREATEST cut off."""
-    found: set[object] = set()
-    for part in () if factor is None else parts(factor.expression):
-        if isinstance(part, Case):
-            found |= {w.condition for w in part.whens if not _only_present(w.condition)}
-        elif isinstance(part, Arithmetic) and part.operation in _CUTTING:
-            found.add(part)
-    return frozenset(found)
-
-
-def _exceptions(f: Int64Array, g: Int64Array) -> int:
-    """For how many people f is not the multiple of g that it is for most."""
-    there = g != 0
-    usual = int(np.unique(f[there] / g[there], return_counts=True)[1].max(initial=0))
-    return int(there.sum()) - usual + int(((g == 0) & (f != 0)).sum())
-
-
-def _apart(f: Int64Array, g: Int64Array) -> int:
-    """For how many people f - g is not what it is for most."""
-    return f.size - int(np.unique(f - g, return_counts=True)[1].max(initial=0))
-
-
-def _only_present(condition: Condition) -> bool:
-    if isinstance(condition, Both):
-        return _only_present(condition.left) and _only_present(condition.right)
-    return isinstance(condition, Present)
+    return one.present != other.present and not one.reads.isdisjoint(other.reads)

@@ -34,7 +34,7 @@ from crypto.session import PairKeys
 from exchange.node.history import Sum
 from exchange.query.plan import Plan
 from exchange.query.program import Program, program_of
-from registry.expression import LocalFactor, LocalQuery
+from registry.expression import LocalFactor, LocalQuery, value_columns
 from registry.ports import LocalRows
 from registry.product import DataProduct
 from registry.rule import Join
@@ -56,7 +56,8 @@ def local_query(plan: Plan, program: Program, rank: int) -> LocalQuery:
 
 
 def own_sums(plan: Plan, program: Program, rank: int) -> tuple[Sum, ...]:
-    """What a query's terms add up of the rows of the holder at `rank`, each once."""
+    """What a query's terms add up of the rows of the holder at `rank`, each once. What only tells
+    whether a value is there is a count."""
     factors, terms = program.factors[rank], program.layout.terms
 
     def own(term: Term) -> LocalFactor | None:
@@ -64,7 +65,10 @@ def own_sums(plan: Plan, program: Program, rank: int) -> tuple[Sum, ...]:
         index = term.left if rank == 0 or plan.join is Join.UNION else term.right
         return None if index == COUNTED else factors[index - 1]
 
-    return tuple(dict.fromkeys(Sum(own(term), own(terms[term.people])) for term in terms))
+    def reads(factor: LocalFactor | None) -> frozenset[str]:
+        return frozenset() if factor is None else frozenset(value_columns(factor.expression))
+
+    return tuple(dict.fromkeys(Sum(reads(own(term)), own(terms[term.people])) for term in terms))
 
 
 def suppressed_below(plan: Plan) -> int:

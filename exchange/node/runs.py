@@ -289,7 +289,7 @@ class Run:
         least = self._plan.query.gate.min_group
 
         def counted(place: int) -> Counted:
-            values = {}
+            marks = {}
             found = tuple(f for f in queries[place].factors if f in wanted)
             if found:
                 local = source.compute(product, replace(queries[place], factors=found))
@@ -297,10 +297,10 @@ class Run:
                 if np.count_nonzero(selected) != len(local.keys):
                     raise SourceUnreachable(f"the rows of {product.name} changed meanwhile")
                 for index, factor in enumerate(found):
-                    values[factor] = np.zeros(selected.shape, dtype=np.int64)
-                    values[factor][selected] = local.factors[:, index]
+                    marks[factor] = np.zeros(selected.shape, dtype=np.int64)
+                    marks[factor][selected] = local.factors[:, index]
             floor = suppressed_below(asked[place][0])
-            return Counted(memberships[place], floor, sums[place], values)
+            return Counted(memberships[place], floor, sums[place], marks)
 
         new = counted(0)
         history.require_no_isolation_within(new, least)

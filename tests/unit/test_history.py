@@ -18,19 +18,7 @@ from exchange.node.history import (
     require_no_isolation,
     require_no_isolation_within,
 )
-from registry.expression import (
-    Arithmetic,
-    Case,
-    ColumnValue,
-    Comparator,
-    Compare,
-    Expression,
-    LocalFactor,
-    Number,
-    Operation,
-    Present,
-    When,
-)
+from registry.expression import Both, Case, ColumnValue, LocalFactor, Number, Present, When
 
 Int64Array = npt.NDArray[np.int64]
 LEAST = 5
@@ -39,16 +27,8 @@ VICTIM = 17
 INCOME = np.random.default_rng(3).integers(1000, 9000, PEOPLE)  # invented
 
 
-def counted(
-    membership: Sequence[int] | Int64Array,
-    values: dict[LocalFactor, Int64Array] | None = None,
-    *,
-    sums: Sequence[Sum] | None = None,
-    floor: int = LEAST,
-) -> Counted:
-    values = values or {}
-    own = [Sum(factor, None) for factor in values] if sums is None else sums
-    return Counted(np.array(membership, dtype=np.int64), floor, tuple(own), values)
+def counted(membership: Sequence[int] | Int64Array, *, floor: int = LEAST) -> Counted:
+    return Counted(np.array(membership, dtype=np.int64), floor)
 
 
 def everybody(*but: int) -> Int64Array:
@@ -206,133 +186,86 @@ def test_many_groups_of_many_people_are_compared_in_little_memory() -> None:
     assert is_refused(counted(second), counted(first))
 
 
-# What: sums of chosen values
+# Who has a value
+
+X, Y = ColumnValue("income"), ColumnValue("height")
 
 
-X, AGE = ColumnValue("income"), ColumnValue("age")
-IS_VICTIM = Compare(Comparator.EQUAL, AGE, Number(34, 0))
-IS_OLD = Compare(Comparator.AT_LEAST, AGE, Number(65, 0))
-PLAIN = LocalFactor(X, indicator=False)
+def mark(*columns: ColumnValue) -> LocalFactor:
+    """As the compiler makes it: 1 where all of these are there."""
+    condition: Both | Present = Present(columns[0])
+    for column in columns[1:]:
+        condition = Both(condition, Present(column))
+    return LocalFactor(Case((When(condition, Number(1, 0)),), Number(0, 0)), indicator=True)
 
 
-def chosen(condition: Compare, then: Expression, otherwise: Expression | None) -> LocalFactor:
-    return LocalFactor(Case((When(condition, then),), otherwise), indicator=False)
+MEAN = Sum(frozenset({"income"}), mark(X))
+OF_BOTH = Sum(frozenset({"income"}), mark(X, Y))  # of CORR(income, height)
+PEOPLE_WITH_BOTH = Sum(frozenset(), mark(X, Y))
 
 
-ALL_BUT = chosen(IS_VICTIM, Number(0, 0), X)
-ONLY = chosen(IS_VICTIM, X, Number(0, 0))
-
-
-def zeroed(*people: int) -> Int64Array:
-    found = INCOME.copy()
-    found[list(people)] = 0
+def there(*but: int) -> Int64Array:
+    found = np.ones(PEOPLE, dtype=np.int64)
+    found[list(but)] = 0
     return found
 
 
-def alone(*people: int) -> Int64Array:
-    return INCOME - zeroed(*people)
+def a_job(
+    *sums: Sum, without: Sequence[int], membership: Int64Array | None = None, floor: int = LEAST
+) -> Counted:
+    """Everybody has an income; `without` have no height."""
+    marks = {mark(X): there(), mark(X, Y): there(*without)}
+    return Counted(everybody() if membership is None else membership, floor, sums, marks)
 
 
-def test_a_case_that_leaves_one_person_out_of_a_known_sum_is_refused() -> None:
-    first = counted(everybody(), {PLAIN: INCOME})
-    second = counted(everybody(), {ALL_BUT: zeroed(VICTIM)})
-    assert INCOME.sum() - zeroed(VICTIM).sum() == INCOME[VICTIM]
-    assert is_refused(second, first)
-    assert is_refused(first, second)
-    enough = counted(everybody(), {ALL_BUT: zeroed(*range(LEAST))})
-    assert not is_refused(enough, first)
-
-
-def test_both_sums_in_one_job_are_refused_as_well() -> None:
-    both = {PLAIN: INCOME, ALL_BUT: zeroed(VICTIM)}
+def test_a_mean_beside_a_correlation_that_lacks_one_person_gives_her_income_away() -> None:
+    both = INCOME * there(VICTIM)
+    assert INCOME.sum() - both.sum() == INCOME[VICTIM]
     with pytest.raises(HistoryRefused):
-        require_no_isolation_within(counted(everybody(), both), LEAST)
-    both[ALL_BUT] = zeroed(*range(LEAST))
-    require_no_isolation_within(counted(everybody(), both), LEAST)
-
-
-def test_a_case_about_one_person_is_refused_by_itself() -> None:
-    """Its gate counts everybody, for everybody has a value: the rest count as 0."""
+        require_no_isolation_within(a_job(MEAN, OF_BOTH, without=[VICTIM]), LEAST)
     with pytest.raises(HistoryRefused):
-        require_no_isolation_within(counted(everybody(), {ONLY: alone(VICTIM)}), LEAST)
-    require_no_isolation_within(counted(everybody(), {ONLY: alone(*range(LEAST))}), LEAST)
+        require_no_isolation(a_job(OF_BOTH, without=[VICTIM]), a_job(MEAN, without=[VICTIM]), LEAST)
 
 
-def test_a_case_without_else_is_left_to_the_gate_that_suppresses_it() -> None:
-    case = chosen(IS_VICTIM, X, None)
-    mark = chosen(IS_VICTIM, Number(1, 0), Number(0, 0))
-    marks = (alone(VICTIM) > 0).astype(np.int64)
-    job = counted(
-        everybody(), {case: alone(VICTIM), mark: marks}, sums=[Sum(case, mark), Sum(mark, mark)]
-    )
-    require_no_isolation_within(job, LEAST)
-
-
-@pytest.mark.parametrize("factor", [2, -3])
-def test_a_multiple_of_a_known_sum_hides_nobody(factor: int) -> None:
-    first = counted(everybody(), {PLAIN: INCOME})
-    assert is_refused(counted(everybody(), {ALL_BUT: factor * zeroed(VICTIM)}), first)
-
-
-def test_a_fixed_amount_more_hides_nobody() -> None:
-    first = counted(everybody(), {PLAIN: INCOME})
-    moved = INCOME + 100
-    moved[VICTIM] = 100
-    assert is_refused(counted(everybody(), {ALL_BUT: moved}), first)
-
-
-def test_a_case_stands_for_the_filter_that_another_job_had() -> None:
-    """SUM(CASE WHEN old THEN x END) over all, then SUM(x) WHERE old AND NOT the victim."""
-    old = np.arange(PEOPLE) < 30
-    case = chosen(IS_OLD, X, Number(0, 0))
-    first = counted(everybody(), {case: np.where(old, INCOME, 0)})
-    filtered = np.where(old, 0, -2).astype(np.int64)
-    filtered[VICTIM] = -2
-    assert is_refused(counted(filtered, {PLAIN: INCOME}), first)
-    assert not is_refused(counted(np.where(old, 0, -2), {PLAIN: INCOME}), first)
-
-
-def test_groups_are_compared_one_by_one() -> None:
-    """One person left out in a group of thirty, although five are in all groups together."""
-    out = [0, 2, 4, 6, 1]
-    first = counted(halves(), {PLAIN: INCOME})
-    assert is_refused(counted(halves(), {ALL_BUT: zeroed(*out)}), first)
-
-
-def test_a_cut_off_value_of_few_people_beside_the_whole_one_is_refused() -> None:
-    cut = LocalFactor(Arithmetic(Operation.LEAST, X, Number(8000, 0)), indicator=False)
-    values = INCOME.copy()
-    values[values > 8000] = 5000
-    values[VICTIM] = 8900
-    first = counted(everybody(), {PLAIN: values})
-    require_no_isolation_within(counted(everybody(), {cut: np.minimum(values, 8000)}), LEAST)
-    assert is_refused(counted(everybody(), {cut: np.minimum(values, 8000)}), first)
-
-
-def test_moments_of_one_choice_and_other_columns_are_answered() -> None:
-    square = chosen(IS_OLD, Arithmetic(Operation.MULTIPLY, X, X), Number(0, 0))
-    once = chosen(IS_OLD, X, Number(0, 0))
-    old = np.where(np.arange(PEOPLE) < 30, INCOME, 0)
-    require_no_isolation_within(counted(everybody(), {once: old, square: old * old}), LEAST)
-    height = LocalFactor(ColumnValue("height"), indicator=False)
-    require_no_isolation_within(counted(everybody(), {once: old, height: alone(VICTIM)}), LEAST)
-
-
-def test_whether_a_value_is_there_is_no_choice() -> None:
-    """Every mean counts those who have a value; that four have none isolates no value."""
-    there = LocalFactor(Case((When(Present(X), Number(1, 0)),), Number(0, 0)), indicator=True)
-    values = zeroed(*range(4))
-    job = counted(
-        everybody(),
-        {there: (values > 0).astype(np.int64), PLAIN: values},
-        sums=[Sum(PLAIN, there), Sum(there, there), Sum(None, None)],
-    )
+@pytest.mark.parametrize("without", [0, LEAST])
+def test_nobody_or_enough_without_a_value_are_no_reason(without: int) -> None:
+    job = a_job(MEAN, OF_BOTH, without=range(without))
     require_no_isolation_within(job, LEAST)
     require_no_isolation(job, job, LEAST)
 
 
-def test_values_are_fetched_where_somebody_chooses_and_of_what_was_chosen_by() -> None:
-    height = LocalFactor(ColumnValue("height"), indicator=False)
-    plain = [Sum(PLAIN, None), Sum(height, None)]
-    assert needed([plain]) == frozenset()
-    assert needed([plain, [Sum(ALL_BUT, None)]]) == {PLAIN, ALL_BUT}
+def test_how_many_have_a_value_isolates_no_value() -> None:
+    require_no_isolation_within(a_job(MEAN, PEOPLE_WITH_BOTH, without=[VICTIM]), LEAST)
+
+
+def test_groups_are_compared_one_by_one() -> None:
+    """One person in a group of thirty, although five are in all groups together."""
+    job = a_job(MEAN, OF_BOTH, without=[0, 2, 4, 6, 1], membership=halves())
+    with pytest.raises(HistoryRefused):
+        require_no_isolation_within(job, LEAST)
+
+
+def test_what_the_gate_suppresses_is_compared_with_nothing() -> None:
+    """Three people have both: their correlation is never shown."""
+    job = a_job(MEAN, OF_BOTH, without=range(3, PEOPLE), floor=LEAST)
+    require_no_isolation_within(job, LEAST)
+    few = a_job(MEAN, OF_BOTH, without=range(VICTIM, PEOPLE), membership=everybody(*range(20, 60)))
+    with pytest.raises(HistoryRefused):
+        require_no_isolation_within(few, LEAST)
+
+
+def test_a_group_of_one_job_is_compared_with_the_whole_of_another() -> None:
+    women = np.where(halves() == 1, 0, -2).astype(np.int64)
+    first = a_job(MEAN, without=[VICTIM], membership=halves())
+    second = a_job(OF_BOTH, without=[VICTIM], membership=women)
+    assert women[VICTIM] == 0
+    with pytest.raises(HistoryRefused):
+        require_no_isolation(second, first, LEAST)
+
+
+def test_marks_are_fetched_where_sums_of_one_column_count_differently() -> None:
+    other = Sum(frozenset({"height"}), mark(Y))
+    assert needed([[MEAN, other], [MEAN, PEOPLE_WITH_BOTH]]) == frozenset()
+    assert needed([[MEAN], [OF_BOTH]]) == {mark(X), mark(X, Y)}
+    everyone = Sum(frozenset({"income"}), None)
+    assert needed([[everyone, MEAN]]) == {mark(X)}
