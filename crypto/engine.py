@@ -54,7 +54,7 @@ class Seat:
     """One party's place in one attempt.
 
     attempt: names the attempt; all parties the same, never used twice. plan: its plan's digest.
-    rank:    0 for side A, 1 for side B, 2 for the helper
+    rank:    0 for side A, 1 for side B, 2 for the helper, 3 for a third holder
     listen:  127.0.0.1:port, where the engine listens and the peers' tunnels deliver
     peers:   per rank, 127.0.0.1:port of the own node's tunnel to that peer; the own entry is empty
     keys:    per rank, 32 bytes derived with that peer for this attempt; the own entry is empty
@@ -75,8 +75,8 @@ class Seat:
     def __post_init__(self) -> None:
         if not self.attempt:
             raise Malformed("attempt", "is empty")
-        if not 0 <= self.rank < len(self.peers) or len(self.peers) not in (2, 3):
-            raise Malformed("rank", "is not the place of one of two or three parties")
+        if not 0 <= self.rank < len(self.peers) or len(self.peers) not in (2, 3, 4):
+            raise Malformed("rank", "is not the place of one of two to four parties")
         if len(self.keys) != len(self.peers):
             raise Malformed("keys", "are not one for each party")
         _require_loopback("listen", self.listen)
@@ -160,12 +160,14 @@ class PaddingBounds:
 
 @dataclass(frozen=True)
 class HiddenTask:
-    """The three-party protocol of docs/hidden_join.md. Ranks 0 and 1 hold rows, rank 2 helps.
+    """The three-party protocol of docs/hidden_join.md. Ranks 0 and 1 hold rows, rank 2 helps, and
+    rank 3, in the variant with three holders, holds rows too.
 
-    caps:      per holder, the registered product version's cap
+    caps:      per holder, in the order A, B, D, the registered product version's cap
     padding:   absent for a union, where nothing is matched
-    hide_size: the variant in which the holders learn no count at all
-    token_key: 32 bytes that A and B derived together (k_tag is made of it); empty at the helper
+    hide_size: the variant in which the holders learn no count at all; for two holders
+    token_key: 32 bytes that A and B derived together (k_tag is made of it); empty at the helper,
+               and at D, which gets them from A
     noise:     absent where the plan is not differentially private
     """
 
@@ -180,16 +182,27 @@ class HiddenTask:
     noise: NoiseScales | None
 
     def __post_init__(self) -> None:
-        if len(self.seat.peers) != 3:
-            raise Malformed("seat", "the hidden join has three parties")
-        if len(self.caps) != 2 or min(self.caps) < 1:
+        if len(self.caps) not in (2, 3) or min(self.caps) < 1:
             raise Malformed("caps", "must be one per holder, each at least 1")
+        if len(self.seat.peers) != len(self.caps) + 1:
+            raise Malformed("seat", "the hidden join has its holders and one helper")
+        if (len(self.caps) == 3) != (self.layout.third is not None):
+            raise Malformed("layout.third", "goes with three holders and with nothing else")
         if (self.padding is None) != (self.combination is Combination.UNION):
             raise Malformed("padding", "goes with a join and with nothing else")
-        if (self.seat.rank == 2) != (self.token_key == b""):
-            raise Malformed("token_key", "is for the holders alone")
+        if len(self.caps) == 3 and self.padding is None:
+            raise Malformed("combination", "of three holders must be a join")
+        if len(self.caps) == 3 and self.hide_size:
+            raise Malformed("hide_size", "is for two holders")
+        if (self.seat.rank < 2) != (self.token_key != b""):
+            raise Malformed("token_key", "is for A and B alone")
         if self.noise is not None and len(self.noise.scales) != len(self.layout.terms):
             raise Malformed("noise", "does not have one scale for each term")
+
+    @property
+    def place(self) -> int | None:
+        """Of this party among the holders, as in `caps`; None at the helper."""
+        return (0, 1, None, 2)[self.seat.rank]
 
     @property
     def common(self) -> Digest:

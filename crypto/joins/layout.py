@@ -11,6 +11,9 @@ integers modulo 2**64, in this order:
     ok      gates x cells     0 or 1; gates in the order of `gates`
     value   terms x cells     0 where its gate's ok is 0
     extreme extremes x cells  0 where its gate's ok is 0
+
+Where three holders join on one key, the second side is what two of them, B and D, have together on
+their common rows: see `Third`. Everything else is as for two.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from crypto.errors import Malformed
 
 MAX_OUTPUTS: Final = 2**17  # one megabyte of shares; a larger table is not an aggregate
 COUNTED: Final = 0  # the factor that is 1 for everybody
+THIRD_RANK: Final = 3  # of a third holder in an engine run; A, B and the helper are 0, 1, 2
 
 
 class Order(StrEnum):
@@ -77,6 +81,37 @@ class Extreme:
 
 
 @dataclass(frozen=True)
+class Third:
+    """How the second side is made of what B and a third holder D have of the same person.
+
+    own_groups, groups: B's and D's; the side's group is `group_of_b * groups + group_of_d`
+    own_factors, third_factors: how many factors B and D bring, each with its own COUNTED
+    factors: per factor of the second side, the factor of B and the factor of D whose product it
+             is; (f, COUNTED) is B's alone, (COUNTED, g) is D's alone
+    """
+
+    own_groups: int
+    groups: int
+    own_factors: int
+    third_factors: int
+    factors: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        for name in ("own_groups", "groups", "own_factors", "third_factors"):
+            if getattr(self, name) < 1:
+                raise Malformed(f"third.{name}", "is less than 1")
+        if self.factors[:1] != ((COUNTED, COUNTED),):
+            raise Malformed("third.factors", "do not begin with the factor that is always 1")
+        if len(set(self.factors)) != len(self.factors):
+            raise Malformed("third.factors", "name one product twice")
+        for index, pair in enumerate(self.factors):
+            if len(pair) != 2:
+                raise Malformed(f"third.factors[{index}]", "is not one factor of each holder")
+            if not (0 <= pair[0] < self.own_factors and 0 <= pair[1] < self.third_factors):
+                raise Malformed(f"third.factors[{index}]", "names a factor that does not exist")
+
+
+@dataclass(frozen=True)
 class Layout:
     """min_group: least people a cell may show. slack: added to it for noisy counts (see
     hidden_join: `s`); 0 where there is no noise.
@@ -84,6 +119,7 @@ class Layout:
     dominance: a sum of one side's factor is shown only if no single person has more than this
     share of the sum of magnitudes; None for no limit.
     round_counts: shown counts of people are rounded to the nearest multiple; 1 for none.
+    third: where three holders join; groups_b and factors_b are then those of B and D together.
     """
 
     groups_a: int
@@ -97,6 +133,7 @@ class Layout:
     slack: int
     dominance: Fraction | None
     round_counts: int
+    third: Third | None = None
 
     def __post_init__(self) -> None:
         for name in ("groups_a", "groups_b", "factors_a", "factors_b", "min_group", "round_counts"):
@@ -106,6 +143,11 @@ class Layout:
             raise Malformed("slack", "is negative")
         if self.dominance is not None and not 0 < self.dominance <= 1:
             raise Malformed("dominance", "is not above 0 and at most 1")
+        if self.third is not None:
+            if self.groups_b != self.third.own_groups * self.third.groups:
+                raise Malformed("groups_b", "is not the product of both holders' groups")
+            if self.factors_b != len(self.third.factors):
+                raise Malformed("factors_b", "is not the number of the third holder's products")
         if not self.terms or self.terms[0].people != 0:
             raise Malformed("terms", "must begin with the count of people")
         for index, term in enumerate(self.terms):
@@ -149,11 +191,20 @@ class Layout:
         """Whether something must be computed on each matched pair, not only on sums."""
         return bool(self.comparisons or self.extremes) or self.dominance is not None
 
-    def groups(self, rank: int) -> int:
-        return (self.groups_a, self.groups_b)[rank]
+    def groups(self, side: int) -> int:
+        return (self.groups_a, self.groups_b)[side]
 
-    def factors(self, rank: int) -> int:
-        return (self.factors_a, self.factors_b)[rank]
+    def factors(self, side: int) -> int:
+        return (self.factors_a, self.factors_b)[side]
+
+    def held(self, rank: int) -> tuple[int, int]:
+        """Groups and factors of the rows that the holder at `rank` brings."""
+        third = self.third
+        if third is None or rank == 0:
+            return self.groups(rank), self.factors(rank)
+        if rank == THIRD_RANK:
+            return third.groups, third.third_factors
+        return third.own_groups, third.own_factors
 
     def _counts(self, index: int) -> int:
         return self.terms[index].people

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from crypto.errors import Malformed
 from crypto.joinkeys import TOKEN_BYTES
-from crypto.joins.layout import COUNTED, Layout
+from crypto.joins.layout import COUNTED, THIRD_RANK, Layout, Third
 
 ROWS_FILE: Final = "rows.npz"  # in the folder of an engine run
 NO_GROUP: Final = -1  # a row outside the group's domain; it counts nowhere
@@ -48,8 +48,9 @@ class SideRows:
         return len(self.tokens)
 
     def require(self, layout: Layout, rank: int) -> None:
-        """Raises Malformed, naming the field, where these rows are not what `layout` says."""
-        groups, factors = layout.groups(rank), layout.factors(rank)
+        """Raises Malformed, naming the field, where these rows are not what `layout` says of the
+        holder at `rank`."""
+        groups, factors = layout.held(rank)
         if self.factors.shape[1] != factors - 1:
             raise Malformed("factors", f"are {self.factors.shape[1] + 1}, the plan has {factors}")
         if len(self) and (self.group.min() < NO_GROUP or self.group.max() >= groups):
@@ -85,11 +86,16 @@ class SideRows:
 
 
 def _marks(layout: Layout, rank: int) -> set[int]:
-    """The factors of one side that say of each row whether it counts."""
+    """The factors of one holder that say of each row whether it counts."""
+    side = min(rank, 1)
     gates = [layout.terms[gate] for gate in layout.gates]
-    used = {gate.right if rank else gate.left for gate in gates}
-    used |= {c.right_mark if rank else c.left_mark for c in layout.comparisons}
-    return used | {extreme.mark for extreme in layout.extremes if extreme.side == rank}
+    used = {gate.right if side else gate.left for gate in gates}
+    used |= {c.right_mark if side else c.left_mark for c in layout.comparisons}
+    used |= {extreme.mark for extreme in layout.extremes if extreme.side == side}
+    if side and layout.third is not None:
+        # A product of marks is one.
+        return {layout.third.factors[mark][rank == THIRD_RANK] for mark in used}
+    return used
 
 
 def one_hot(group: Int64Array, groups: int) -> Int64Array:
@@ -102,6 +108,23 @@ def grouped(rows: SideRows, factor: int, groups: int, *, at: Int64Array) -> Int6
     """Columns of one factor, one per group, of the rows at positions `at`: shape (len(at), g)."""
     found: Int64Array = one_hot(rows.group[at], groups) * rows.factor(factor)[at, None]
     return found
+
+
+def second_side(third: Third, b: SideRows, d: SideRows) -> SideRows:
+    """What B and D have together of the people in both tables, as one side of a layout.
+
+    With it `plain_output(layout, a, second_side(third, b, d))` says what three holders compute.
+    """
+    own, other = (np.ascontiguousarray(side.tokens).view("V16").ravel() for side in (b, d))
+    _, at_b, at_d = np.intersect1d(own, other, assume_unique=True, return_indices=True)
+    group_b, group_d = b.group[at_b], d.group[at_d]
+    inside = (group_b != NO_GROUP) & (group_d != NO_GROUP)
+    factors = [b.factor(f)[at_b] * d.factor(g)[at_d] for f, g in third.factors[1:]]
+    return SideRows(
+        b.tokens[at_b],
+        np.where(inside, group_b * third.groups + group_d, NO_GROUP),
+        np.stack(factors, axis=1) if factors else np.zeros((len(at_b), 0), dtype=np.int64),
+    )
 
 
 def plain_pairs(layout: Layout, a: SideRows, b: SideRows) -> tuple[Int64Array, Int64Array]:

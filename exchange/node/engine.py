@@ -98,10 +98,12 @@ def _require_rows(task: RevealedTask | HiddenTask | SumTask, rows: SideRows) -> 
     if isinstance(task, RevealedTask) and not len(rows):
         # An engine given an empty file makes the other, healthy party abort.
         raise EngineFailed(EngineFault.INPUT, "no row of this side takes part")
-    if isinstance(task, HiddenTask | SumTask) and len(rows) > task.caps[rank]:
-        raise EngineFailed(
-            EngineFault.INPUT, f"more rows than the {task.caps[rank]} that the product states"
-        )
+    if isinstance(task, HiddenTask | SumTask):
+        cap = task.caps[min(rank, len(task.caps) - 1)]  # a third holder's rank is 3, its cap's 2
+        if len(rows) > cap:
+            raise EngineFailed(
+                EngineFault.INPUT, f"more rows than the {cap} that the product states"
+            )
     union = isinstance(task, HiddenTask) and task.combination is Combination.UNION
     try:
         rows.require(task.layout, 0 if union else rank)  # the rows of a union are all alike

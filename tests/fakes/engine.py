@@ -16,7 +16,8 @@ import numpy as np
 
 from crypto.engine import EngineOutcome, EngineStage, EngineTask, HiddenTask, RevealedTask, SumTask
 from crypto.errors import EngineFailed, EngineFault
-from crypto.joins.rows import SideRows, plain_output
+from crypto.joins.layout import THIRD_RANK
+from crypto.joins.rows import SideRows, plain_output, second_side
 from crypto.sharing import UInt64Array, to_bytes, zero_shares
 from exchange.node.engine import EngineInput, EngineLimits, ignore_stages, require_input
 
@@ -142,6 +143,8 @@ class InProcessRun:
             raise TypeError("this engine makes joins only")
         layout = task.layout
         a, b = self._table.rows[0], self._table.rows[1]
+        if layout.third is not None:
+            b = second_side(layout.third, b, self._table.rows[THIRD_RANK])
         common = int(np.isin(_whole(a), _whole(b)).sum())
         return EngineOutcome(
             share=to_bytes(_share(task, plain_output(layout, a, b).view(np.uint64))),
@@ -161,6 +164,8 @@ def _share(task: RevealedTask | HiddenTask | SumTask, output: UInt64Array) -> UI
         names = [f"{task.common}{rank}".encode()[-32:] for rank in (1, 2)]
         masks = [zero_shares(name, len(output), sign=1) for name in names]
     rank = task.seat.rank
+    if rank == THIRD_RANK:
+        return np.zeros(len(output), dtype=np.uint64)
     if rank == 0:
         whole: UInt64Array = sum(masks, start=output)
         return whole

@@ -12,6 +12,9 @@ in every column.
 
 In the variant that hides the size every row of A has a partner, so A's column alone says nothing
 about matching, and only terms that A contributes nothing to are linear.
+
+Where three holders join, a column of the second side is B's, D's, or the product of one of each,
+row by row (`parts`); what is uploaded is columns of B and of D.
 """
 
 from __future__ import annotations
@@ -31,13 +34,13 @@ class Column:
 
 @dataclass(frozen=True)
 class ColumnPlan:
-    """columns: per side, what is uploaded, in upload order (the check column comes before these).
+    """columns: per holder, what is uploaded, in upload order (the check column comes before these).
 
     linear:  per side, the factors that enter linear terms
     product: the pairs (left, right) of product terms
     """
 
-    columns: tuple[tuple[Column, ...], tuple[Column, ...]]
+    columns: tuple[tuple[Column, ...], ...]
     linear: tuple[frozenset[int], frozenset[int]]
     product: frozenset[tuple[int, int]]
 
@@ -53,12 +56,34 @@ def linear_side(layout: Layout, term: Term, *, hide_size: bool) -> int | None:
     return 0 if only_a else 1 if only_b else None
 
 
+def parts(layout: Layout, column: Column) -> tuple[Column | None, Column | None]:
+    """The columns of B and of D whose product is this column of the second side; None is 1 on every
+    real row. Of two holders, all is B's; at least one is not None."""
+    third = layout.third
+    if third is None:
+        return column, None
+    own, other = third.factors[column.factor]
+    of_b: int | None = None
+    of_d: int | None = None
+    if column.group is not None:
+        of_b, of_d = divmod(column.group, third.groups)
+    found = [
+        Column(factor, group) if factor != COUNTED or (group is not None and groups > 1) else None
+        for factor, group, groups in (
+            (own, of_b, third.own_groups),
+            (other, of_d, third.groups),
+        )
+    ]
+    # Everybody counts and nobody has groups: B's validity says it.
+    return (Column(COUNTED, of_b), None) if found == [None, None] else (found[0], found[1])
+
+
 def column_plan(layout: Layout, *, hide_size: bool) -> ColumnPlan:
     """What both holders upload for sums of products. For layouts that go row by row, the columns
     are those of `row_columns`, and nothing is summed here."""
     if layout.by_row:
         held = (_uploaded_rows(layout, 0), _uploaded_rows(layout, 1))
-        return ColumnPlan(held, (frozenset(), frozenset()), frozenset())
+        return ColumnPlan(_of_holders(layout, held), (frozenset(), frozenset()), frozenset())
     linear: tuple[set[int], set[int]] = (set(), set())
     product: set[tuple[int, int]] = set()
     for term in layout.terms:
@@ -82,7 +107,9 @@ def column_plan(layout: Layout, *, hide_size: bool) -> ColumnPlan:
             )
         )
     return ColumnPlan(
-        (columns[0], columns[1]), (frozenset(linear[0]), frozenset(linear[1])), frozenset(product)
+        _of_holders(layout, (columns[0], columns[1])),
+        (frozenset(linear[0]), frozenset(linear[1])),
+        frozenset(product),
     )
 
 
@@ -103,6 +130,23 @@ def row_columns(layout: Layout, rank: int) -> tuple[Column, ...]:
             factors |= {extreme.factor, extreme.mark}
     groups = tuple(Column(COUNTED, group) for group in range(layout.groups(rank)))
     return groups + tuple(Column(factor, None) for factor in sorted(factors))
+
+
+def _of_holders(
+    layout: Layout, sides: tuple[tuple[Column, ...], tuple[Column, ...]]
+) -> tuple[tuple[Column, ...], ...]:
+    if layout.third is None:
+        return sides
+    held: tuple[set[Column], set[Column]] = (set(), set())
+    for column in sides[1]:
+        for wanted, part in zip(held, parts(layout, column), strict=True):
+            if part is not None:
+                wanted.add(part)
+    return (sides[0], *(tuple(sorted(wanted, key=_order)) for wanted in held))
+
+
+def _order(column: Column) -> tuple[int, int]:
+    return column.factor, -1 if column.group is None else column.group
 
 
 def _uploaded_rows(layout: Layout, rank: int) -> tuple[Column, ...]:

@@ -35,6 +35,7 @@ TAG_BYTES: Final = TOKEN_BYTES
 BLOCK: Final = 2**18  # words or rows worked on at a time: 2 MiB of a column
 
 _LABEL: Final = b"unseen/hidden/v1\x00"
+_NAMES: Final = b"unseen-names-v1"
 _ZEROS: Final = bytes(8 * BLOCK)
 
 
@@ -111,10 +112,14 @@ class PairPads:
 
 @dataclass(frozen=True)
 class TagKeys:
-    """k_tag, 32 bytes, and k_chk, 16 bytes: known to the holders, never to the helper."""
+    """Known to the holders, never to the helper.
+
+    tag: k_tag, 32 bytes; check: k_chk, 16 bytes; names: 16 bytes, k_tag of three holders' rows
+    """
 
     tag: bytes = field(repr=False)
     check: bytes = field(repr=False)
+    names: bytes = field(repr=False)
 
 
 def pair_pads(seat: Seat, peer: int) -> PairPads:
@@ -138,8 +143,8 @@ def tag_keys(token_key: bytes) -> TagKeys:
     """token_key: 32 bytes that the holders derived for this attempt of this job."""
     if len(token_key) != TOKEN_KEY_BYTES:
         raise Malformed("token_key", f"is not {TOKEN_KEY_BYTES} bytes")
-    derived = HKDF(SHA256(), 48, salt=None, info=_LABEL + b"tags").derive(token_key)
-    return TagKeys(derived[:32], derived[32:])
+    derived = HKDF(SHA256(), 64, salt=None, info=_LABEL + b"tags").derive(token_key)
+    return TagKeys(derived[:32], derived[32:48], derived[48:])
 
 
 def row_tags(keys: JoinKeys, token_key: bytes) -> npt.NDArray[np.uint8]:
@@ -156,6 +161,29 @@ def row_tags(keys: JoinKeys, token_key: bytes) -> npt.NDArray[np.uint8]:
         one.update(key)
         found += one.digest()
     return _as_tags(bytes(found))
+
+
+def row_names(keys: JoinKeys) -> npt.NDArray[np.uint8]:
+    """16 bytes of BLAKE2b of each key, shape (n, 16): the `tokens` of the rows of three holders.
+
+    Three nodes have no key in common before their engines meet, so here the engine makes the tags
+    (`tags_of_names`), under a key that A sends D. A name keeps odd bytes from the engine and the
+    key's spelling from its folder; whoever can read that folder can test guesses of keys, as it
+    could in the holder's own table. Names never leave the holder's machine.
+    """
+    found = bytearray()
+    for key in keys.canonical:
+        found += blake2b(key, digest_size=TAG_BYTES, person=_NAMES).digest()
+    return _as_tags(bytes(found))
+
+
+def tags_of_names(keys: TagKeys, names: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """PRF(k_tag, name) of each row, shape (n, 16): AES-128 of the name, a permutation, so distinct
+    names have distinct tags. Agreed rows' tags are made otherwise (`agreed_tags`), and meet a row's
+    by chance only, once in 2**128 pairs."""
+    # Every block is a PRF's input of its own: no mode is wanted.
+    encryptor = Cipher(AES(keys.names), ECB()).encryptor()  # noqa: S305
+    return _as_tags(encryptor.update(np.ascontiguousarray(names).tobytes()))
 
 
 def agreed_tags(keys: TagKeys, count: int) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,7 @@ near it (Mironov 2012) and its distance from the formula is below (2t+1) * 2**-1
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
@@ -55,6 +55,29 @@ def padding(bounds: PaddingBounds) -> Padding:
             table.append(int(below / whole * 2**128))
     table[-1] = 2**128  # every draw is at most 2t
     return Padding(shift, tuple(table))
+
+
+def overlap_bounds(bounds: PaddingBounds, holders: int) -> PaddingBounds:
+    """What the agreed rows of each overlap are drawn for, so that all that the helper counts is
+    within `bounds`.
+
+    Two holders have one overlap. Three have four that the helper counts apart: A and B alone, A and
+    D alone, B and D alone, all three. A key stands in one place of that diagram. Whatever tables
+    gain or lose it, it leaves one place and enters another, so at most two of the four counts
+    move, each by 1:
+
+        A gains a key that is in     nobody's   B's     D's     B's and D's
+        counts that move             none       AB+1    AD+1    BD-1, ABD+1
+
+    and the same with names exchanged for B and D; gained by all three at once, ABD alone moves. Of
+    a person with k <= contribution keys, the moves m_i of the counts add up to at most 2k. A count
+    that moves by m costs m/k of its epsilon, so all together at most twice one overlap's; and the
+    delta of m, a sum of m growing terms (`_delta`), is convex, so all together cost at most what
+    two counts that move by k cost. Hence half of both.
+    """
+    if holders == 2:
+        return bounds
+    return replace(bounds, epsilon=bounds.epsilon / 2, delta=bounds.delta / 2)
 
 
 def least_shift(bounds: PaddingBounds) -> int:

@@ -32,7 +32,7 @@ from crypto.joins.hidden.keys import (
     check_words,
 )
 from crypto.joins.hidden.messages import blocks, receive, receive_all, send, send_all
-from crypto.joins.hidden.padding import padding
+from crypto.joins.hidden.padding import overlap_bounds, padding
 from crypto.joins.layout import COUNTED
 from crypto.joins.rows import NO_GROUP, SideRows
 from crypto.ports import Channels, Randomness
@@ -50,24 +50,27 @@ UInt32Array = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Per side: rows of the upload, and how many of them are pool rows. Public, from the plan."""
+    """Per holder: rows of the upload, and how many of them are pool rows. Public, from the plan."""
 
-    rows: tuple[int, int]
-    pool: tuple[int, int]
+    rows: tuple[int, ...]
+    pool: tuple[int, ...]
 
 
 def upload_sizes(caps: tuple[int, ...], bounds: PaddingBounds, *, hide_size: bool) -> Sizes:
-    """N = cap + 2*t_a + 2*t_h, of which 2*t_h are pool rows.
+    """N = cap + 2*t_a + 2*t_h, of which 2*t_h are pool rows. caps: of two or three holders, each of
+    whom is in one or in three overlaps with agreed rows of its own.
 
     Where the size is hidden, the helper draws nothing (t_h = 0) and B's pool has as many rows as
     A's whole upload. Raises EngineFailed (input) if positions would not fit.
     """
-    most = 2 * padding(bounds).shift
+    overlaps = 2 * len(caps) - 3
+    agreed = overlaps * 2 * padding(overlap_bounds(bounds, len(caps))).shift
+    pool = 2 * padding(bounds).shift
     if hide_size:
-        of_a = caps[0] + most
-        found = Sizes((of_a, caps[1] + most + of_a), (0, of_a))
+        of_a = caps[0] + agreed
+        found = Sizes((of_a, caps[1] + agreed + of_a), (0, of_a))
     else:
-        found = Sizes((caps[0] + 2 * most, caps[1] + 2 * most), (most, most))
+        found = Sizes(tuple(cap + agreed + pool for cap in caps), (pool,) * len(caps))
     if max(found.rows) >= MAX_UPLOAD_ROWS:
         raise EngineFailed(
             EngineFault.INPUT, f"an upload of {max(found.rows)} rows is too large; split the join"
