@@ -26,20 +26,20 @@ from crypto.engine import (
 )
 from crypto.errors import Malformed
 from crypto.identifiers import PartyId
-from crypto.joins.hidden.keys import row_tags
+from crypto.joins.hidden.keys import row_names, row_tags
 from crypto.joins.layout import COUNTED, Term
 from crypto.joins.rows import NO_GROUP, SideRows
 from crypto.joins.summable import scheme_for
 from crypto.session import PairKeys
 from exchange.node.history import Sum
-from exchange.query.plan import Plan
+from exchange.query.plan import HELPER_RANK, MAX_SIDES, Plan
 from exchange.query.program import Program, program_of
 from registry.expression import LocalFactor, LocalQuery, value_columns
 from registry.ports import LocalRows
 from registry.product import DataProduct
 from registry.rule import Join
 
-# Rows a person can move in the matched count: each side brings one row a person.
+# Rows a person can move in a matched count: each side brings one row a person.
 CONTRIBUTION: Final = 1
 
 
@@ -50,19 +50,21 @@ class Keys:
     by_rank: Mapping[int, PairKeys] = field(repr=False)
 
 
-def local_query(plan: Plan, program: Program, rank: int) -> LocalQuery:
-    """What the source of the holder at `rank` computes at home."""
-    return LocalQuery(plan.sides[rank].where, program.groups[rank], program.factors[rank])
+def local_query(plan: Plan, program: Program, place: int) -> LocalQuery:
+    """What the source of the holder at this place in the plan's sides computes at home."""
+    return LocalQuery(plan.sides[place].where, program.groups[place], program.factors[place])
 
 
-def own_sums(plan: Plan, program: Program, rank: int) -> tuple[Sum, ...]:
-    """What a query's terms add up of the rows of the holder at `rank`, each once. What only tells
-    whether a value is there is a count."""
-    factors, terms = program.factors[rank], program.layout.terms
+def own_sums(plan: Plan, program: Program, place: int) -> tuple[Sum, ...]:
+    """What a query's terms add up of the rows of the holder at this place in the plan's sides, each
+    once. What only tells whether a value is there is a count."""
+    factors, terms, third = program.factors[place], program.layout.terms, program.layout.third
 
     def own(term: Term) -> LocalFactor | None:
         # In a union both holders compute the same factors, and they are the left ones.
-        index = term.left if rank == 0 or plan.join is Join.UNION else term.right
+        index = term.left if place == 0 or plan.join is Join.UNION else term.right
+        if place and third is not None:
+            index = third.factors[index][place - 1]
         return None if index == COUNTED else factors[index - 1]
 
     def reads(factor: LocalFactor | None) -> frozenset[str]:
@@ -79,10 +81,13 @@ def suppressed_below(plan: Plan) -> int:
 
 def side_rows(plan: Plan, rank: int, local: LocalRows, keys: Keys, *, filler: bytes) -> SideRows:
     """Rows as engines take them: join keys become tokens under the two holders' own key, so that no
-    file of an engine ever holds a key. filler: 16 random bytes."""
+    file of an engine ever holds a key. Of three holders they become names, which the engines turn
+    into tokens (`row_names`). filler: 16 random bytes."""
     canonical = joinkeys.canonical_keys(local.keys, joinkeys.KeyKind.TEXT)
     if plan.join is Join.UNION:
         return unmatched(local)
+    if len(plan.sides) == MAX_SIDES:
+        return SideRows(row_names(canonical), local.group, local.factors)
     shared = keys.by_rank[1 - rank].token
     if plan.join is Join.HIDDEN:
         return SideRows(row_tags(canonical, shared), local.group, local.factors)
@@ -129,7 +134,8 @@ def task_of(plan: Plan, products: Sequence[DataProduct], seat: Seat, keys: Keys)
         if padding is None
         else PaddingBounds(padding.epsilon, padding.delta, CONTRIBUTION),
         hide_size=work.hide_size,
-        token_key=keys.by_rank[1 - seat.rank].token if seat.rank < 2 else b"",
+        # A third holder gets the tags' key from the first one's engine.
+        token_key=keys.by_rank[1 - seat.rank].token if seat.rank < HELPER_RANK else b"",
         noise=None
         if work.noise is None
         else NoiseScales(work.noise.distribution, work.noise.scales, noise_authors(plan)),
@@ -137,7 +143,8 @@ def task_of(plan: Plan, products: Sequence[DataProduct], seat: Seat, keys: Keys)
 
 
 def noise_authors(plan: Plan) -> tuple[int, ...]:
-    """The two parties that each add a full draw: never the receiver, who could take its own off."""
+    """The two parties that each add a full draw: never the receiver, who could take its own off.
+    One of the first three, whoever receives: a third holder has no share to add it to."""
     ranks = [rank for rank, party in enumerate(plan.engine_parties) if party != _receiver(plan)]
     return tuple(ranks[:2])
 
