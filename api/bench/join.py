@@ -1,9 +1,8 @@
 """COUNT and SUM by group over rows that two holders have in common, each party a process.
 
 `hidden` runs in turn with its rival, the revealed join (RR22, then CHEETAH), pair by pair. Seconds
-run from the first engine's start to the last share, and the tokens' making before it; the engines'
-own start, libraries and all, is excluded from both. Every answer is checked: a wrong one ends the
-benchmark.
+run from the making of the first token to the last share; the engines' own start, libraries and all,
+comes before it for both and is `start_s`. Every answer is checked: a wrong one ends the benchmark.
 """
 
 from __future__ import annotations
@@ -50,19 +49,22 @@ class Parties:
             for rank in range(count)
         ]
         known = {rank: self._hear(rank) for rank in range(count)}
-        self._tell(known)
+        self._tell(known, range(count))
 
     def run(self, question: Question) -> list[dict[str, Any]]:
         """One attempt by everybody. Returns what each measured."""
         return self.ask(question.__dict__, JobId.new(SystemClock().now(), SystemRandomness()))
 
-    def ask(self, asked: Mapping[str, Any], job: JobId) -> list[dict[str, Any]]:
-        """What every party is told alike. Returns what each measured."""
-        self._tell({"job": job, **asked})
-        for rank in range(len(self.processes)):
+    def ask(
+        self, asked: Mapping[str, Any], job: JobId, *, parties: int | None = None
+    ) -> list[dict[str, Any]]:
+        """What the first so many parties, or all, are told alike. Returns what each measured."""
+        ranks = range(len(self.processes) if parties is None else parties)
+        self._tell({"job": job, **asked}, ranks)
+        for rank in ranks:
             self._hear(rank)
-        self._tell({})
-        return [self._hear(rank) for rank in range(len(self.processes))]
+        self._tell({}, ranks)
+        return [self._hear(rank) for rank in ranks]
 
     def close(self) -> None:
         for process in self.processes:
@@ -71,11 +73,12 @@ class Parties:
         for process in self.processes:
             process.wait(30)
 
-    def _tell(self, line: dict[Any, Any]) -> None:
-        for process in self.processes:
-            if process.stdin is not None:
-                process.stdin.write(json.dumps(line) + "\n")
-                process.stdin.flush()
+    def _tell(self, line: dict[Any, Any], ranks: range) -> None:
+        for rank in ranks:
+            stdin = self.processes[rank].stdin
+            if stdin is not None:
+                stdin.write(json.dumps(line) + "\n")
+                stdin.flush()
 
     def _hear(self, rank: int) -> dict[str, Any]:
         out = self.processes[rank].stdout
@@ -119,13 +122,17 @@ def _checked(question: Question, said: list[dict[str, Any]]) -> tuple[float, dic
     answer = np.array([cell.terms for cell in cells], dtype=np.int64).T
     if not np.array_equal(answer, question.expected()):
         raise WrongAnswer(f"{question.protocol} of {question.rows} rows")
-    ready = max(one["entered"]["ready"] for one in said)
-    local = max(one["local_s"] for one in said)
-    figures = {"local_s": local}
+    figures = {name: max(one[name] for one in said) for name in ("start_s", "local_s")}
     for stage in dict.fromkeys(name for one in said for name in one["stages_ms"]):
         took = [one["stages_ms"][stage] / 1000 for one in said if stage in one["stages_ms"]]
         figures[f"{stage}_s"] = statistics.fmean(took)
-    return local + max(one["ended"] for one in said) - ready, figures
+    return lasted(said), figures
+
+
+def lasted(said: list[dict[str, Any]]) -> float:
+    """Seconds from the first party's beginning to the last one's share; all read one clock."""
+    seconds: float = max(one["ended"] for one in said) - min(one["began"] for one in said)
+    return seconds
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from crypto.engine import (
     Seat,
     SumTask,
 )
+from crypto.errors import EngineFailed, EngineFault
 from crypto.identifiers import JobId, PartyId
 from crypto.joins.hidden.keys import row_tags
 from crypto.joins.intersection import Intersection
@@ -57,6 +58,7 @@ from registry.product import DataProduct
 from registry.source import FileFormat, FileSource
 
 BLOCK: Final = 2**18
+LOAD_S: Final = 120.0  # of an engine's libraries, with other engines loading beside it
 PADDING: Final = PaddingBounds(Fraction(1, 10), Fraction(1, 10**9), 1)
 MIN_GROUP: Final = 5
 MAX_VALUE: Final = 10_000
@@ -187,6 +189,7 @@ class Party:
             prepare,
             lambda seat, keys: task_of(plan, products, seat, Keys(keys)),
             go,
+            parties=len(plan.engine_parties),
         )
 
     def attempt(
@@ -196,8 +199,12 @@ class Party:
         prepare: Callable[[Mapping[int, PairKeys]], EngineInput | None],
         task_for: Callable[[Seat, Mapping[int, PairKeys]], EngineTask],
         go: Callable[[], None],
+        *,
+        parties: int | None = None,
     ) -> dict[str, Any]:
-        """prepare: the local part, measured with the rest. Returns its share and figures."""
+        """prepare: the local part, measured with the rest. parties: the first so many take part;
+        None: all. Returns its share and figures."""
+        peers = {r: p for r, p in self.peers.items() if parties is None or r < parties}
         keys = {
             rank: pair_keys(
                 self.ephemeral,
@@ -206,9 +213,13 @@ class Party:
                 job=job,
                 between=(self.id, PartyId(peer["party"])),
             )
-            for rank, peer in self.peers.items()
+            for rank, peer in peers.items()
         }
+        loading = time.monotonic()
         self.engine.warm()
+        if not self.engine.loaded(LOAD_S):
+            raise EngineFailed(EngineFault.CRASHED, f"the engine did not load in {LOAD_S:g} s")
+        start_s = time.monotonic() - loading
         go()
         began = time.monotonic()
         given = prepare(keys)
@@ -222,7 +233,7 @@ class Party:
                 PartyId(peer["party"]): PeerAddress(
                     record.decode_base64(peer["certificate"]), Endpoint.parse(peer["endpoint"])
                 )
-                for peer in self.peers.values()
+                for peer in peers.values()
             },
             engine_port=port,
         )
@@ -234,10 +245,10 @@ class Party:
                 rank=self.rank,
                 listen=f"127.0.0.1:{port}",
                 peers=tuple(
-                    str(session.tunnel_address(PartyId(self.peers[rank]["party"])))
-                    if rank in self.peers
+                    str(session.tunnel_address(PartyId(peers[rank]["party"])))
+                    if rank in peers
                     else ""
-                    for rank in range(len(self.peers) + 1)
+                    for rank in range(len(peers) + 1)
                 ),
                 keys=tuple(
                     keys[rank].engine if rank in keys else b"" for rank in range(len(keys) + 1)
@@ -258,6 +269,8 @@ class Party:
         sent = sum(stream.sent_bytes for stream in session.egress())
         return {
             "share": record.encode_base64(outcome.share),
+            "start_s": start_s,
+            "began": began,
             "local_s": local_s,
             "entered": entered,
             "ended": ended,

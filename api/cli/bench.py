@@ -112,7 +112,7 @@ def sql(
     save: SaveOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Thirteen queries by the hidden join, beside DuckDB on the pooled rows and checked by it."""
+    """Queries of growing difficulty, beside DuckDB on the pooled rows and checked by it."""
     from api.bench.sql import sql
 
     _report("sql", lambda: sql(runs, rows), save, as_json)

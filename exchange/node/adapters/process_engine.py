@@ -13,6 +13,7 @@ import fcntl
 import os
 import queue
 import re
+import select
 import selectors
 import shutil
 import signal
@@ -105,6 +106,16 @@ class ProcessEngine:
             dead, self._spare = self._spare, self._maker.submit(self._make).result()
         if dead is not None:
             _end(dead)
+
+    def loaded(self, timeout_s: float) -> bool:
+        """Whether the spare child has loaded its libraries, after at most so long."""
+        with self._lock:
+            spare = self._spare
+        if spare is None:
+            return False
+        # It says that it is ready, or ends: either way there is something to read.
+        said, _, _ = select.select([_pipe(spare.process.stdout)], [], [], timeout_s)
+        return bool(said) and spare.alive
 
     def start(
         self, task: EngineTask, given: EngineInput | None, limits: EngineLimits
