@@ -43,7 +43,9 @@ def main(arguments: list[str]) -> int:
     command, rest = arguments[0], arguments[1:]
     if command == "setup":
         return 0
-    program = [str(BIN / "exchange"), "demo"] if command == "demo" else [str(BIN / "pytest")]
+    # One worker per core; an idle one takes over what another has not begun.
+    tests = [str(BIN / "pytest"), "-n", "auto", "--dist", "worksteal"]
+    program = [str(BIN / "exchange"), "demo"] if command == "demo" else tests
     os.chdir(ROOT)
     os.execv(program[0], [*program, *rest])
 
