@@ -185,8 +185,9 @@ class Run:
             self._finish(known[0], self._requested(known[0], peers), peers)
             return
         rank = plan.engine_parties.index(me)
+        place = plan.place_of(rank)
         keys = Keys({peer.rank: peer.keys for peer in peers})
-        local = self._local_part(rank, known)
+        local = None if place is None else self._local_part(place, known)
         if plan.join is Join.ALONE and local is not None:
             program = program_of(plan, known)
             noise = plan.query.noise
@@ -248,12 +249,9 @@ class Run:
             sent[stream.receiver] = sent.get(stream.receiver, 0) + stream.sent_bytes
         return _Ran(outcome, sent)
 
-    def _local_part(self, rank: int, known: Sequence[DataProduct]) -> LocalRows | None:
-        """The holder's own rows, filtered and computed at home; None at the helper."""
-        plan = self._plan
-        if plan.side_of(self._identity.party) is None:
-            return None
-        product = known[rank]
+    def _local_part(self, place: int, known: Sequence[DataProduct]) -> LocalRows:
+        """The holder's own rows, filtered and computed at home. place: of it in the plan's sides"""
+        plan, product = self._plan, known[place]
         with self._store.reading() as tx:
             settings = tx.source(product.id)
             earlier = self._answered(product, tx)
@@ -262,24 +260,24 @@ class Run:
         source = self._workshop.open_source(settings)
         program = program_of(plan, known)
         if plan.query.noise is None:
-            self._require_no_isolation(rank, program, product, source, earlier)
-        return source.compute(product, local_query(plan, program, rank))
+            self._require_no_isolation(place, program, product, source, earlier)
+        return source.compute(product, local_query(plan, program, place))
 
     def _require_no_isolation(
         self,
-        rank: int,
+        place: int,
         program: Program,
         product: DataProduct,
         source: DataSource,
         earlier: Sequence[Plan],
     ) -> None:
         """Compare what this job counts with itself and with every earlier exact answer."""
-        asked = [(self._plan, program, rank)]
+        asked = [(self._plan, program, place)]
         for plan in earlier:
             with self._store.transaction() as tx:
                 known = [products.by_digest(s.product, tx=tx, hub=self._hub) for s in plan.sides]
-            place = plan.engine_parties.index(self._identity.party)
-            asked.append((plan, program_of(plan, known), place))
+            then = [side.holder for side in plan.sides].index(self._identity.party)
+            asked.append((plan, program_of(plan, known), then))
         sums = [own_sums(*one) for one in asked]
         wanted = history.needed(sums)
         if not earlier and not wanted:

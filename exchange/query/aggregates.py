@@ -16,7 +16,7 @@ from exchange.errors import QuestionRefused
 from exchange.query.domains import equal_steps
 from exchange.query.plan import Argument, Statistic
 from exchange.query.released import Calculated, Calculation, Released, Value
-from exchange.query.rules import SINGLED_OUT, singles_out
+from exchange.query.rules import SINGLED_OUT, picks_rows
 from exchange.query.scope import Tables, balanced, chain, exact, nodes, placed, typed_at
 from exchange.query.sql import Branches, Call, Figure, Infix, Name, Node, Star
 from registry.expression import (
@@ -205,16 +205,16 @@ class Aggregates:
                     call.text, "is a count with noise: give `epsilon`, or write COUNT(DISTINCT …)"
                 )
         if self._tables.keep_left and key == 1:
-            return self._statistic(Function.COUNT, (Argument(1, ONE),))  # rows with a match
+            return self._statistic(call, Function.COUNT, (Argument(1, ONE),))  # rows with a match
         if people:
-            return self._statistic(Function.COUNT, (), distinct=True)
+            return self._statistic(call, Function.COUNT, (), distinct=True)
         if key is not None or isinstance(node, Star | Figure):
-            return self._statistic(Function.COUNT, ())
+            return self._statistic(call, Function.COUNT, ())
         column = self._tables.scope.plain_column(node)
         if column is not None and column.low is None:  # it has no range, but it can be present
             side, value = self._tables.scope.column(node)  # type: ignore[arg-type]  # it is a Name
             present = Case((When(Present(value), ONE),), None)
-            return self._statistic(Function.COUNT, (Argument(side, present),))
+            return self._statistic(call, Function.COUNT, (Argument(side, present),))
         return self._simple(call, Function.COUNT)
 
     def _simple(self, call: Call, function: Function) -> int:
@@ -222,8 +222,8 @@ class Aggregates:
             raise QuestionRefused(call.text, f"write {call.function}(column)")
         (node,) = call.arguments
         if function in (Function.MIN, Function.MAX):
-            return self._statistic(function, (self._argument(node)[0],))
-        return self._statistic(function, self._product(call, node, function))
+            return self._statistic(call, function, (self._argument(node)[0],))
+        return self._statistic(call, function, self._product(call, node, function))
 
     def _argument(self, node: Node) -> tuple[Argument, Shape]:
         """A number of one table."""
@@ -234,12 +234,7 @@ class Aggregates:
             raise QuestionRefused(node.text, "reads both tables; here one table's number stands")
         side = min(sides, default=0)
         value, shape = self._tables.scope.checked_number(node, self._tables.behind(side))
-        self._require_covered(node, value)
         return Argument(side, value), shape
-
-    def _require_covered(self, node: Node, value: Expression) -> None:
-        if not self._noisy and singles_out(value):
-            raise QuestionRefused(node.text, f"{SINGLED_OUT} (epsilon)")
 
     def _product(self, call: Call, node: Node, function: Function) -> tuple[Argument, ...]:
         """A number of one table, or a product of one of each."""
@@ -248,7 +243,6 @@ class Aggregates:
         factors = self._factors(call, node, zero=function is Function.SUM)
         for side, factor in factors.items():
             typed_at(node, factor, self._tables.products[side])
-            self._require_covered(node, factor)
         return tuple(Argument(side, factors[side]) for side in sorted(factors))
 
     def _factors(self, call: Call, node: Node, *, zero: bool) -> dict[int, Expression]:
@@ -319,20 +313,20 @@ class Aggregates:
             cuts = equal_steps(shape, int(steps))
         else:
             raise QuestionRefused(call.text, usage)
-        return self._statistic(Function.QUANTILE, (argument,), share=share, cuts=cuts)
+        return self._statistic(call, Function.QUANTILE, (argument,), share=share, cuts=cuts)
 
     def _of_two(self, call: Call) -> Value:
         if len(call.arguments) != 2:
             raise QuestionRefused(call.text, f"write {call.function}(y, x)")
         arguments = tuple(self._argument(node)[0] for node in call.arguments)
         if call.function == "CORR":
-            return Released(self._statistic(Function.CORRELATION, arguments), 0)
+            return Released(self._statistic(call, Function.CORRELATION, arguments), 0)
         if call.function == "REGR_COUNT":
-            return Released(self._statistic(Function.COUNT, arguments), 0)
-        spread = self._statistic(Function.COVARIANCE, arguments)
+            return Released(self._statistic(call, Function.COUNT, arguments), 0)
+        spread = self._statistic(call, Function.COVARIANCE, arguments)
         if call.function == "COVAR_SAMP":
             return Released(spread, 0)
-        return _of_all(spread, self._statistic(Function.COUNT, arguments))
+        return _of_all(spread, self._statistic(call, Function.COUNT, arguments))
 
     def _regression_part(self, call: Call) -> Value:
         if call.function == "LINREG_COEF":
@@ -353,10 +347,11 @@ class Aggregates:
         if not 2 <= len(call.arguments) <= 8:
             raise QuestionRefused(call.text, "takes y and 1 to 7 explaining columns")
         arguments = tuple(self._argument(node)[0] for node in call.arguments)
-        return self._statistic(Function.REGRESSION, arguments)
+        return self._statistic(call, Function.REGRESSION, arguments)
 
     def _statistic(
         self,
+        call: Call,
         function: Function,
         arguments: tuple[Argument, ...],
         *,
@@ -367,6 +362,8 @@ class Aggregates:
         """Its place; what is asked for twice is computed once."""
         with placed(str(function.value)):
             found = Statistic(function, arguments, distinct, share, cuts)
+        if not self._noisy and picks_rows(found):
+            raise QuestionRefused(call.text, f"{SINGLED_OUT} (epsilon)")
         if found not in self.statistics:
             self.statistics.append(found)
         return self.statistics.index(found)

@@ -1,9 +1,9 @@
 """From SQL as it was read to the parts of a query: what each table contributes, and what is
 released.
 
-Conditions and projections go to the table that they read; what reads both tables is a comparison
-row by row or a product of one factor each, and nothing else. Every refusal names the fragment, the
-reason and what to write.
+Conditions and projections go to the table that they read; what reads several tables is a
+comparison of two, row by row, or a product of one factor each, and nothing else. Every refusal
+names the fragment, the reason and what to write.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crypto.joins.layout import Order
 from exchange.errors import QuestionRefused
 from exchange.query.aggregates import Aggregates, is_aggregate
 from exchange.query.domains import Key, key_of
-from exchange.query.plan import CrossCondition, GroupBy, Statistic
+from exchange.query.plan import LEFT_OF_THREE, MAX_SIDES, CrossCondition, GroupBy, Statistic
 from exchange.query.released import Having, Output, Released, Value
 from exchange.query.scope import (
     COMPARATORS,
@@ -60,6 +60,10 @@ from registry.expression import (
 )
 from registry.product import DataProduct
 
+_SECOND_KEY: Final = (
+    "tables are joined on one same key: the second key would need a PRF on shares, which is not "
+    "built"
+)
 _NEGATED: Final[Mapping[str, str]] = {
     "=": "!=",
     "!=": "=",
@@ -106,11 +110,11 @@ def bind(
 
     names: what the question calls its tables. noisy: whether noise is asked for.
     """
-    filters = _Filters()
+    filters = _Filters(MAX_SIDES)
     if isinstance(select.source, Union):
         tables = _united(select.source, names, products, filters)
     else:
-        tables = _joined(select.source, select.join, names, products, filters)
+        tables = _joined(select.source, select.joins, names, products, filters)
     if select.where is not None:
         _filter(tables, select.where, filters)
     aggregates = Aggregates(tables, noisy=noisy)
@@ -134,8 +138,8 @@ def bind(
 class _Filters:
     """Conditions as they are found: those of one table, and those across."""
 
-    def __init__(self) -> None:
-        self._where: tuple[list[Condition], list[Condition]] = ([], [])
+    def __init__(self, tables: int) -> None:
+        self._where: tuple[list[Condition], ...] = tuple([] for _ in range(tables))
         self.comparisons: list[CrossCondition] = []
 
     def add(self, side: int, condition: Condition) -> None:
@@ -151,40 +155,55 @@ class _Filters:
 
 def _joined(
     first: Table,
-    join: JoinClause | None,
+    joins: Sequence[JoinClause],
     names: Mapping[str, ProductId],
     listed: Mapping[ProductId, DataProduct],
     filters: _Filters,
 ) -> Tables:
-    found = (first,) if join is None else (first, join.table)
+    found = (first, *(join.table for join in joins))
     products = tuple(product_of(table, names, listed) for table in found)
     for table, product in zip(found, products, strict=True):
         _require_rows(table, product)
+    for join in joins:
+        if len(joins) > 1 and join.keep_left:
+            raise QuestionRefused(join.text, f"a LEFT JOIN {LEFT_OF_THREE}; write JOIN")
     scope = Scope([Side(t.alias, p) for t, p in zip(found, products, strict=True)])
-    tables = Tables(products, scope, False, join is not None and join.keep_left)
-    if join is not None:
-        if first.alias.lower() == join.table.alias.lower():
-            raise QuestionRefused(join.text, "both tables have one name; write AS a and AS b")
-        _require_two_holders(join.text, products)
-        _on(tables, join, filters)
+    tables = Tables(products, scope, False, any(join.keep_left for join in joins))
+    for place, join in enumerate(joins, 1):
+        earlier = [table.alias.lower() for table in found[:place]]
+        if join.table.alias.lower() in earlier:
+            which = "both tables have" if len(found) == 2 else "two tables have"
+            raise QuestionRefused(join.text, f"{which} one name; write AS a and AS b")
+        _require_two_holders(join.text, products[: place + 1])
+        _on(tables, place, join, filters)
     return tables
 
 
-def _on(tables: Tables, join: JoinClause, filters: _Filters) -> None:
-    left, right = (f"{side.alias}.{side.product.key}" for side in tables.scope.sides)
-    advice = f"tables are joined on their keys: ON {left} = {right}"
+def _on(tables: Tables, place: int, join: JoinClause, filters: _Filters) -> None:
+    """place: of the table that this clause adds. Its key is that of each table before it."""
+    known = tables.scope.sides[: place + 1]
+    keys = [f"{side.alias}.{side.product.key}" for side in known]
+    advice = f"tables are joined on their keys: ON {keys[0]} = {keys[-1]}"
     if tables.keep_left and tables.products[1].contribution > 1:
         raise QuestionRefused(
             join.text,
             f"{tables.products[1].name} has several rows for a person; a LEFT JOIN needs one",
         )
     if join.on is None:
-        if any((join.using or "").lower() != p.key.lower() for p in tables.products):
-            raise QuestionRefused(join.text, advice)
+        column = (join.using or "").lower()
+        if any(column != side.product.key.lower() for side in known):
+            raise QuestionRefused(join.text, _SECOND_KEY if place > 1 else advice)
         return
-    conditions = [node for node in chain(join.on, "and") if not _joins_keys(tables, node)]
-    if len(conditions) == len(chain(join.on, "and")):
-        raise QuestionRefused(join.text, advice)
+    parts = chain(join.on, "and")
+    for node in parts:
+        later = [side for side in tables.scope.sides_of(node) if side > place]
+        if later:
+            alias = tables.scope.sides[later[0]].alias
+            raise QuestionRefused(node.text, f"{alias} is joined later; put this into WHERE")
+    conditions = [node for node in parts if not _joins_keys(tables, node, place)]
+    if len(conditions) == len(parts):
+        chained = place > 1 and any(_equates(tables, node, place) for node in parts)
+        raise QuestionRefused(join.text, f"{_SECOND_KEY}; {advice}" if chained else advice)
     for node in conditions:
         if tables.keep_left and tables.scope.sides_of(node) != {1}:
             raise QuestionRefused(
@@ -192,14 +211,24 @@ def _on(tables: Tables, join: JoinClause, filters: _Filters) -> None:
                 f"ON of a LEFT JOIN holds the keys and conditions on {join.table.alias} alone; "
                 "conditions on the left table go into WHERE",
             )
-        _condition(tables, node, filters)
+        if not _joins_keys(tables, node):
+            _condition(tables, node, filters)
 
 
-def _joins_keys(tables: Tables, node: Node) -> bool:
+def _joins_keys(tables: Tables, node: Node, place: int | None = None) -> bool:
+    """Whether it equates the keys of two tables. place: and one of them is this one."""
     if not isinstance(node, Infix) or node.sign != "=":
         return False
     sides = {tables.scope.key_side(part) for part in (node.left, node.right)}
-    return sides == {0, 1}
+    return len(sides) == 2 and None not in sides and (place is None or place in sides)
+
+
+def _equates(tables: Tables, node: Node, place: int) -> bool:
+    """Whether it equates a column of this table with one of another."""
+    if not isinstance(node, Infix) or node.sign != "=":
+        return False
+    sides = [tables.scope.sides_of(part) for part in (node.left, node.right)]
+    return all(len(side) == 1 for side in sides) and {place} in sides and sides[0] != sides[1]
 
 
 def _united(
@@ -259,7 +288,10 @@ def _require_rows(table: Table, product: DataProduct) -> None:
 
 def _require_two_holders(text: str, products: Sequence[DataProduct]) -> None:
     if len({product.holder for product in products}) != len(products):
-        raise QuestionRefused(text, "both tables are of one holder; ask it for one product of both")
+        which = "both" if len(products) == 2 else "two"
+        raise QuestionRefused(
+            text, f"{which} tables are of one holder; ask it for one product of both"
+        )
 
 
 # WHERE
@@ -313,25 +345,46 @@ def _compared(tables: Tables, node: Node) -> CrossCondition:
     if {tables.scope.key_side(part) for part in (inner.left, inner.right)} != {None}:
         raise QuestionRefused(node.text, "keys are compared in JOIN … ON alone")
     sign = _NEGATED[inner.sign] if negated else inner.sign
+    first, second = _compared_tables(tables, node)
     left, right = tables.scope.sides_of(inner.left), tables.scope.sides_of(inner.right)
-    if left == {1} and right == {0}:
+    if left == {second} and right == {first}:
         inner, sign = Infix(inner.text, sign, inner.right, inner.left), _MIRRORED[sign]
-    if {*left, *right} == {0, 1} and len(left) == len(right) == 1:
+    if {*left, *right} == {first, second} and len(left) == len(right) == 1:
         sums = [tables.scope.value(part) for part in (inner.left, inner.right)]
     else:
-        sums = _rearranged(tables, inner)
-    shapes = [typed_at(node, value, tables.products[side]) for side, value in enumerate(sums)]
+        sums = _rearranged(tables, inner, second)
+    shapes = [
+        typed_at(node, value, tables.products[side])
+        for side, value in zip((first, second), sums, strict=True)
+    ]
     if any(shape.text for shape in shapes):
         raise QuestionRefused(node.text, "compares text of two tables; only numbers can be")
     decimals = max(shape.decimals for shape in shapes)
-    first, second = (
+    own, other = (
         _in_units(node, value, shape, decimals) for value, shape in zip(sums, shapes, strict=True)
     )
-    return CrossCondition(first, Order(sign), second)
+    return CrossCondition(own, Order(sign), other, second)
 
 
-def _rearranged(tables: Tables, comparison: Infix) -> list[Expression]:
-    """a.x - b.y > 5 as a.x > 5 + b.y: what each table adds, on its own side."""
+def _compared_tables(tables: Tables, node: Node) -> tuple[int, int]:
+    """The first table and the one that it is compared with. The second and third meet as one side
+    of the computation, where rows are not compared with each other."""
+    first, *others = sorted(tables.scope.sides_of(node))
+    if len(others) > 1:
+        raise QuestionRefused(node.text, "reads three tables; a condition compares two of them")
+    if first != 0:
+        alias = tables.scope.sides[0].alias
+        raise QuestionRefused(
+            node.text,
+            f"only columns of {alias}, the first table, are compared with those of another; name "
+            "one of these two tables first in FROM",
+        )
+    return first, others[0]
+
+
+def _rearranged(tables: Tables, comparison: Infix, second: int) -> list[Expression]:
+    """a.x - b.y > 5 as a.x > 5 + b.y: what each table adds, on its own side. second: that is
+    compared with the first."""
     found: tuple[list[Expression], list[Expression]] = ([], [])
     taken: tuple[list[Expression], list[Expression]] = ([], [])
     addends = [*_addends(comparison.left, plus=True), *_addends(comparison.right, plus=False)]
@@ -343,7 +396,7 @@ def _rearranged(tables: Tables, comparison: Infix) -> list[Expression]:
                 "mixes both tables; compare an expression of one with an expression of the other, "
                 "as in a.x + 1 < b.y * 2",
             )
-        side = min(sides, default=1)
+        side = int(sides == {second} or not sides)
         stays = plus if side == 0 else not plus
         (found if stays else taken)[side].append(tables.scope.value(part))
     sums = []
@@ -406,13 +459,13 @@ def _shown(
                 keys[key] = _printable(item.alias)
     if not outputs:
         raise QuestionRefused("SELECT", "holds no aggregate; add one such as COUNT(*)")
-    groups: tuple[list[GroupBy], list[GroupBy]] = ([], [])
+    groups: list[list[GroupBy]] = [[] for _ in tables.products]
     for number, (key, alias) in enumerate(keys.items(), 1):
         with placed("GROUP BY"):
             group = key.named(alias, number)
         for side in (0, 1) if tables.union else (key.side,):
             groups[side].append(group)
-    return tuple(tuple(found) for found in groups[: len(tables.products)]), tuple(outputs)
+    return tuple(map(tuple, groups)), tuple(outputs)
 
 
 def _meant(node: Node, items: Sequence[Item]) -> Node:

@@ -13,7 +13,7 @@ from typing import Final
 
 from crypto.noise import Distribution
 from exchange.query.phrases import Language, fraction_text, statistic_text
-from exchange.query.plan import Lookup, Plan, Query, Score
+from exchange.query.plan import MAX_SIDES, Lookup, Plan, Query, Score
 from registry.rule import Function, Join
 
 __all__ = ["Language", "learns"]
@@ -36,6 +36,7 @@ _ENGLISH: Final = MappingProxyType(
         ),
         # The receiver of a query
         "rows.joined": "Over the rows that both holders have in common",
+        "rows.joined_three": "Over the rows that all three holders have in common",
         "rows.left": (
             "Over all rows of holder 1, each with holder 2's where there is one (numbers that "
             "rest on holder 1 alone count every row of its, matched or not)"
@@ -87,6 +88,18 @@ _ENGLISH: Final = MappingProxyType(
             "Not which of its own rows matched, nor how many: no count at all. No key and no value "
             "of the other holder, no result, not which groups were suppressed. {collusion}"
         ),
+        "holder.hidden_three": (
+            "Not which of its own rows matched. How many people all three holders have in common, "
+            "after their filters, only as one padded count, differentially private for any one "
+            "person (epsilon {epsilon}, delta {delta}); nothing of how many any two have. No key "
+            "and no value of the other holders, no result, not which groups were suppressed. "
+            "{collusion}"
+        ),
+        "holder.hidden_third": (
+            "That the run went on to its end, and nothing else: not which of its own rows matched, "
+            "nor how many. No key and no value of the other holders, no result, not which groups "
+            "were suppressed. {collusion}"
+        ),
         "holder.union": (
             "Nothing of the other holder's rows: no row, no sum, not how many there are; no "
             "result, not which groups were suppressed. {collusion}"
@@ -101,6 +114,13 @@ _ENGLISH: Final = MappingProxyType(
             "random, as many as the plan fixes. No key, no value, no row's group, no result. "
             "{collusion}"
         ),
+        "helper.hidden_three": (
+            "How many people, after all filters, are in common to holders 1 and 2 alone, to 1 and "
+            "3 alone, to 2 and 3 alone, and to all three: four padded counts, together "
+            "differentially private for any one person (epsilon {epsilon}, delta {delta}). Beside "
+            "them tags and shares that look random, as many as the plan fixes. No key, no value, "
+            "no row's group, no result. {collusion}"
+        ),
         "helper.union": (
             "Shares of sums that look random, as many as the plan fixes. No row and no key reaches "
             "it. No sum, no result. {collusion}"
@@ -108,6 +128,12 @@ _ENGLISH: Final = MappingProxyType(
         "collusion.hidden": (
             "If the helper {helper} colludes with a holder, the pair reads the other holder's "
             "whole upload, matched or not: every shared column, and every key it can guess."
+        ),
+        "collusion.hidden_three": (
+            "If the helper {helper} colludes with a holder, the pair reads the other holders' "
+            "whole uploads, matched or not: every shared column, and every key it can guess. If "
+            "holder 1 colludes with another holder, the two learn which of the people that both "
+            "have the third has too."
         ),
         "collusion.union": (
             "If the helper {helper} colludes with a holder, the pair reads the other holder's own "
@@ -151,6 +177,7 @@ _CHINESE: Final = MappingProxyType(
             "结果：只保存无法打开的密封结果。"
         ),
         "rows.joined": "对双方持有方共有的行",
+        "rows.joined_three": "对三方持有方共有的行",
         "rows.left": (
             "对持有方 1 的全部行（持有方 2 有对应行的则连接；只依赖持有方 1 的数字计入其每一行，"
             "无论是否匹配）"
@@ -192,6 +219,15 @@ _CHINESE: Final = MappingProxyType(
             "不知道自己的哪些行匹配上，也不知道有多少：得不到任何计数。看不到对方的任何主键和取值，"
             "看不到结果，也不知道哪些分组被隐去。{collusion}"
         ),
+        "holder.hidden_three": (
+            "不知道自己的哪些行匹配上。三方筛选后共有的人数只作为一个加填充的计数得知，对任何一个人具"
+            "差分隐私（epsilon {epsilon}、delta {delta}）；任何两方共有多少，一概不知。看不到其他"
+            "持有方的任何主键和取值，看不到结果，也不知道哪些分组被隐去。{collusion}"
+        ),
+        "holder.hidden_third": (
+            "只知道运行进行到了最后：不知道自己的哪些行匹配上，也不知道有多少。看不到其他持有方的任何"
+            "主键和取值，看不到结果，也不知道哪些分组被隐去。{collusion}"
+        ),
         "holder.union": (
             "对方的行一概不知：看不到任何一行、任何总和，不知道有多少行；看不到结果，也不知道哪些"
             "分组被隐去。{collusion}"
@@ -202,6 +238,11 @@ _CHINESE: Final = MappingProxyType(
             "delta {delta}）。此外只有看起来随机的标签与份额，数目由计划固定。看不到任何主键、"
             "取值、行所属的分组和结果。{collusion}"
         ),
+        "helper.hidden_three": (
+            "经各方筛选后，仅持有方 1 与 2、仅 1 与 3、仅 2 与 3、以及三方共有的人数：四个加填充的"
+            "计数，对任何一个人合计具差分隐私（epsilon {epsilon}、delta {delta}）。此外只有看起来"
+            "随机的标签与份额，数目由计划固定。看不到任何主键、取值、行所属的分组和结果。{collusion}"
+        ),
         "helper.union": (
             "看起来随机的总和份额，数目由计划固定。没有任何一行或主键到达它那里。看不到总和与结果。"
             "{collusion}"
@@ -209,6 +250,11 @@ _CHINESE: Final = MappingProxyType(
         "collusion.hidden": (
             "若协助方 {helper} 与某一持有方合谋，二者可读出另一持有方上传的全部内容，无论是否匹配："
             "每个共享的列，以及它们猜得到的每个主键。"
+        ),
+        "collusion.hidden_three": (
+            "若协助方 {helper} 与某一持有方合谋，二者可读出其他持有方上传的全部内容，无论是否匹配："
+            "每个共享的列，以及它们猜得到的每个主键。若持有方 1 与另一持有方合谋，则二者可知道"
+            "双方共有的人中哪些第三方也有。"
         ),
         "collusion.union": (
             "若协助方 {helper} 与某一持有方合谋，二者可读出另一持有方在每个分组中隐去和加噪声之前"
@@ -258,16 +304,26 @@ def _sentences(
     work = plan.work
     facts = _facts(plan, words)
     yield str(plan.operator), words[_operator(plan)]
-    hidden_size = isinstance(work, Query) and work.hide_size
-    holder = words[f"holder.{plan.join}_size" if hidden_size else f"holder.{plan.join}"]
-    for side in plan.sides:
-        yield str(side.holder), holder.format(**facts)
+    for place, side in enumerate(plan.sides):
+        yield str(side.holder), words[_holder(plan, place)].format(**facts)
     if plan.helper is not None:
-        yield str(plan.helper.party), words[f"helper.{plan.join}"].format(**facts)
+        yield str(plan.helper.party), words[f"helper.{plan.join}{_three(plan)}"].format(**facts)
     if isinstance(work, Query):
         yield str(plan.consumer), _received(plan, work, words, language)
     else:
         yield str(plan.consumer), words[f"consumer.{plan.join}"].format(**facts)
+
+
+def _three(plan: Plan) -> str:
+    """Which sentences are others where three holders meet."""
+    return "_three" if len(plan.sides) == MAX_SIDES else ""
+
+
+def _holder(plan: Plan, place: int) -> str:
+    if isinstance(plan.work, Query) and plan.work.hide_size:
+        return f"holder.{plan.join}_size"
+    # The third holder's rows are joined without it: it gets no list (docs/hidden_join.md).
+    return f"holder.{plan.join}_third" if place == 2 else f"holder.{plan.join}{_three(plan)}"
 
 
 def _operator(plan: Plan) -> str:
@@ -288,7 +344,8 @@ def _facts(plan: Plan, words: Mapping[str, str]) -> dict[str, object]:
         facts["epsilon"] = fraction_text(work.padding.epsilon)
         facts["delta"] = delta_text(work.padding.delta)
     if plan.helper is not None:
-        facts["collusion"] = words[f"collusion.{plan.join}"].format(helper=plan.helper.party)
+        collusion = words[f"collusion.{plan.join}{_three(plan)}"]
+        facts["collusion"] = collusion.format(helper=plan.helper.party)
     return facts
 
 
@@ -296,7 +353,8 @@ def _received(plan: Plan, query: Query, words: Mapping[str, str], language: Lang
     """What the receiver of a query gets to know, in the order in which it is computed."""
     gate = query.gate
     amount = "one" if plan.cells == 1 else "many"
-    rows = "rows.left" if query.keep_left else _ROWS.get(plan.join, "rows.joined")
+    joined = f"rows.joined{_three(plan)}"
+    rows = "rows.left" if query.keep_left else _ROWS.get(plan.join, joined)
     asked = [statistic_text(plan, statistic, language) for statistic in query.statistics]
     told = [
         words[rows],

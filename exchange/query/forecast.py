@@ -18,7 +18,7 @@ from typing import ClassVar, Final
 
 from crypto.engine import PaddingBounds
 from crypto.identifiers import PartyId, ProductId
-from crypto.joins.hidden.columns import column_plan, row_columns
+from crypto.joins.hidden.columns import Column, ColumnPlan, column_plan, parts, row_columns
 from crypto.joins.hidden.upload import upload_sizes
 from crypto.joins.intersection import Intersection
 from crypto.joins.layout import Layout
@@ -353,8 +353,9 @@ class _Sizes:
 
 def _hidden(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Sizes:
     """docs/hidden_join.md: upload 16 + 8 * (columns + 1) a row, positions 4 a pair to each holder,
-    re-sharing 8 a pair and column in each direction, 8 a sum for the engine to gate."""
-    query, (a, b) = plan.query, (side.holder for side in plan.sides)
+    re-sharing 8 a pair and column in each direction, 8 a sum for the engine to gate. A third
+    holder only uploads: its seed and the list of its rows go to the first."""
+    query, (a, b, *others) = plan.query, (side.holder for side in plan.sides)
     padding, helper = query.padding, plan.helper
     if padding is None or helper is None:
         raise TypeError("a hidden join has padding and a helper")
@@ -364,23 +365,29 @@ def _hidden(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Siz
     sizes = upload_sizes(caps, bounds, hide_size=query.hide_size)
     columns = column_plan(layout, hide_size=query.hide_size)
     widths = [len(held) for held in columns.columns]
-    padded = (max(sizes.rows) - max(caps)) // 2  # a and h together, where both are drawn
-    pairs = sizes.rows[0] if query.hide_size else min(caps) + padded
+    # Of the agreed rows and of the pool, half are paired on average; of three holders' agreed rows
+    # those that all of them have.
+    agreed = (sizes.rows[0] - caps[0] - sizes.pool[0]) // (3 if others else 1)
+    pairs = sizes.rows[0] if query.hide_size else min(caps) + (agreed + sizes.pool[0]) // 2
     by_row = [len(row_columns(layout, rank)) if layout.by_row else 0 for rank in (0, 1)]
     # Where the size is hidden, the check is a product as well: A's is multiplied by B's validity.
     shared = [
         by_row[rank] or len(columns.shared(rank)) * layout.groups(rank) + query.hide_size
         for rank in (0, 1)
     ]
+    multiplied = 0
+    if others:
+        shared[1], multiplied = _of_both(layout, columns)
     transfers = []
-    for rank, (holder, other) in enumerate(((a, b), (b, a))):
-        row_bytes = TAG_BYTES + WORD_BYTES * (widths[rank] + 1)
-        uploaded = sizes.rows[rank] * row_bytes + POSITION_BYTES * sizes.pool[rank]
+    for place, (holder, other) in enumerate(((a, b), (b, a), *((d, a) for d in others))):
+        row_bytes = TAG_BYTES + WORD_BYTES * (widths[place] + 1)
+        uploaded = sizes.rows[place] * row_bytes + POSITION_BYTES * sizes.pool[place]
         transfers += [
             Transfer(Step.UPLOAD, holder, helper.party, uploaded),
             Transfer(Step.SEED, holder, other, SEED_BYTES),
-            Transfer(Step.POSITIONS, helper.party, holder, POSITION_BYTES * pairs),
+            Transfer(Step.POSITIONS, helper.party, other, POSITION_BYTES * pairs),
         ]
+    for rank, other in ((0, b), (1, a)):
         if shared[rank]:
             moved = WORD_BYTES * pairs * shared[rank]
             transfers += [
@@ -388,16 +395,31 @@ def _hidden(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Siz
                 Transfer(Step.RESHARING, helper.party, other, moved),
             ]
     sums = WORD_BYTES * len(layout.terms) * layout.cells
-    transfers += [
-        Transfer(Step.SUMS, sender, receiver, sums)
-        for sender, receiver in ((a, b), (b, helper.party), (helper.party, a))
-    ]
-    cells = sum(n * w for n, w in zip(sizes.rows, widths, strict=True)) + pairs * sum(shared)
+    around = ((a, b), (b, helper.party), (helper.party, a))
+    if multiplied:
+        size = WORD_BYTES * pairs * multiplied
+        transfers += [Transfer(Step.RESHARING, one, other, size) for one, other in around]
+    transfers += [Transfer(Step.SUMS, one, other, sums) for one, other in around]
+    cells = sum(n * w for n, w in zip(sizes.rows, widths, strict=True))
+    cells += pairs * (sum(shared) + multiplied)
     seconds = ENGINE_S + HIDDEN_ROW_S * sum(sizes.rows) + HIDDEN_CELL_S * cells
     if layout.by_row:
         each = len(layout.comparisons) + len(layout.extremes) * layout.cells + 1
         seconds += BY_ROW_S * pairs * each
     return _Sizes(sizes.rows, pairs, tuple(transfers), seconds)
+
+
+def _of_both(layout: Layout, columns: ColumnPlan) -> tuple[int, int]:
+    """How many columns of the second and third holder are re-shared, and how many of the side that
+    both make are products of one of each."""
+    if layout.by_row:
+        side = row_columns(layout, 1)
+    else:
+        groups = range(layout.groups(1))
+        side = tuple(Column(factor, g) for factor in sorted(columns.shared(1)) for g in groups)
+    made = [parts(layout, column) for column in side]
+    held = {(place, column) for both in made for place, column in enumerate(both) if column}
+    return len(held), sum(None not in both for both in made)
 
 
 def _revealed(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Sizes:

@@ -120,7 +120,7 @@ def condition_text(root: Condition) -> str:
 
 def comparison_text(comparison: CrossCondition) -> str:
     left, right = expression_text(comparison.left), expression_text(comparison.right)
-    return f"1.{left} {comparison.order} 2.{right}"
+    return f"1.{left} {comparison.order} {comparison.right_side + 1}.{right}"
 
 
 def group_text(group: GroupBy, labels: Sequence[str] | None) -> str:

@@ -31,10 +31,16 @@ from registry.rule import Function, Join
 PAYLOAD_TYPE: Final = "application/vnd.unseen.plan.v1+json"
 MAX_CELLS: Final = 4096
 MAX_STATISTICS: Final = 64
+MAX_SIDES: Final = 3  # holders whose rows meet on one key
 MAX_EPSILON: Final = 100  # beyond, nothing is private, and exp(epsilon) is no number one can write
 TWO_SIDED: Final = frozenset({Join.HIDDEN, Join.REVEALED, Join.SUM, Join.UNION})
 JOINED: Final = frozenset({Join.HIDDEN, Join.REVEALED, Join.SUM})  # rows matched by key
 HELPED: Final = frozenset({Join.HIDDEN, Join.UNION})  # three parties compute
+HELPER_RANK: Final = 2
+HOLDER_RANKS: Final = (0, 1, 3)  # by place in `Plan.sides`
+LEFT_OF_THREE: Final = (
+    "takes two tables: of three, rows that only two of them have would need a match of their own"
+)
 WITH_CONSUMER: Final = frozenset({Join.SCORE, Join.LOOKUP})  # the consumer computes as well
 
 
@@ -84,7 +90,8 @@ class GroupBy:
 
 @dataclass(frozen=True)
 class SidePlan:
-    """What one holder contributes. Its rank in the engine run is its place in `Plan.sides`.
+    """What one holder contributes. Its rank in the engine run follows from its place in
+    `Plan.sides`: see HOLDER_RANKS.
 
     agreement, product: digests; holder_document: the keys its messages are checked with.
     where:       which of its rows take part
@@ -120,9 +127,9 @@ class Statistic:
     """One released aggregate per group.
 
     function and arguments:
-        COUNT                     none: people (one row each) or row pairs; one or two: those rows
-                                  where all of them are present
-        SUM, MEAN, VARIANCE, STDDEV  the product of one or two arguments, at most one per side
+        COUNT                     none: people (one row each) or row pairs; one to three: those
+                                  rows where all of them are present
+        SUM, MEAN, VARIANCE, STDDEV  the product of one to three arguments, at most one per side
         MIN, MAX                  one
         QUANTILE                  one, with `quantile` in (0, 1) and ascending public `cuts` in the
                                   argument's units; what is released is the histogram behind it
@@ -140,7 +147,7 @@ class Statistic:
 
     def __post_init__(self) -> None:
         counts = {
-            Function.COUNT: (0, 2),
+            Function.COUNT: (0, MAX_SIDES),
             Function.MIN: (1, 1),
             Function.MAX: (1, 1),
             Function.QUANTILE: (1, 1),
@@ -148,10 +155,13 @@ class Statistic:
             Function.CORRELATION: (2, 2),
             Function.REGRESSION: (2, 8),
         }
-        low, high = counts.get(self.function, (1, 2))
+        low, high = counts.get(self.function, (1, MAX_SIDES))
         if not low <= len(self.arguments) <= high:
             raise Malformed("arguments", f"of {self.function} must be {low} to {high}")
-        if self.function in (Function.SUM, Function.MEAN, Function.VARIANCE, Function.STDDEV):
+        products = (Function.SUM, Function.MEAN, Function.VARIANCE, Function.STDDEV)
+        if self.function in products or (
+            self.function is Function.COUNT and len(self.arguments) == MAX_SIDES
+        ):
             sides = [argument.side for argument in self.arguments]
             if len(set(sides)) != len(sides):
                 raise Malformed("arguments", "name a side twice; multiply within the side")
@@ -170,12 +180,22 @@ class Statistic:
 
 @dataclass(frozen=True)
 class CrossCondition:
-    """A condition on a pair of rows: left (of side 0) order right (of side 1). A pair where either
-    is missing does not fulfil it."""
+    """A condition on rows that meet: left (of side 0) order right (of another side). Where either
+    is missing it is not fulfilled.
+
+    right_side: index into `Plan.sides`, 1 or 2
+    """
 
     left: Expression
     order: Order
     right: Expression
+    right_side: int = 1
+
+    def reads(self, side: int) -> Expression | None:
+        """What it compares of one side."""
+        if side == 0:
+            return self.left
+        return self.right if side == self.right_side else None
 
 
 @dataclass(frozen=True)
@@ -336,7 +356,8 @@ class Receiver:
 
 @dataclass(frozen=True)
 class HelperSeat:
-    """The neutral third computing party: rank 2. Every agreement of the plan names it."""
+    """The neutral computing party without rows: HELPER_RANK. Every agreement of the plan names
+    it."""
 
     party: PartyId
     document: Digest
@@ -374,9 +395,7 @@ class Plan:
             raise Malformed("v", f"is {self.v}; this version reads 1")
         if len(self.salt) != SALT_BYTES:
             raise Malformed("salt", f"has {len(self.salt)} bytes, not {SALT_BYTES}")
-        wanted = 2 if self.join in TWO_SIDED else 1
-        if len(self.sides) != wanted:
-            raise Malformed("sides", f"{self.join} takes exactly {wanted}")
+        self._require_sides()
         if len({side.holder for side in self.sides}) != len(self.sides):
             raise Malformed("sides", "name a holder twice")
         if (self.join in HELPED) != (self.helper is not None):
@@ -390,6 +409,22 @@ class Plan:
             raise Malformed("run_by", "is not after created_at")
         if not 1 <= self.run_seconds <= 86_400:
             raise Malformed("run_seconds", "must be 1 to 86,400")
+
+    def _require_sides(self) -> None:
+        count = len(self.sides)
+        if self.join not in TWO_SIDED:
+            if count != 1:
+                raise Malformed("sides", f"{self.join} takes exactly 1")
+            return
+        if self.join is not Join.HIDDEN and count != 2:
+            raise Malformed("sides", f"{self.join} takes exactly 2")
+        if not 2 <= count <= MAX_SIDES:
+            raise Malformed("sides", f"{self.join} takes 2 to {MAX_SIDES}")
+        if count > 2 and isinstance(self.work, Query):
+            if self.work.hide_size:
+                raise Malformed("work.hide_size", "goes with two tables, not with three")
+            if self.work.keep_left:
+                raise Malformed("work.keep_left", LEFT_OF_THREE)
 
     def _require_work(self) -> None:
         kinds = {Join.SCORE: Score, Join.LOOKUP: Lookup}
@@ -407,6 +442,9 @@ class Plan:
             raise Malformed("work.keep_left", "goes with a join of two tables")
         if self.work.comparisons and self.join not in JOINED:
             raise Malformed("work.comparisons", "go with a join of two tables")
+        for index, comparison in enumerate(self.work.comparisons):
+            if not 1 <= comparison.right_side < len(self.sides):
+                raise Malformed(f"work.comparisons[{index}]", "names a side that is not there")
         if self.work.hide_size and self.join is not Join.HIDDEN:
             raise Malformed("work.hide_size", "goes with the hidden join")
         if self.join is Join.UNION and self.sides[0].group_by != self.sides[1].group_by:
@@ -450,8 +488,8 @@ class Plan:
 
     @property
     def cells(self) -> int:
-        """Groups in all: those of the first side times those of the second, where rows are joined;
-        of a union, those that each side has."""
+        """Groups in all: those of every side multiplied, where rows are joined; of a union, those
+        that each side has."""
         if self.join is Join.UNION:
             return self.sides[0].groups
         size = 1
@@ -465,10 +503,10 @@ class Plan:
 
     @property
     def engine_parties(self) -> tuple[PartyId, ...]:
-        """Who takes part in the engine run, by rank."""
+        """Who takes part in the engine run, by rank: two holders, the helper, a third holder."""
         parties = [side.holder for side in self.sides]
         if self.helper is not None:
-            parties.append(self.helper.party)
+            parties.insert(HELPER_RANK, self.helper.party)
         if self.join in WITH_CONSUMER:
             parties.append(self.consumer)
         return tuple(parties)
@@ -477,6 +515,10 @@ class Plan:
     def sealers(self) -> tuple[PartyId, ...]:
         """Who admits the job and seals a part of its result: the holders and the helper."""
         return tuple(party for party in self.engine_parties if party != self.consumer)
+
+    def place_of(self, rank: int) -> int | None:
+        """Where the party of this rank stands in `sides`; None for one that has no rows."""
+        return HOLDER_RANKS.index(rank) if rank in HOLDER_RANKS[: len(self.sides)] else None
 
     def side_of(self, party: PartyId) -> SidePlan | None:
         for side in self.sides:

@@ -35,7 +35,9 @@ def joins_for(tables: int, *, union: bool) -> tuple[Join, ...]:
     """Those that fit the shape of a question, the least disclosure first."""
     if union:
         return (Join.UNION,)
-    return LEAST_DISCLOSURE if tables == 2 else (Join.ALONE,)
+    if tables == 1:
+        return (Join.ALONE,)
+    return LEAST_DISCLOSURE if tables == 2 else (Join.HIDDEN,)
 
 
 def not_allowed(join: Join, grounds: Sequence[Ground]) -> str | None:

@@ -2,7 +2,9 @@
 same.
 
 Every statistic becomes *terms*, sums over matched pairs of a factor of one side times a factor of
-the other (crypto.joins.layout). A factor is an expression over one side's columns. A mean needs a
+the other (crypto.joins.layout). A factor is an expression over one holder's columns; where three
+holders meet, the second and the third make one side, whose factors are products of one of each
+(crypto.joins.layout.Third). A mean needs a
 sum and a count, a correlation five sums and a count; what several statistics share is computed
 once. Values are moved to the middle of their public range before they are squared or multiplied,
 where that changes nothing but the noise: sensitivities are then smallest.
@@ -13,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from typing import Final
 
-from crypto.joins.layout import COUNTED, Comparison, Extreme, Layout, Term
+from crypto.joins.layout import COUNTED, Comparison, Extreme, Layout, Term, Third
 from crypto.noise import slack
 from exchange.errors import PlanRefused
-from exchange.query.plan import Argument, GroupBy, Plan, SidePlan, Statistic
+from exchange.query.plan import MAX_SIDES, Argument, GroupBy, Plan, SidePlan, Statistic
 from registry.expression import (
     Arithmetic,
     Both,
@@ -81,7 +84,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Program:
-    """factors: per side, factors 1, 2, … of the layout. groups: per side, an expression that gives
+    """factors: per holder, its own factors 1, 2, … groups: per holder, an expression that gives
     the group's number and is missing outside the domain; None for a single group."""
 
     layout: Layout
@@ -118,10 +121,12 @@ class _Compiler:
     def __init__(self, plan: Plan, products: Sequence[DataProduct]) -> None:
         self._plan, self._query, self._products = plan, plan.query, products
         # In a union both holders compute the same factors; the expressions are side 0's.
-        self._sides = 1 if plan.join in (Join.UNION, Join.ALONE) else 2
-        self._factors: tuple[dict[LocalFactor, int], ...] = ({}, {})
-        self._widest: tuple[list[int], ...] = ([1], [1])
-        self._decimals: tuple[list[int], ...] = ([0], [0])
+        self._sides = 1 if plan.join in (Join.UNION, Join.ALONE) else len(plan.sides)
+        self._factors: tuple[dict[LocalFactor, int], ...] = tuple({} for _ in range(MAX_SIDES))
+        self._widest: tuple[list[int], ...] = tuple([1] for _ in range(MAX_SIDES))
+        self._decimals: tuple[list[int], ...] = tuple([0] for _ in range(MAX_SIDES))
+        # Of three holders: (factor of the second, factor of the third) -> factor of both together.
+        self._together: dict[tuple[int, int], int] = {(COUNTED, COUNTED): COUNTED}
         self._terms: dict[tuple[int, int, int], int] = {}
         self._facts: list[TermFacts] = []
         self._people: list[int] = []
@@ -129,15 +134,15 @@ class _Compiler:
 
     def compile(self) -> Program:
         plan, query = self._plan, self._query
-        self._count_people(COUNTED, COUNTED)
+        self._count_people((COUNTED,) * self._holders)
         readings = tuple(self._read(statistic) for statistic in query.statistics)
         comparisons = tuple(
             Comparison(
                 left=self._factor(0, condition.left),
                 left_mark=self._mark(0, [condition.left], indicator=True),
                 order=condition.order,
-                right=self._factor(1, condition.right),
-                right_mark=self._mark(1, [condition.right], indicator=True),
+                right=self._right(condition.right_side, condition.right),
+                right_mark=self._right_mark(condition.right_side, condition.right),
             )
             for condition in query.comparisons
         )
@@ -145,9 +150,9 @@ class _Compiler:
         keys = list(self._terms)
         layout = Layout(
             groups_a=plan.cells if self._sides == 1 else plan.sides[0].groups,
-            groups_b=1 if self._sides == 1 else plan.sides[1].groups,
+            groups_b=1 if self._sides == 1 else plan.cells // plan.sides[0].groups,
             factors_a=len(self._factors[0]) + 1,
-            factors_b=len(self._factors[1]) + 1,
+            factors_b=len(self._together) if self._sides > 2 else len(self._factors[1]) + 1,
             terms=tuple(
                 Term(left, right, people, outer=self._outer(right)) for left, right, people in keys
             ),
@@ -157,8 +162,9 @@ class _Compiler:
             slack=self._slack(),
             dominance=query.gate.dominance,
             round_counts=query.gate.round_counts or 1,
+            third=self._third(),
         )
-        factors = tuple(tuple(found) for found in self._factors)
+        factors = tuple(tuple(found) for found in self._factors[: self._holders])
         return Program(
             layout=layout,
             groups=tuple(
@@ -168,6 +174,23 @@ class _Compiler:
             factors=(factors[0],) * len(plan.sides) if self._sides == 1 else factors,
             terms=tuple(self._facts),
             readings=readings,
+        )
+
+    @property
+    def _holders(self) -> int:
+        """Whose factors a term multiplies; of a union and of one table, the other one is empty."""
+        return max(self._sides, 2)
+
+    def _third(self) -> Third | None:
+        if self._sides < MAX_SIDES:
+            return None
+        _, second, third = self._plan.sides
+        return Third(
+            own_groups=second.groups,
+            groups=third.groups,
+            own_factors=len(self._factors[1]) + 1,
+            third_factors=len(self._factors[2]) + 1,
+            factors=tuple(self._together),
         )
 
     def _outer(self, right: int) -> bool:
@@ -186,12 +209,14 @@ class _Compiler:
             return Reading(0, 0, (), (), (), (), (), None)
         by_side = [
             [argument.expression for argument in statistic.arguments if argument.side == side]
-            for side in (0, 1)
+            for side in range(self._holders)
         ]
-        present = [self._mark(side, by_side[side], indicator=True) for side in (0, 1)]
-        people = self._count_people(present[0], present[1])
-        marks = [self._mark(side, by_side[side], indicator=False) for side in (0, 1)]
-        rows = self._term(marks[0], marks[1], people)
+        people = self._count_people(
+            [self._mark(side, own, indicator=True) for side, own in enumerate(by_side)]
+        )
+        rows = self._term(
+            [self._mark(side, own, indicator=False) for side, own in enumerate(by_side)], people
+        )
         variables = self._variables(statistic)
         squares = statistic.function in (
             Function.VARIANCE,
@@ -225,14 +250,14 @@ class _Compiler:
     def _read_extreme(self, statistic: Statistic) -> Reading:
         (argument,) = statistic.arguments
         shape = self._shape(argument)
-        mark = self._mark(argument.side, [argument.expression], indicator=True)
-        marks = (mark, COUNTED) if argument.side == 0 else (COUNTED, mark)
-        people = self._count_people(*marks)
+        side, value = argument.side, argument.expression
+        mark = self._mark(side, [value], indicator=True)
+        people = self._count_people(self._of(side, mark))
         self._extremes.append(
             Extreme(
-                side=argument.side,
-                factor=self._factor(argument.side, argument.expression),
-                mark=mark,
+                side=min(side, 1),
+                factor=self._right(side, value) if side else self._factor(side, value),
+                mark=self._right_mark(side, value) if side else mark,
                 largest=statistic.function is Function.MAX,
                 low=shape.low,
                 high=shape.high,
@@ -246,13 +271,11 @@ class _Compiler:
         shape, value = self._shape(argument), argument.expression
         side, cuts = argument.side, statistic.cuts or ()
 
-        def beside(own: int) -> tuple[int, int]:
-            other = self._unit(1 - side)
-            return (own, other) if side == 0 else (other, own)
+        def beside(own: int) -> list[int]:
+            return [own if s == side else self._unit(s) for s in range(self._holders)]
 
-        mark = self._mark(side, [value], indicator=True)
-        people = self._count_people(*((mark, COUNTED) if side == 0 else (COUNTED, mark)))
-        rows = self._term(*beside(self._mark(side, [value], indicator=False)), people)
+        people = self._count_people(self._of(side, self._mark(side, [value], indicator=True)))
+        rows = self._term(beside(self._mark(side, [value], indicator=False)), people)
         bins = []
         for low, high in zip((None, *cuts[1:-1]), (*cuts[1:-1], None), strict=True):
             inside: Condition = Present(value)
@@ -263,7 +286,7 @@ class _Compiler:
                 bound = Number(high, shape.decimals)
                 inside = Both(inside, Compare(Comparator.LESS, value, bound))
             own = self._factor(side, Case((When(inside, ONE),), ZERO))
-            bins.append(self._term(*beside(own), people))
+            bins.append(self._term(beside(own), people))
         return Reading(people, rows, (), (), (), (shape.decimals,), tuple(bins), None)
 
     # Variables and moments
@@ -301,7 +324,7 @@ class _Compiler:
     ) -> int:
         """The term of the sum of the variables' product over rows where nothing is missing."""
         sides = []
-        for side in (0, 1):
+        for side in range(self._holders):
             own = [e for v in variables for s, e in v.parts if s == side]
             if not own:
                 sides.append(self._mark(side, by_side[side], indicator=False))
@@ -311,7 +334,7 @@ class _Compiler:
                 # Missing wherever any of this side's arguments is, not only those multiplied here.
                 product = Case((When(_all_present(by_side[side]), product),), ZERO)
             sides.append(self._factor(side, product))
-        return self._term(sides[0], sides[1], people)
+        return self._term(sides, people)
 
     # Factors and terms
 
@@ -344,27 +367,50 @@ class _Compiler:
             self._decimals[side].append(shape.decimals)
         return found[factor]
 
-    def _count_people(self, left: int, right: int) -> int:
+    def _of(self, side: int, factor: int) -> list[int]:
+        """A factor of one holder with everybody's 1 of the others."""
+        return [factor if s == side else COUNTED for s in range(self._holders)]
+
+    def _right(self, side: int, expression: Expression) -> int:
+        """A factor of the second or third holder, as one of the second side."""
+        return self._second_side(self._of(side, self._factor(side, expression)))
+
+    def _right_mark(self, side: int, expression: Expression) -> int:
+        return self._second_side(self._of(side, self._mark(side, [expression], indicator=True)))
+
+    def _second_side(self, factors: Sequence[int]) -> int:
+        """The factor of the second side that these of its holders make. factors: one per holder,
+        the first one's as well."""
+        _, *own = factors
+        if len(own) == 1:
+            return own[0]
+        pair = (own[0], own[1])
+        return self._together.setdefault(pair, len(self._together))
+
+    def _count_people(self, factors: Sequence[int]) -> int:
+        left, right = factors[0], self._second_side(factors)
         for index in self._people:
             if list(self._terms)[index][:2] == (left, right):
                 return index
         index = len(self._terms)
         self._people.append(index)
-        return self._term(left, right, index)
+        return self._term(factors, index)
 
-    def _term(self, left: int, right: int, people: int) -> int:
+    def _term(self, factors: Sequence[int], people: int) -> int:
+        """factors: one per holder."""
+        left, right = factors[0], self._second_side(factors)
         if self._sides == 1 and right != COUNTED:
             raise PlanRefused("statistics", "of one table name a second one")
         for index, (a, b, gate) in enumerate(self._terms):
             if (a, b) == (left, right) and gate == people:
                 return index
-        widest = self._widest[0][left] * self._widest[1][right]
+        widest = prod(self._widest[side][own] for side, own in enumerate(factors))
         self._require_room(widest * self._pairs())
         self._terms[left, right, people] = index = len(self._terms)
         holders = len(self._plan.sides) if self._plan.join is Join.UNION else 1
         self._facts.append(
             TermFacts(
-                decimals=self._decimals[0][left] + self._decimals[1][right],
+                decimals=sum(self._decimals[side][own] for side, own in enumerate(factors)),
                 widest=widest,
                 sensitivity=widest * holders,  # of a union, a person may be with both holders
             )
@@ -374,13 +420,13 @@ class _Compiler:
     def _require_consistent(self) -> None:
         for condition in self._query.comparisons:
             left = self._shape(Argument(0, condition.left))
-            right = self._shape(Argument(1, condition.right))
+            right = self._shape(Argument(condition.right_side, condition.right))
             if left.decimals != right.decimals:
                 raise PlanRefused("comparisons", "compare numbers of different decimals")
         if self._query.keep_left and self._contribution(1) > 1:
             # A left row with several matches would be several rows, one without match a single one.
             raise PlanRefused("keep_left", "needs a right table with one row for each person")
-        if self._query.comparisons and max(map(self._contribution, (0, 1))) > 1:
+        if self._query.comparisons and max(map(self._contribution, range(self._holders))) > 1:
             raise PlanRefused("comparisons", "of rows need products with one row for each person")
 
     def _pairs(self) -> int:

@@ -82,7 +82,7 @@ class _Renderer:
         self._plan, self._query, self._products = plan, plan.query, products
         self._union = plan.join is Join.UNION
         # Of a union there is one table as far as expressions go.
-        self._aliases = ("u", "u") if self._union else ("a", "b")
+        self._aliases = ("u", "u") if self._union else ("a", "b", "c")
 
     def render(self) -> str:
         groups = [
@@ -109,28 +109,28 @@ class _Renderer:
             return ["FROM (", f"  {first}", "  UNION ALL", f"  {second}", ") AS u"]
         lines = [f"FROM {self._table(0)} AS a"]
         filters = self._conjuncts(wheres[0], "a")
-        on: list[str] = []
-        if len(self._plan.sides) == 2:
-            left, right = (
-                _column(alias, p.key) for alias, p in zip("ab", self._products, strict=True)
-            )
+        compared = [
+            f"{self._operand(c.left, 'a')} {_sign(c.order.value)} "
+            f"{self._operand(c.right, self._aliases[c.right_side])}"
+            for c in self._query.comparisons
+        ]
+        for index, alias in enumerate(self._aliases[1 : len(self._plan.sides)], 1):
+            left, right = (_column(self._aliases[i], self._products[i].key) for i in (0, index))
             on = [f"{left} = {right}"]
-            compared = [
-                f"{self._operand(c.left, 'a')} {_sign(c.order.value)} {self._operand(c.right, 'b')}"
-                for c in self._query.comparisons
-            ]
             if self._query.keep_left:
-                on += self._conjuncts(wheres[1], "b") + compared
+                on += self._conjuncts(wheres[index], alias) + compared
             else:
-                filters += self._conjuncts(wheres[1], "b") + compared
+                filters += self._conjuncts(wheres[index], alias)
             join = "LEFT JOIN" if self._query.keep_left else "JOIN"
-            lines.append(f"{join} {self._table(1)} AS b ON " + "\n  AND ".join(on))
+            lines.append(f"{join} {self._table(index)} AS {alias} ON " + "\n  AND ".join(on))
+        if not self._query.keep_left:
+            filters += compared
         if filters:
             lines.append("WHERE " + "\n  AND ".join(filters))
         return lines
 
     def _table(self, index: int) -> str:
-        """By its name, unless both are called alike."""
+        """By its name, unless another one is called alike."""
         names = [slug(product.name) for product in self._products]
         if not names[index] or names.count(names[index]) > 1:
             return str(self._products[index].id)
@@ -205,7 +205,7 @@ class _Renderer:
             return _regression(part, listed, simple=len(arguments) == 2)
         if function is Function.QUANTILE:
             return self._quantile(statistic, listed)
-        if function not in (Function.COVARIANCE, Function.CORRELATION) and len(arguments) == 2:
+        if function not in (Function.COVARIANCE, Function.CORRELATION) and len(arguments) > 1:
             listed = " * ".join(self._operand(a.expression, self._alias(a)) for a in arguments)
         return f"{_NAMES[function]}({listed})"
 
@@ -217,6 +217,9 @@ class _Renderer:
         if self._query.keep_left and statistic.arguments == (Argument(1, Number(1, 0)),):
             return f"COUNT({_column('b', self._products[1].key)})"
         listed = [self._argument(argument) for argument in statistic.arguments]
+        if len(listed) > 2:
+            factors = [self._operand(a.expression, self._alias(a)) for a in statistic.arguments]
+            return f"COUNT({' * '.join(factors)})"
         name = "COUNT" if len(listed) == 1 else "REGR_COUNT"
         return f"{name}({', '.join(listed)})"
 

@@ -10,7 +10,7 @@ each way in which the plan lets something about it out; nothing else of a plan r
 disclosure needs its use in the rule; an aggregate also needs its function. The join key has no
 other use, for no clause can give it one here. A column that the rule does not name has no use at
 all. Which rows a number is about is said by WHERE, GROUP BY and comparisons across tables, which
-the gate counts; inside an aggregate nothing may choose rows unless there is noise (`singles_out`).
+the gate counts; inside an aggregate nothing may choose rows unless there is noise (`picks_rows`).
 Whatever restricts amounts (group size, noise, epsilon, rounding, dominance) is compared with
 the strictest clause in `_gate` and `_privacy`. The property test walks random plans and looks for a
 column whose rule forbids what was accepted.
@@ -38,6 +38,7 @@ from exchange.query.plan import (
     Query,
     Score,
     SidePlan,
+    Statistic,
 )
 from exchange.query.program import Program, program_of
 from exchange.terms.agreement import Agreement, Partner
@@ -145,8 +146,8 @@ def disclosures(plan: Plan, index: int) -> Iterator[Disclosure]:
         for column in expressions.columns(side.where):
             yield Disclosure(column, Use.FILTER, None, f"{where}.where")
     for place, comparison in enumerate(work.comparisons):
-        own = (comparison.left, comparison.right)[index]
-        for use, column in _read_by(own, Use.COMPARE):
+        own = comparison.reads(index)
+        for use, column in [] if own is None else _read_by(own, Use.COMPARE):
             yield Disclosure(column, use, None, f"work.comparisons[{place}]")
     for place, statistic in enumerate(work.statistics):
         for argument in statistic.arguments:
@@ -439,8 +440,7 @@ def _computable(
                 Violation("plan", "work.noise", "a quantile shows a histogram, so it needs noise")
             )
         for number, statistic in enumerate(work.statistics):
-            degree = MAX_DEGREE // 2 if statistic.function in SQUARING else MAX_DEGREE
-            if any(singles_out(argument.expression, degree) for argument in statistic.arguments):
+            if picks_rows(statistic):
                 found.append(Violation("plan", f"work.statistics[{number}]", SINGLED_OUT))
         return found
     if functions & BY_ROW:
@@ -453,6 +453,12 @@ def _computable(
     if problem is not None:
         found.append(Violation("plan", "work.noise", problem))
     return found
+
+
+def picks_rows(statistic: Statistic) -> bool:
+    """Whether a statistic can be released with noise only, for what it may be about."""
+    degree = MAX_DEGREE // 2 if statistic.function in SQUARING else MAX_DEGREE
+    return any(singles_out(argument.expression, degree) for argument in statistic.arguments)
 
 
 def singles_out(root: Expression, degree: int = MAX_DEGREE) -> bool:

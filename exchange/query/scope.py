@@ -135,8 +135,9 @@ class Scope:
         if len(found) == 1:
             return found[0]
         if found:
-            both = " or ".join(f"{side.alias}.{name.column}" for side in self.sides)
-            raise QuestionRefused(name.text, f"both tables have this column; write {both}")
+            which = "both" if len(found) == len(self.sides) == 2 else "several"
+            named = " or ".join(f"{self.sides[index].alias}.{name.column}" for index, _ in found)
+            raise QuestionRefused(name.text, f"{which} tables have this column; write {named}")
         aliases = [side.alias for side in self.sides]
         if name.table is not None and name.table.lower() not in {a.lower() for a in aliases}:
             raise QuestionRefused(
@@ -303,7 +304,7 @@ class Scope:
 class Tables:
     """What FROM says. products: in its order; scope: the names that the rest can use.
 
-    union: the rows of both, side by side, as one table; keep_left: LEFT JOIN
+    union: the rows of both, side by side, as one table; keep_left: LEFT JOIN, of two tables
     """
 
     products: tuple[DataProduct, ...]

@@ -147,7 +147,7 @@ class Union:
 class Select:
     items: tuple[Item, ...]
     source: Table | Union
-    join: JoinClause | None
+    joins: tuple[JoinClause, ...]
     where: Node | None
     group_by: tuple[Node, ...]
     having: Node | None

@@ -87,10 +87,10 @@ SYNTAX: dict[str, tuple[str, str, str]] = {
         "FULL JOIN",
         "FULL JOIN is not supported",
     ),
-    "three tables": (
-        f"SELECT COUNT(*) {JOIN} JOIN c ON a.person = c.person",
-        "JOIN c",
-        "at most two tables",
+    "four tables": (
+        f"SELECT COUNT(*) {JOIN} JOIN c ON a.person = c.person JOIN d ON a.person = d.person",
+        "JOIN d",
+        "at most three tables",
     ),
     "a file": ("SELECT COUNT(*) FROM read_csv('/etc/passwd')", "READ_CSV", "files and functions"),
     "a schema": ("SELECT COUNT(*) FROM public.a", "public.a", "one name"),

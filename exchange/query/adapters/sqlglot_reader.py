@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 MAX_TEXT: Final = 20_000  # characters; a longer question is a mistake, or meant to exhaust us
 MAX_DIGITS: Final = 30
 SHOWN: Final = 80
+MAX_JOINS: Final = 2
 
 _SIGNS: Final[Mapping[str, str]] = {
     "Add": "+",
@@ -166,8 +167,8 @@ def _select(root: exp.Expr) -> Select:
         raise _refused(root, "write one SELECT of aggregates", what=kind.upper())
     _require_parts(root, "expressions", "from_", "joins", "where", "group", "having")
     joins = root.args.get("joins") or []
-    if len(joins) > 1:
-        raise _refused(joins[1], "at most two tables are joined", what="a third table")
+    if len(joins) > MAX_JOINS:
+        raise _refused(joins[MAX_JOINS], "at most three tables are joined", what="a fourth table")
     if root.args.get("from_") is None:
         raise _refused(root, "name a table: SELECT … FROM table", what="SELECT without FROM")
     source = _source(root.args["from_"].this)
@@ -176,7 +177,7 @@ def _select(root: exp.Expr) -> Select:
     return Select(
         items=_items(root),
         source=source,
-        join=_join(joins[0]) if joins else None,
+        joins=tuple(map(_join, joins)),
         where=_inner(root, "where"),
         group_by=_group_by(root),
         having=_inner(root, "having"),
