@@ -279,6 +279,7 @@ PICKING = {
     "a case",
     "a case of one side over the other",
     "filters of aggregates",
+    "the spread of a product across",
 }
 
 
