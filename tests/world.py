@@ -498,14 +498,14 @@ def a_deal(
     return Deal(world, deal, clinic, lab)
 
 
-def terms_for(world: World, product: DataProduct, other: DataProduct, **changes: object) -> Terms:
+def terms_for(world: World, product: DataProduct, *others: DataProduct, **changes: object) -> Terms:
     regulator = world.members["regulator"].folder.party
     settings: dict[str, object] = {
         "product_id": product.id,
         "product": registering.product_digest(product),
         "purposes": (PURPOSE,),
         "joins": (Join.REVEALED,),
-        "combine_with": (Partner(other.id, other.holder),),
+        "combine_with": tuple(Partner(other.id, other.holder) for other in others),
         "helper": None,
         "min_group": 5,
         "runs": 5,
