@@ -63,7 +63,8 @@ class Desk:
 
 
 def examples(page: str = PAGE) -> Iterator[Example]:
-    remark, sql, began = "", None, 0
+    remark, began = "", 0
+    sql: list[str] | None = None
     for number, line in enumerate(page.splitlines(), 1):
         if sql is not None and line == "```":
             text = "\n".join(sql)
@@ -132,8 +133,7 @@ def test_an_example_compiles_and_breaks_no_rule(desk: Desk, example: Example) ->
 
 @every_example
 def test_what_an_example_is_said_to_need_it_needs(desk: Desk, example: Example) -> None:
-    fewer = [replace(example, **{need: False}) for need in ("wider", "noisy")]
-    for less in fewer:
+    for less in (replace(example, wider=False), replace(example, noisy=False)):
         if less == example:
             continue
         try:
