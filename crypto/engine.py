@@ -205,6 +205,13 @@ class HiddenTask:
         return (0, 1, None, 2)[self.seat.rank]
 
     @property
+    def peers(self) -> tuple[int, ...]:
+        """The ranks that this party exchanges messages with: B and D have nothing to say to each
+        other."""
+        parties, rank = len(self.seat.peers), self.seat.rank
+        return tuple(i for i in range(parties) if i != rank and {i, rank} != {1, 3})
+
+    @property
     def common(self) -> Digest:
         """Digest of what all parties must have been told alike."""
         return digest(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -30,13 +31,14 @@ from crypto.engine import EngineOutcome, EngineStage, HiddenTask, Seat
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.hidden import protocol
 from crypto.joins.hidden.ports import Replicated, RowResults
-from crypto.joins.layout import COUNTED, Layout, Term
+from crypto.joins.layout import COUNTED, THIRD_RANK, Layout, Term
 from crypto.joins.rows import Int64Array, SideRows
 from crypto.ports import SystemRandomness
 from crypto.sharing import UInt64Array, recombine, to_bytes
 
 PARTIES: Final = 3
 _RUNTIME: Final = json.dumps({"protocol": "ABY3", "field": "FM64"})
+_PATIENCE_MS: Final = 24 * 3_600_000
 _ARITHMETIC: Final = "aby3.AShr<FM64>"
 
 
@@ -47,8 +49,12 @@ def run(task: HiddenTask, rows: SideRows | None, *, on_stage: OnStage) -> Engine
     """
     clock = Stages(on_stage)
     clock.enter(EngineStage.CONNECT)
-    with tcp_channels.connect(task.seat) as channels:
-        secure = ThreePartySpu(task.seat)
+    seat = task.seat
+    if seat.rank == THIRD_RANK:
+        # It waits from its upload to the others' end; that long is the supervisor's business.
+        seat = replace(seat, receive_timeout_ms=_PATIENCE_MS)
+    with tcp_channels.connect(seat, task.peers) as channels:
+        secure = ThreePartySpu(seat)
         result = protocol.run(
             task,
             rows,

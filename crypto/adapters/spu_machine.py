@@ -42,8 +42,8 @@ def connect(seat: Seat) -> Any:
     """SPU's own link between the parties of an attempt. Raises EngineFailed (peer)."""
     desc = libspu.link.Desc()
     desc.id = seat.attempt
-    for rank, peer in enumerate(seat.peers):
-        desc.add_party("ABC"[rank], peer or seat.listen)
+    for name, peer in zip("ABC", seat.peers, strict=False):  # a third holder uploads, no more
+        desc.add_party(name, peer or seat.listen)
     desc.connect_retry_interval_ms = CONNECT_RETRY_MS
     desc.connect_retry_times = 1 + seat.connect_timeout_ms // CONNECT_RETRY_MS
     desc.recv_timeout_ms = seat.receive_timeout_ms

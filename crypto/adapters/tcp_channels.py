@@ -1,4 +1,4 @@
-"""Channels over TCP: the messages of one attempt between two or three engine children.
+"""Channels over TCP: the messages of one attempt between two to four engine children.
 
 Sockets reach the own node's tunnels on loopback only. TLS between the nodes protects the way
 between the machines; what is added here binds every message to its plan, attempt, direction,
@@ -21,7 +21,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -163,20 +163,23 @@ class _Peer:
                 return
 
 
-def connect(seat: Seat) -> TcpChannels:
-    """Channels to every peer: this party dials those of higher rank and waits for the others.
+def connect(seat: Seat, peers: Collection[int] | None = None) -> TcpChannels:
+    """Channels to these peers, or to all: this party dials those of higher rank and waits for the
+    others.
 
     Raises EngineFailed (peer) if one does not appear in time.
     """
     deadline = time.monotonic() + seat.connect_timeout_ms / 1000
     host, port = seat.listen.rsplit(":", 1)
+    everybody = {rank for rank in range(len(seat.peers)) if rank != seat.rank}
+    wanted = everybody if peers is None else everybody & set(peers)
     found: dict[int, socket.socket] = {}
     with socket.create_server((host, int(port))) as listener:
-        for rank in range(seat.rank + 1, len(seat.peers)):
+        for rank in sorted(rank for rank in wanted if rank > seat.rank):
             found[rank] = _dial(seat, rank, deadline)
-        while len(found) < len(seat.peers) - 1:
+        while len(found) < len(wanted):
             one, rank = _accept(listener, deadline)
-            if rank >= seat.rank or rank in found:
+            if rank >= seat.rank or rank not in wanted or rank in found:
                 one.close()
                 continue
             one.sendall(b"\x01")

@@ -1,4 +1,4 @@
-"""Three threads that run the hidden join over real channels, and everything that each received.
+"""Three or four threads that run the hidden join over real channels, and all that each received.
 
 `PlaintextEngine` stands in for SPU: the three parties meet in one room, which puts their components
 together, computes with the plain functions that engines are held to, and shares the answer anew.
@@ -44,11 +44,12 @@ from crypto.joins.rows import (
 )
 from crypto.noise import Distribution
 from crypto.ports import Randomness, SystemRandomness
-from crypto.sharing import UInt64Array
+from crypto.sharing import UInt64Array, recombine
 from tests.fakes.seats import nowhere
 
 SMALL = PaddingBounds(epsilon=Fraction(2), delta=Fraction(1, 100), contribution=1)
 WAIT_S = 20.0
+PAIRS = ((0, 1), (1, 2), (0, 2), (0, 3), (1, 3), (2, 3))
 
 # (sender, receiver, label, how often that label went that way before, payload) -> payload
 Tamper = Callable[[int, int, str, int, bytes], bytes]
@@ -236,13 +237,12 @@ class Outcome:
     @property
     def cells(self) -> tuple[Cell, ...]:
         self.require()
-        return open_cells(self.layout, [self.results[rank].share for rank in range(3)])
+        return open_cells(self.layout, [one.share for one in self.results.values()])
 
     @property
     def output(self) -> Int64Array:
         self.require()
-        words = [np.frombuffer(self.results[rank].share, np.uint64) for rank in range(3)]
-        return (words[0] + words[1] + words[2]).view(np.int64)
+        return recombine([one.share for one in self.results.values()])
 
     def require(self) -> None:
         for failure in self.failures.values():
@@ -258,15 +258,17 @@ class Outcome:
 def tasks_of(
     layout: Layout,
     *,
-    caps: tuple[int, int],
+    caps: tuple[int, ...],
     padding: PaddingBounds | None = SMALL,
     hide_size: bool = False,
     noise: NoiseScales | None = None,
     key: int | None = None,
 ) -> list[HiddenTask]:
-    """One task for each rank, with fresh keys, or with those that `key` always gives."""
+    """One task for each rank, with fresh keys, or with those that `key` always gives. caps: of two
+    holders, or of three."""
     random: Randomness = SystemRandomness() if key is None else FixedRandomness(key)
-    drawn = {pair: random.draw(32) for pair in ((0, 1), (1, 2), (0, 2))}
+    parties = len(caps) + 1
+    drawn = {pair: random.draw(32) for pair in PAIRS if max(pair) < parties}
     token_key = random.draw(32)
     return [
         HiddenTask(
@@ -274,7 +276,7 @@ def tasks_of(
                 seat,
                 keys=tuple(
                     b"" if peer == rank else drawn[min(rank, peer), max(rank, peer)]
-                    for peer in range(3)
+                    for peer in range(parties)
                 ),
             ),
             layout=layout,
@@ -282,10 +284,10 @@ def tasks_of(
             caps=caps,
             padding=padding,
             hide_size=hide_size,
-            token_key=b"" if rank == 2 else token_key,
+            token_key=token_key if rank < 2 else b"",
             noise=noise,
         )
-        for rank, seat in enumerate(nowhere(3))
+        for rank, seat in enumerate(nowhere(parties))
     ]
 
 
@@ -297,15 +299,17 @@ def run_three(
     tasks: Sequence[HiddenTask],
     a: SideRows | None,
     b: SideRows | None,
+    d: SideRows | None = None,
     *,
     tamper: Tamper = untouched,
     randomness: Mapping[int, Randomness] | None = None,
     noise: StatedNoise | None = None,
 ) -> Outcome:
     outcome = Outcome(tasks[0].layout)
-    sockets: dict[int, dict[int, socket.socket]] = {rank: {} for rank in range(3)}
-    for low, high in ((0, 1), (1, 2), (0, 2)):
-        sockets[low][high], sockets[high][low] = socket.socketpair()
+    sockets: dict[int, dict[int, socket.socket]] = {rank: {} for rank in range(len(tasks))}
+    for low, high in PAIRS:
+        if high < len(tasks) and high in tasks[low].peers:
+            sockets[low][high], sockets[high][low] = socket.socketpair()
 
     def party(rank: int) -> None:
         stages = outcome.stages.setdefault(rank, [])
@@ -313,7 +317,7 @@ def run_three(
             with TcpChannels(tasks[rank].seat, sockets[rank]) as inner:
                 outcome.results[rank] = run(
                     tasks[rank],
-                    (a, b, None)[rank],
+                    (a, b, None, d)[rank],
                     channels=RecordedChannels(inner, rank, outcome.messages, tamper),
                     randomness=(randomness or {}).get(rank, SystemRandomness()),
                     noise=noise or StatedNoise(0),
@@ -324,7 +328,7 @@ def run_three(
             outcome.failures[rank] = error
             outcome.room.abort()
 
-    threads = [threading.Thread(target=party, args=(rank,)) for rank in range(3)]
+    threads = [threading.Thread(target=party, args=(rank,)) for rank in range(len(tasks))]
     for thread in threads:
         thread.start()
     for thread in threads:

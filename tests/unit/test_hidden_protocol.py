@@ -561,7 +561,7 @@ def test_a_run_tells_its_stages_in_their_order() -> None:
     outcome = joined(sides())
     outcome.require()
     expected = [
-        stage for stage in EngineStage if stage not in (EngineStage.READY, EngineStage.CONNECT)
+        EngineStage(name) for name in ("upload", "match", "check", "share", "compute", "gate")
     ]
     for rank in (A, B, C):
         assert outcome.stages[rank] == expected

@@ -18,7 +18,7 @@ import pytest
 from crypto.engine import HiddenTask, PaddingBounds
 from crypto.joins.hidden import protocol, resharing
 from crypto.joins.hidden.columns import column_plan
-from crypto.joins.hidden.keys import Stream, mask_label, pair_pads, tag_keys
+from crypto.joins.hidden.keys import Stream, agreed_tags, mask_label, pair_pads, tag_keys
 from crypto.joins.hidden.matching import match
 from crypto.joins.hidden.padding import Padding, padding
 from crypto.joins.hidden.upload import Sizes, Upload, upload_sizes
@@ -151,7 +151,7 @@ def test_nothing_arrives_at_a_holder_about_its_own_columns() -> None:
 def test_a_holder_hears_only_what_the_specification_lists() -> None:
     outcome = ran(rows_of(range(50)), rows_of(range(50)))
     common = {"header", "pairs", "positions", "listed", "check", "reshare", "reshared"}
-    common |= {"replicate", "seed"}
+    common |= {"replicate", "seed", "canary"}
     assert {m.label for m in outcome.received(A)} == common
     assert {m.label for m in outcome.received(B)} == common
     assert {m.label for m in outcome.received(C)} == {
@@ -298,7 +298,8 @@ def listed(a: SideRows, b: SideRows, random: FixedRandomness) -> Int64Array:
             rows,
             size=sizes.rows[side],
             pool=sizes.pool[side],
-            agreed=3,
+            agreed=agreed_tags(tag_keys(bytes(32)), 3),
+            canaries=3,
             keys=tag_keys(bytes(32)),
             check_agreed=True,
             randomness=random,
@@ -377,7 +378,7 @@ def test_an_unmasked_re_sharing_would_show_the_helper_plain_values(
         """C's share plus what A sends C, for each column of B."""
         index = range(len(column_plan(LAYOUT, hide_size=False).columns[B]))
         at = np.frombuffer(outcome.between(C, A, "positions")[0], np.uint32)
-        columns = [np.frombuffer(one, np.uint64) for one in outcome.between(B, C, "column")][1:]
+        columns = [np.frombuffer(one, np.uint64) for one in outcome.between(B, C, "column")][2:]
         sent = [np.frombuffer(one, np.uint64) for one in outcome.between(A, C, "reshare")]
         return {int(v) for i in index for v in (columns[i][at] + sent[i])}
 

@@ -1,13 +1,14 @@
-"""Checks: that all parties run the same plan, and that the helper's pairs are of equal keys.
+"""Checks: that all parties run the same plan, and that the helper paired equal keys and kept them.
 
-Specification: docs/hidden_join.md, *Checks*. Order, length, replay and integrity of single messages
+Specification: docs/hidden_join.md, *Checks*; what the canary column finds, and how surely, stands
+there under *What is built differently*. Order, length, replay and integrity of single messages
 are the channels' business (crypto.ports.Channels); lists of positions are checked where they arrive
 (`matching`), re-shared columns where they are made (`resharing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,7 +31,7 @@ _HOLDERS: Final = (0, 1)
 
 @dataclass(frozen=True)
 class Header:
-    """What all three must have been told alike. uploads, pools: rows per side, none for a union.
+    """What all must have been told alike. uploads, pools: rows per holder, none for a union.
 
     common: digest of the whole common task, for whatever the other fields do not name
     """
@@ -60,15 +61,14 @@ def header(
     )
 
 
-def compare_headers(own: Header, rank: int, channels: Channels) -> None:
-    """Everybody's header to everybody, before anything made from a row leaves.
+def compare_headers(own: Header, peers: Sequence[int], channels: Channels) -> None:
+    """Everybody's header to everybody it speaks with, before anything made from a row leaves.
 
     Raises EngineFailed (mismatch) that names the first difference.
     """
-    others = [peer for peer in range(3) if peer != rank]
-    for peer in others:
+    for peer in peers:
         channels.send(peer, "header", record.to_bytes(own))
-    for peer in others:
+    for peer in peers:
         try:
             found = record.from_bytes(Header, bytes(channels.receive(peer, "header")))
         except Malformed as error:
@@ -115,8 +115,9 @@ def coefficients(rank: int, pads: Mapping[int, PairPads], channels: Channels) ->
 def require_equal_keys(
     difference: UInt64Array, rank: int, pads: Mapping[int, PairPads], channels: Channels
 ) -> None:
-    """difference: this party's share of sum of r_i * (A's check word - B's), shape (1,). All open
-    it, zero-shared; it must be 0. A wrong pair is missed below 2**-58: see docs.
+    """difference: this party's share of sum of r_i * (A's check word - B's), shape (1,), plus, of
+    three holders, the same of A and D with coefficients of its own. A, B and C open it,
+    zero-shared; it must be 0. A wrong pair is missed below 2**-58: see docs.
 
     Raises EngineFailed (mismatch) at all three parties alike.
     """
@@ -131,4 +132,34 @@ def require_equal_keys(
             channels,
             others,
             "the check column says that pairs are not of equal keys; nothing was opened",
+        )
+
+
+def open_canaries(
+    canaries: UInt64Array, rank: int, pads: Mapping[int, PairPads], channels: Channels
+) -> int | None:
+    """canaries: this party's share of the sum of the canary column over all pairs, shape (1,).
+    Opened to A and B, zero-shared: how many agreed rows are among the pairs; None at the helper."""
+    share = canaries + zero_share(rank, pads, ZeroUse.CANARY, 1)
+    holders = [holder for holder in _HOLDERS if holder != rank]
+    for peer in holders:
+        send(channels, peer, "canary", share)
+    if rank not in _HOLDERS:
+        return None
+    for peer in range(3):
+        if peer != rank:
+            share = share + receive(channels, peer, "canary", np.uint64, 1)
+    return int(share[0])
+
+
+def require_no_losses(found: int, agreed: int, rank: int, channels: Channels) -> None:
+    """A and B: every row that all holders agreed on is among the pairs.
+
+    Both drew `agreed`, so of an honest helper they learn nothing. Raises EngineFailed (mismatch).
+    """
+    if found != agreed:
+        refuse(
+            channels,
+            [1 - rank],
+            "the helper lost pairs: rows that the holders added are missing; nothing was opened",
         )

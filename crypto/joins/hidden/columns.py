@@ -34,12 +34,16 @@ class Column:
 
 @dataclass(frozen=True)
 class ColumnPlan:
-    """columns: per holder, what is uploaded, in upload order (the check column comes before these).
+    """sides: per side of the layout, the columns that sums or `ThreePartyEngine.rows` take.
+
+    columns: per holder, what is uploaded, in upload order (the check column comes before these);
+             of two holders the same as `sides`
 
     linear:  per side, the factors that enter linear terms
     product: the pairs (left, right) of product terms
     """
 
+    sides: tuple[tuple[Column, ...], tuple[Column, ...]]
     columns: tuple[tuple[Column, ...], ...]
     linear: tuple[frozenset[int], frozenset[int]]
     product: frozenset[tuple[int, int]]
@@ -83,7 +87,8 @@ def column_plan(layout: Layout, *, hide_size: bool) -> ColumnPlan:
     are those of `row_columns`, and nothing is summed here."""
     if layout.by_row:
         held = (_uploaded_rows(layout, 0), _uploaded_rows(layout, 1))
-        return ColumnPlan(_of_holders(layout, held), (frozenset(), frozenset()), frozenset())
+        none: frozenset[int] = frozenset()
+        return ColumnPlan(held, _of_holders(layout, held), (none, none), frozenset())
     linear: tuple[set[int], set[int]] = (set(), set())
     product: set[tuple[int, int]] = set()
     for term in layout.terms:
@@ -106,8 +111,10 @@ def column_plan(layout: Layout, *, hide_size: bool) -> ColumnPlan:
                 for group in range(layout.groups(side))
             )
         )
+    sides = (columns[0], columns[1])
     return ColumnPlan(
-        _of_holders(layout, (columns[0], columns[1])),
+        sides,
+        _of_holders(layout, sides),
         (frozenset(linear[0]), frozenset(linear[1])),
         frozenset(product),
     )

@@ -86,7 +86,8 @@ class Pad:
 
 
 class ZeroUse(IntEnum):
-    """What a sharing of zero is for; each is drawn once in an attempt."""
+    """What a sharing of zero is for; each is drawn once in an attempt. Labels from PRODUCTS on are
+    for columns that are multiplied (`Resharing.product`), one each."""
 
     CHECK = 0
     EXACT = 1
@@ -95,6 +96,10 @@ class ZeroUse(IntEnum):
     LOCAL_LIMITED = 4
     LIMITED = 5
     OPENING = 6
+    CANARY = 7
+
+
+PRODUCTS: Final = 2**32
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -114,12 +119,15 @@ class PairPads:
 class TagKeys:
     """Known to the holders, never to the helper.
 
-    tag: k_tag, 32 bytes; check: k_chk, 16 bytes; names: 16 bytes, k_tag of three holders' rows
+    tag: k_tag, 32 bytes; check: k_chk, 16 bytes
+    names, agreed: of three holders, 16 bytes each: k_tag of their rows, and what the number of rows
+                   that all three agree on is drawn from
     """
 
     tag: bytes = field(repr=False)
     check: bytes = field(repr=False)
     names: bytes = field(repr=False)
+    agreed: bytes = field(repr=False)
 
 
 def pair_pads(seat: Seat, peer: int) -> PairPads:
@@ -134,17 +142,17 @@ def pair_pads(seat: Seat, peer: int) -> PairPads:
     return PairPads(pad(b"zero"), pad(b"masks"), pad(b"agreed"), pad(b"coefficients"))
 
 
-def mask_label(side: int, column: int) -> int:
-    """Label of the words that hide one column of one side while it is re-shared."""
-    return side << 32 | column
+def mask_label(holder: int, column: int) -> int:
+    """Label of the words that hide one column of the holder of that rank while it is re-shared."""
+    return holder << 32 | column
 
 
 def tag_keys(token_key: bytes) -> TagKeys:
     """token_key: 32 bytes that the holders derived for this attempt of this job."""
     if len(token_key) != TOKEN_KEY_BYTES:
         raise Malformed("token_key", f"is not {TOKEN_KEY_BYTES} bytes")
-    derived = HKDF(SHA256(), 64, salt=None, info=_LABEL + b"tags").derive(token_key)
-    return TagKeys(derived[:32], derived[32:48], derived[48:])
+    derived = HKDF(SHA256(), 80, salt=None, info=_LABEL + b"tags").derive(token_key)
+    return TagKeys(derived[:32], derived[32:48], derived[48:64], derived[64:])
 
 
 def row_tags(keys: JoinKeys, token_key: bytes) -> npt.NDArray[np.uint8]:
@@ -186,13 +194,16 @@ def tags_of_names(keys: TagKeys, names: npt.NDArray[np.uint8]) -> npt.NDArray[np
     return _as_tags(encryptor.update(np.ascontiguousarray(names).tobytes()))
 
 
-def agreed_tags(keys: TagKeys, count: int) -> npt.NDArray[np.uint8]:
+def agreed_tags(keys: TagKeys, count: int, overlap: bytes = b"") -> npt.NDArray[np.uint8]:
     """PRF(k_tag, "agreed" | i) for i = 0 .. count-1, shape (count, 16). No row's tag is among
-    them: "row" and "agreed" begin differently."""
+    them: "row" and "agreed" begin differently.
+
+    overlap: of three holders, one byte that says whose rows these are, written before i
+    """
     found = bytearray()
     for index in range(count):
         one = _prf(keys.tag)
-        one.update(b"agreed" + index.to_bytes(8, "big"))
+        one.update(b"agreed" + overlap + index.to_bytes(8, "big"))
         found += one.digest()
     return _as_tags(bytes(found))
 
@@ -210,15 +221,25 @@ def check_words(keys: TagKeys, tags: npt.NDArray[np.uint8]) -> UInt64Array:
     return words.reshape(-1, 2)[:, 0].copy()
 
 
-def zero_share(rank: int, pads: Mapping[int, PairPads], use: ZeroUse, count: int) -> UInt64Array:
-    """This party's words of a fresh sharing of `count` zeros over all three, shape (count,).
+class ZeroShares:
+    """This party's words of a fresh sharing of zeros over A, B and C, one after another.
 
     A: F(k_AB) - F(k_CA), B: F(k_BC) - F(k_AB), C: F(k_CA) - F(k_BC). Any two of the three are
     uniform to whoever lacks one of their keys.
     """
-    share = pads[(rank + 1) % 3].zero.stream(use).words(count)
-    share -= pads[(rank + 2) % 3].zero.stream(use).words(count)
-    return share
+
+    def __init__(self, rank: int, pads: Mapping[int, PairPads], label: int) -> None:
+        self._plus, self._minus = (pads[(rank + i) % 3].zero.stream(label) for i in (1, 2))
+
+    def words(self, count: int) -> UInt64Array:
+        share = self._plus.words(count)
+        share -= self._minus.words(count)
+        return share
+
+
+def zero_share(rank: int, pads: Mapping[int, PairPads], use: ZeroUse, count: int) -> UInt64Array:
+    """The whole of one sharing of `count` zeros, shape (count,)."""
+    return ZeroShares(rank, pads, use).words(count)
 
 
 def _prf(key: bytes) -> blake2b:

@@ -3,11 +3,12 @@
 Specification: docs/hidden_join.md, *Steps* 4, and *Variants* (hidden size). The helper reads
 nothing but tags, which are a PRF under a key it lacks, and where the pool rows are. Holder A is
 told positions in B's upload and B positions in A's: B's secret shuffle makes A's list a uniform
-ordered sample, whatever matched.
+ordered sample, whatever matched. Of three holders, A is told positions in D's upload as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,53 +21,59 @@ from crypto.joins.hidden.upload import UInt8Array, UInt32Array
 from crypto.ports import Channels, Randomness
 from crypto.sharing import UInt64Array
 
-POOL_OF_A, POOL_OF_B, ORDER = 0, 1, 2  # labels of the helper's own shuffles
+POOL_OF_A, POOL_OF_B, ORDER, POOL_OF_D = 0, 1, 2, 3  # labels of the helper's own shuffles
 
 Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Pairs:
-    """Pair i is row at_a[i] of A's upload and row at_b[i] of B's."""
+    """Pair i is row at_a[i] of A's upload and row at_b[i] of B's; and of a third's, row at_d[i]."""
 
     at_a: UInt32Array
     at_b: UInt32Array
+    at_d: UInt32Array | None = None
 
     def __len__(self) -> int:
         return len(self.at_a)
 
 
 def match(
-    tags: tuple[UInt8Array, UInt8Array],
-    pool: tuple[UInt32Array, UInt32Array],
+    tags: Sequence[UInt8Array],
+    pool: Sequence[UInt32Array],
     *,
     drawn: Padding | None,
     randomness: Randomness,
 ) -> Pairs:
     """All pairs, in one random order.
 
-    tags: per side, shape (N, 16); pool: per side, the positions of its pool rows
+    tags: per holder, two or three, shape (N, 16); pool: per holder, the positions of its pool rows
     drawn: what the number of pool pairs is drawn from; None where the size is hidden: then every
            row of A without a partner gets a pool row of B
     Raises EngineFailed (mismatch) if a tag occurs twice in one upload or a pool mark is not one.
     """
-    for side in (0, 1):
-        require_positions(pool[side], len(tags[side]), what="a holder's pool marks")
-    at_a, at_b = equal_tags(*tags)
-    if _touches(at_a, pool[0], len(tags[0])) or _touches(at_b, pool[1], len(tags[1])):
+    for held, marked in zip(tags, pool, strict=True):
+        require_positions(marked, len(held), what="a holder's pool marks")
+    at = list(equal_tags(tags[0], tags[1]))
+    if len(tags) == 3:
+        kept, at_d = equal_tags(tags[0][at[0]], tags[2])
+        at = [at[0][kept], at[1][kept], at_d]
+    if any(_touches(*one) for one in zip(at, pool, map(len, tags), strict=True)):
         raise mismatch("a row that a holder marked as pool has a partner")
     local = Pad(randomness.draw(SEED_BYTES))
     if drawn is None:
         alone = np.ones(len(tags[0]), dtype=np.bool_)
-        alone[at_a] = False
+        alone[at[0]] = False
         pool_a = np.flatnonzero(alone)
     else:
         count = drawn.draw(randomness.draw(DRAW_BYTES))
         pool_a = pool[0][local.shuffle(POOL_OF_A, len(pool[0]))[:count]].astype(np.int64)
-    pool_b = pool[1][local.shuffle(POOL_OF_B, len(pool[1]))[: len(pool_a)]].astype(np.int64)
-    every_a, every_b = np.concatenate([at_a, pool_a]), np.concatenate([at_b, pool_b])
-    order = local.shuffle(ORDER, len(every_a))
-    return Pairs(every_a[order].astype(np.uint32), every_b[order].astype(np.uint32))
+    added = [pool_a]
+    for label, rows in zip((POOL_OF_B, POOL_OF_D), pool[1:], strict=False):
+        added.append(rows[local.shuffle(label, len(rows))[: len(pool_a)]].astype(np.int64))
+    order = local.shuffle(ORDER, len(at[0]) + len(pool_a))
+    found = [np.concatenate(both)[order].astype(np.uint32) for both in zip(at, added, strict=True)]
+    return Pairs(*found)
 
 
 def equal_tags(tags_a: UInt8Array, tags_b: UInt8Array) -> tuple[Positions, Positions]:

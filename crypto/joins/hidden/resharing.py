@@ -9,8 +9,13 @@ other two, becomes
     component o + 2  the rest: each of the two share holders sends its share less the component it
                      knows to the other, and both add the two messages
 
-The owner receives nothing. The messages are uniform to their receiver, who lacks the mask; they are
+D's columns, of three holders, are re-shared as B's, which they stand beside: B holds the components
+that it would hold of a column of its own, and neither share. The owner receives nothing. The
+messages are uniform to their receiver, who lacks the mask; they are
 not to the owner, who knows it: so the owner must not be able to read that link.
+
+A product of two re-shared columns is three additive shares, one at each party; a share of zero
+makes each fresh, and each goes to the next party (Araki et al. 2016, protocol 3.2).
 """
 
 from __future__ import annotations
@@ -21,7 +26,15 @@ from hmac import compare_digest
 
 import numpy as np
 
-from crypto.joins.hidden.keys import PairPads, Stream, ZeroUse, mask_label, zero_share
+from crypto.joins.hidden.keys import (
+    PRODUCTS,
+    PairPads,
+    Stream,
+    ZeroShares,
+    ZeroUse,
+    mask_label,
+    zero_share,
+)
 from crypto.joins.hidden.messages import blocks, receive, refuse, send
 from crypto.joins.hidden.ports import Replicated
 from crypto.ports import Channels
@@ -36,18 +49,20 @@ class Resharing:
     def __init__(self, rank: int, pads: Mapping[int, PairPads], channels: Channels) -> None:
         self._rank, self._pads, self._channels = rank, pads, channels
         self._digests = (sha256(), sha256())
+        self._products, self._sent, self._came = 0, sha256(), sha256()
 
-    def column(self, side: int, label: int, held: UInt64Array | None, pairs: int) -> Replicated:
+    def column(self, holder: int, label: int, held: UInt64Array | None, pairs: int) -> Replicated:
         """Components of one column at the matched rows, each of shape (pairs,).
 
-        label: distinct for each column of a side. held: this party's share, overwritten; None at
-        the owner.
+        holder: rank of whose column it is; label: distinct for each column of a holder. held: this
+        party's share, overwritten; None at A for A's and at B for B's and D's.
         """
+        side, label = min(holder, 1), mask_label(holder, label)
         if held is None:
-            below = self._mask((side + 2) % 3, side, label).words(pairs)
-            return Replicated(below, self._mask((side + 1) % 3, side, label).words(pairs))
+            below = self._mask((side + 2) % 3, label).words(pairs)
+            return Replicated(below, self._mask((side + 1) % 3, label).words(pairs))
         other = 3 - side - self._rank
-        mask = self._mask(side, side, label).words(pairs)
+        mask = self._mask(side, label).words(pairs)
         held -= mask
         parts = list(blocks(pairs))
         for index in range(len(parts) + _AHEAD):
@@ -62,6 +77,29 @@ class Resharing:
             return Replicated(mask, held)
         return Replicated(held, mask)
 
+    def product(self, x: Replicated, y: Replicated) -> Replicated:
+        """Components of x * y, row by row, each of shape (pairs,)."""
+        zeros = ZeroShares(self._rank, self._pads, PRODUCTS + self._products)
+        self._products += 1
+        own, before = np.empty_like(x.first), np.empty_like(x.first)
+        parts = list(blocks(len(own)))
+        for index in range(len(parts) + _AHEAD):
+            if index < len(parts):
+                part = parts[index]
+                share = product(_part(x, part), _part(y, part))
+                share += zeros.words(len(share))
+                own[part] = share
+                send(self._channels, (self._rank + 1) % 3, "product", share)
+            if index >= _AHEAD:
+                part = parts[index - _AHEAD]
+                size = part.stop - part.start
+                before[part] = receive(
+                    self._channels, (self._rank + 2) % 3, "product", np.uint64, size
+                )
+        self._sent.update(own.data)
+        self._came.update(before.data)
+        return Replicated(before, own)
+
     def compare(self) -> None:
         """The two who computed a component compare it, before anything made of it is opened.
 
@@ -70,18 +108,31 @@ class Resharing:
         for side in (0, 1):
             if self._rank == side:
                 continue
-            other = 3 - side - self._rank
             own = self._digests[side].digest()
-            self._channels.send(other, "reshared", own)
-            if not compare_digest(bytes(self._channels.receive(other, "reshared")), own):
-                refuse(
-                    self._channels,
-                    [other],
-                    "the two parties that share a component have different ones",
-                )
+            self._require_equal(3 - side - self._rank, "reshared", own)
+        if self._products:
+            following, before = (self._rank + 1) % 3, (self._rank + 2) % 3
+            # Each of the three pairs by itself, in one order, so that both of a pair find the same.
+            for pair in ((0, 1), (1, 2), (2, 0)):
+                if pair == (self._rank, following):
+                    own = self._sent.digest()
+                    self._require_equal(following, "multiplied", own)
+                elif pair == (before, self._rank):
+                    own = self._came.digest()
+                    self._require_equal(before, "multiplied", own)
 
-    def _mask(self, peer: int, side: int, label: int) -> Stream:
-        return self._pads[peer].masks.stream(mask_label(side, label))
+    def _require_equal(self, other: int, label: str, own: bytes) -> None:
+        self._channels.send(other, label, own)
+        if not compare_digest(bytes(self._channels.receive(other, label)), own):
+            problem = "the two parties that share a component have different ones"
+            refuse(self._channels, [other], problem)
+
+    def _mask(self, peer: int, label: int) -> Stream:
+        return self._pads[peer].masks.stream(label)
+
+
+def _part(whole: Replicated, part: slice) -> Replicated:
+    return Replicated(whole.first[part], whole.second[part])
 
 
 def inner_products(x: Replicated, y: Replicated) -> UInt64Array:

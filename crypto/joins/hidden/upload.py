@@ -5,9 +5,11 @@ upload has the same number of rows and of pool marks. A holder sends
 
     to the other holder   the seed of its shares
     to the helper         tags, positions of pool rows, and x - F(seed) for the check column
-                          (label 0) and each column of the plan (labels 1, 2, …)
+                          (label 0), each column of the plan (labels 1, 2, …) and, from B alone,
+                          the canary column
 
-so that the other holder has F(seed), the helper the rest, and neither has a value.
+so that the other holder has F(seed), the helper the rest, and neither has a value. Of three, A has
+what B and D send to the other holder, and B what A does.
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ from crypto.joins.hidden.keys import (
     Pad,
     Stream,
     TagKeys,
-    agreed_tags,
     check_words,
 )
 from crypto.joins.hidden.messages import blocks, receive, receive_all, send, send_all
@@ -40,6 +41,7 @@ from crypto.sharing import UInt64Array
 
 HELPER: Final = 2
 CHECK_COLUMN: Final = 0
+CANARY_COLUMN: Final = 2**32 - 1  # label of its own, whatever columns the plan has
 MAX_UPLOAD_ROWS: Final = 2**31  # positions travel as 32 bits
 _SHUFFLE: Final = 0
 _FILL: Final = 1
@@ -97,18 +99,20 @@ class Upload:
         *,
         size: int,
         pool: int,
-        agreed: int,
+        agreed: UInt8Array,
+        canaries: int,
         keys: TagKeys,
         check_agreed: bool,
         randomness: Randomness,
     ) -> None:
-        """rows: within the domain, at most the cap. agreed: this attempt's draw.
+        """rows: within the domain, at most the cap. agreed: tags of this attempt's agreed rows, of
+        which the first `canaries` are known to all holders and have a 1 in the canary column.
 
         check_agreed: whether agreed rows carry a check word. B's do not where the size is hidden:
         there A's word is multiplied by B's validity, which is 0 on agreed rows.
         """
-        self._rows = rows
-        self._real, self._agreed, self._pool, self._size = len(rows), agreed, pool, size
+        self._rows, self._tags, self._canaries = rows, agreed, canaries
+        self._real, self._agreed, self._pool, self._size = len(rows), len(agreed), pool, size
         self._keys, self._check_agreed = keys, check_agreed
         self.seed = randomness.draw(SEED_BYTES)
         self._local = Pad(randomness.draw(SEED_BYTES))  # forgotten with this object
@@ -132,6 +136,16 @@ class Upload:
             hidden = stream.words(part.stop - part.start)
             send(channels, HELPER, "column", np.subtract(self._check[part], hidden, out=hidden))
 
+    def send_canary(self, channels: Channels) -> None:
+        """The share of the canary column: 1 on the rows that all holders agreed on, else 0."""
+        stream = self._shares.stream(CANARY_COLUMN)
+        for part in blocks(self._size):
+            hidden = stream.words(part.stop - part.start)
+            np.negative(hidden, out=hidden)
+            item = self._item[part]
+            hidden[(item >= self._real) & (item < self._real + self._canaries)] += np.uint64(1)
+            send(channels, HELPER, "column", hidden)
+
     def send_column(self, channels: Channels, index: int, column: Column) -> None:
         """The share of one column of the plan, whose label is index + 1."""
         stream = self._shares.stream(index + 1)
@@ -149,7 +163,6 @@ class Upload:
     def _tagged(self) -> Iterator[tuple[slice, UInt8Array, npt.NDArray[np.bool_]]]:
         """Each block's tags, and which of its rows are pool rows; fills the check column."""
         fill = self._local.stream(_FILL)
-        agreed = agreed_tags(self._keys, self._agreed)
         checked = self._real + (self._agreed if self._check_agreed else 0)
         for part in blocks(self._size):
             item = self._item[part]
@@ -157,7 +170,7 @@ class Upload:
             real = item < self._real
             tags[real] = self._rows.tokens[item[real]]
             common = ~real & (item < self._real + self._agreed)
-            tags[common] = agreed[item[common] - self._real]
+            tags[common] = self._tags[item[common] - self._real]
             words = check_words(self._keys, tags)
             words[item >= checked] = 0
             self._check[part] = words
@@ -187,6 +200,9 @@ class SharesOfOther:
     def check(self) -> UInt64Array:
         return self._column(CHECK_COLUMN)
 
+    def canary(self) -> UInt64Array:
+        return self._column(CANARY_COLUMN)
+
     def column(self, index: int, *, again: bool = False) -> UInt64Array:
         """shape (pairs,), the caller's to overwrite. again: as at the helper."""
         return self._column(index + 1)
@@ -198,47 +214,37 @@ class SharesOfOther:
 
 
 class SharesAtHelper:
-    """At the helper: its shares of one side's columns at the matched rows, kept as they arrive."""
+    """At the helper: its shares of one holder's columns at the matched rows, kept as they come."""
 
     def __init__(self, *, size: int, at: UInt32Array) -> None:
-        self._held: list[UInt64Array | None] = []
+        self._held: dict[int, UInt64Array] = {}
         self._whole, self._at = np.empty(size, dtype=np.uint64), at
 
-    def receive(self, channels: Channels, side: int) -> None:
-        """The next column of that side's upload; the check column is the first."""
-        receive_all(channels, side, "column", self._whole)
-        self._held.append(self._whole.take(self._at))
+    def receive(self, channels: Channels, holder: int, label: int) -> None:
+        """The next column of that holder's upload, which the protocol says is this one."""
+        receive_all(channels, holder, "column", self._whole)
+        self._held[label] = self._whole.take(self._at)
 
     def check(self) -> UInt64Array:
-        return self._taken(CHECK_COLUMN)
+        return self._held.pop(CHECK_COLUMN)
+
+    def canary(self) -> UInt64Array:
+        return self._held.pop(CANARY_COLUMN)
 
     def column(self, index: int, *, again: bool = False) -> UInt64Array:
         """shape (pairs,), the caller's to overwrite; not kept, unless it is wanted again."""
-        if again:
-            found = self._held[index + 1]
-            self._held[index + 1] = None if found is None else found.copy()
-            return self._given(found)
-        return self._taken(index + 1)
-
-    def _taken(self, label: int) -> UInt64Array:
-        found, self._held[label] = self._held[label], None
-        return self._given(found)
-
-    @staticmethod
-    def _given(found: UInt64Array | None) -> UInt64Array:
-        if found is None:
-            raise ValueError("a column was asked for after it was given away")
-        return found
+        return self._held[index + 1].copy() if again else self._held.pop(index + 1)
 
 
-def receive_tags(channels: Channels, side: int, sizes: Sizes) -> tuple[UInt8Array, UInt32Array]:
-    """At the helper: one side's tags, shape (N, 16), and the positions of its pool rows."""
-    size, pool = sizes.rows[side], sizes.pool[side]
+def receive_tags(
+    channels: Channels, holder: int, *, size: int, pool: int
+) -> tuple[UInt8Array, UInt32Array]:
+    """At the helper: one holder's tags, shape (size, 16), and the positions of its pool rows."""
     tags = np.empty((size, TAG_BYTES), dtype=np.uint8)
     for part in blocks(size):
         rows = part.stop - part.start
-        found = receive(channels, side, "tags", np.uint8, rows * TAG_BYTES)
+        found = receive(channels, holder, "tags", np.uint8, rows * TAG_BYTES)
         tags[part] = found.reshape(rows, TAG_BYTES)
     marked = np.empty(pool, dtype=np.uint32)
-    receive_all(channels, side, "pool", marked)
+    receive_all(channels, holder, "pool", marked)
     return tags, marked
