@@ -41,6 +41,7 @@ class EngineStage(Enum):
 
     READY = "ready"  # libraries loaded, share layout checked; waits for its task
     CONNECT = "connect"
+    OFFLINE = "offline"  # revealed, unbalanced: the larger side's keys, masked, to the smaller side
     UPLOAD = "upload"  # hidden: rows to the helper, as shares; lookup: the table to the consumer
     MATCH = "match"  # hidden: pairs of tags; revealed and sum: the intersection; lookup: own rows
     CHECK = "check"  # hidden: that the pairs are right; lookup: that the holder used its one key
@@ -93,16 +94,41 @@ class Seat:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What an unbalanced intersection keeps from one job to the next: see crypto.joins.unbalanced.
+
+    name:   of what is kept: other holders, another product version or filter have another
+    server: rank of the side with many rows, whose masked keys the other keeps
+    rows, asked: at most so many rows of the server, and of the other side
+    """
+
+    name: Digest
+    server: int
+    rows: int
+    asked: int
+
+    def __post_init__(self) -> None:
+        if self.server not in (0, 1):
+            raise Malformed("standing.server", "is not the rank of a holder")
+        if min(self.rows, self.asked) < 1:
+            raise Malformed("standing", "must have at least 1 row on each side")
+
+
+@dataclass(frozen=True)
 class RevealedTask:
-    """Both holders learn who matched. zero_key: 32 bytes both derived, see crypto.sharing."""
+    """Both holders learn who matched. zero_key: 32 bytes both derived, see crypto.sharing.
+    standing: of an unbalanced intersection."""
 
     kind: ClassVar[str] = "revealed"
     seat: Seat
     layout: Layout
     intersection: Intersection
     zero_key: bytes = field(repr=False)
+    standing: Standing | None = None
 
     def __post_init__(self) -> None:
+        if (self.intersection is Intersection.UNBALANCED) != (self.standing is not None):
+            raise Malformed("standing", "goes with the unbalanced intersection")
         if len(self.zero_key) != ZERO_KEY_BYTES:
             raise Malformed("zero_key", f"is not {ZERO_KEY_BYTES} bytes")
         if len(self.seat.peers) != 2:
@@ -113,7 +139,13 @@ class RevealedTask:
         """Digest of what all parties must have been told alike."""
         return digest(
             record.to_bytes(
-                _RevealedCommon(self.seat.attempt, self.seat.plan, self.layout, self.intersection)
+                _RevealedCommon(
+                    self.seat.attempt,
+                    self.seat.plan,
+                    self.layout,
+                    self.intersection,
+                    self.standing,
+                )
             )
         )
 
@@ -362,6 +394,7 @@ class _RevealedCommon:
     plan: Digest
     layout: Layout
     intersection: Intersection
+    standing: Standing | None
 
 
 @dataclass(frozen=True)

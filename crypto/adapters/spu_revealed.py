@@ -46,14 +46,25 @@ import numpy as np
 from spu import psi  # type: ignore[import-untyped]  # ships without types
 
 from crypto.adapters import spu_machine
+from crypto.adapters.kept_folder import KeptFolder
 from crypto.adapters.spu_gate import GateRows, gate_program
 from crypto.adapters.spu_machine import Machine, OnStage, program
+from crypto.adapters.spu_unbalanced import SpuMasking, SpuPeerLink
 from crypto.adapters.stages import Stages
 from crypto.engine import EngineOutcome, EngineStage, RevealedTask
 from crypto.errors import EngineFailed, EngineFault
+from crypto.joins import unbalanced
 from crypto.joins.intersection import Intersection
 from crypto.joins.layout import COUNTED, Layout, Term
-from crypto.joins.rows import NO_GROUP, Int64Array, SideRows, grouped, plain_output
+from crypto.joins.rows import (
+    KEPT_LINK,
+    NO_GROUP,
+    Int64Array,
+    SideRows,
+    grouped,
+    plain_output,
+)
+from crypto.ports import SystemRandomness
 from crypto.sharing import UInt64Array, from_bytes, recombine, to_bytes, zero_shares
 
 # Memory follows the block, not the table: two matrices of this many rows and the ciphertexts.
@@ -93,8 +104,7 @@ def run(task: RevealedTask, rows: SideRows, *, on_stage: OnStage) -> EngineOutco
     clock.enter(EngineStage.CONNECT)
     link = spu_machine.connect(task.seat)
     _require_same(link, str(task.common), "the two parties were given different tasks")
-    clock.enter(EngineStage.MATCH)
-    at = _intersect(link, task, rows)
+    at = _matches(link, task, rows, clock)
     matched = hashlib.sha256(rows.tokens[at].tobytes()).hexdigest()
     _require_same(link, matched, "the two parties found different matches")
     share = _aggregate(link, task.seat.rank, task.layout, task.zero_key, rows, at, clock.enter)
@@ -159,6 +169,24 @@ def check_layout() -> None:
 def _require_same(link: Any, own: str, problem: str) -> None:
     if set(spu_machine.exchange(link, own)) != {own}:
         raise EngineFailed(EngineFault.MISMATCH, problem)
+
+
+def _matches(link: Any, task: RevealedTask, rows: SideRows, clock: Stages) -> Int64Array:
+    """Positions of the matched rows, in an order that both parties share."""
+    rank, standing = task.seat.rank, task.standing
+    if standing is None:
+        clock.enter(EngineStage.MATCH)
+        return _intersect(link, task, rows)
+    return unbalanced.run(
+        standing,
+        rows.tokens,
+        server=rank == standing.server,
+        kept=KeptFolder(Path(KEPT_LINK)),
+        masking=SpuMasking(link),
+        link=SpuPeerLink(link, 1 - rank),
+        randomness=SystemRandomness(),
+        on_stage=clock.enter,
+    )
 
 
 def _intersect(link: Any, task: RevealedTask, rows: SideRows) -> Int64Array:

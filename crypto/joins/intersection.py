@@ -11,3 +11,4 @@ class Intersection(StrEnum):
     RR22 = "rr22"  # vector OLE: the default
     ECDH = "ecdh25519"  # double masking on Curve25519: slower, the cross-check
     SM2 = "ecdhsm2"  # double masking on SM2: where a standard asks for it; a millisecond a row
+    UNBALANCED = "unbalanced"  # many rows against few: masked once, then asked for per job

@@ -1,17 +1,23 @@
-"""What the `sum` join needs from outside: a group to mask keys in, and additive encryption."""
+"""What the `sum` join needs from outside: a group to mask keys in, and additive encryption; and
+what an unbalanced intersection does: a keyed function that one side evaluates for the other, and a
+place for what is kept between jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from crypto.digest import Digest
 from crypto.ports import Randomness
 
 POINT_BYTES: Final = 32
 MASK_BITS: Final = 118  # of what hides a sum from the owner of its key
+MASKED_BYTES: Final = 12  # of a masked key: n * m pairs are taken for equal with n * m / 2**96
+MASK_SECRET_BYTES: Final = 32
 SUM_BITS: Final = 63  # of a sum made positive: see MAX_ABSOLUTE_SUM
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -75,3 +81,64 @@ class ValueEncryption(Protocol):
     ) -> ValueAdder:
         """Raises EngineFailed (mismatch) if these are no key's bytes."""
         ...
+
+
+@dataclass(frozen=True)
+class KeptSecret:
+    """What the server of an unbalanced intersection keeps. rows: whose tokens were masked; items:
+    digest of the masked keys, in the order in which the client keeps them."""
+
+    secret: bytes = field(repr=False)
+    rows: Digest
+    items: Digest
+
+
+class Kept(Protocol):
+    """What one side keeps for later jobs, under one name. Only its owner can read it.
+
+    Nothing, where it is not there or is not whole. It may be gone at any time.
+    """
+
+    def secret(self) -> KeptSecret | None:
+        """The server's."""
+        ...
+
+    def items(self) -> UInt8Array | None:
+        """The client's masked keys, shape (n, 12)."""
+        ...
+
+    def keep_secret(self, secret: KeptSecret) -> None:
+        """Instead of what was there."""
+        ...
+
+    def keep_items(self, items: UInt8Array) -> None:
+        """Instead of what was there."""
+        ...
+
+    def drop(self) -> None:
+        """Safe to repeat."""
+        ...
+
+
+class Masking(Protocol):
+    """The oblivious pseudo-random function of an unbalanced intersection."""
+
+    def mask(self, tokens: UInt8Array, secret: bytes) -> UInt8Array:
+        """At the server alone: shape (n, 16) to (n, 12), in any order."""
+        ...
+
+    def answer(self, secret: bytes) -> None:
+        """The server's part of one evaluation of the client's tokens, whatever they are."""
+        ...
+
+    def ask(self, tokens: UInt8Array, items: UInt8Array) -> Int64Array:
+        """The client's part: positions of the tokens whose masked form is among `items`."""
+        ...
+
+
+class PeerLink(Protocol):
+    """Ordered messages to and from the one peer."""
+
+    def send(self, payload: bytes) -> None: ...
+
+    def receive(self) -> bytes: ...

@@ -18,6 +18,7 @@ from crypto.joinkeys import TOKEN_BYTES
 from crypto.joins.layout import COUNTED, THIRD_RANK, Layout, Third
 
 ROWS_FILE: Final = "rows.npz"  # in the folder of an engine run
+KEPT_LINK: Final = "kept"  # there, to where the node keeps what outlives the run
 NO_GROUP: Final = -1  # a row outside the group's domain; it counts nowhere
 # Sums of one side's own rows stay below this, so no sum over matched rows can wrap.
 MAX_ABSOLUTE_SUM: Final = 2**62
@@ -83,6 +84,20 @@ class SideRows:
     def load(cls, folder: Path) -> SideRows:
         with np.load(folder / ROWS_FILE, allow_pickle=False) as held:
             return cls(held["tokens"], held["group"], held["factors"])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class KeptRows:
+    """One side's rows, and the folder of the node's own in which the engine finds, and leaves, what
+    serves more jobs than this one: see crypto.joins.unbalanced."""
+
+    rows: SideRows
+    kept: Path
+
+    def place(self, folder: Path) -> None:
+        """Into the folder of an engine run."""
+        self.rows.place(folder)
+        (folder / KEPT_LINK).symlink_to(self.kept)
 
 
 def _marks(layout: Layout, rank: int) -> set[int]:

@@ -22,7 +22,7 @@ from crypto.engine import (
     SumTask,
 )
 from crypto.errors import EngineFailed, EngineFault, Malformed
-from crypto.joins.rows import SideRows
+from crypto.joins.rows import KeptRows, SideRows
 
 HELPER: Final = 2  # the rank that computes without rows
 
@@ -81,16 +81,23 @@ class EngineRunner(Protocol):
 def require_input(task: EngineTask, given: EngineInput | None) -> None:
     """What every runner asks of its input, in one place. Raises EngineFailed (input)."""
     if not isinstance(task, RevealedTask | HiddenTask | SumTask):
-        if given is None or isinstance(given, SideRows):
+        if given is None or isinstance(given, SideRows | KeptRows):
             raise EngineFailed(EngineFault.INPUT, f"a {task.kind} brings something, and no rows")
         return
     if isinstance(task, HiddenTask) and task.seat.rank == HELPER:
         if given is not None:
             raise EngineFailed(EngineFault.INPUT, "a helper brings no rows")
         return
-    if not isinstance(given, SideRows):
+    rows = given.rows if isinstance(given, KeptRows) else given
+    if not isinstance(rows, SideRows):
         raise EngineFailed(EngineFault.INPUT, "a holder brings rows, be they none")
-    _require_rows(task, given)
+    if isinstance(given, KeptRows) != (
+        isinstance(task, RevealedTask) and task.standing is not None
+    ):
+        raise EngineFailed(
+            EngineFault.INPUT, "a folder goes with what stands, and with nothing else"
+        )
+    _require_rows(task, rows)
 
 
 def _require_rows(task: RevealedTask | HiddenTask | SumTask, rows: SideRows) -> None:
@@ -98,14 +105,21 @@ def _require_rows(task: RevealedTask | HiddenTask | SumTask, rows: SideRows) -> 
     if isinstance(task, RevealedTask) and not len(rows):
         # An engine given an empty file makes the other, healthy party abort.
         raise EngineFailed(EngineFault.INPUT, "no row of this side takes part")
-    if isinstance(task, HiddenTask | SumTask):
-        cap = task.caps[min(rank, len(task.caps) - 1)]  # a third holder's rank is 3, its cap's 2
-        if len(rows) > cap:
-            raise EngineFailed(
-                EngineFault.INPUT, f"more rows than the {cap} that the product states"
-            )
+    most = _most_rows(task)
+    if most is not None and len(rows) > most:
+        raise EngineFailed(EngineFault.INPUT, f"more rows than the {most} that the product states")
     union = isinstance(task, HiddenTask) and task.combination is Combination.UNION
     try:
         rows.require(task.layout, 0 if union else rank)  # the rows of a union are all alike
     except Malformed as error:
         raise EngineFailed(EngineFault.INPUT, str(error)) from error
+
+
+def _most_rows(task: RevealedTask | HiddenTask | SumTask) -> int | None:
+    if isinstance(task, RevealedTask):
+        if task.standing is None:
+            return None
+        serves = task.seat.rank == task.standing.server
+        return task.standing.rows if serves else task.standing.asked
+    # A third holder's rank is 3, its cap's 2.
+    return task.caps[min(task.seat.rank, len(task.caps) - 1)]

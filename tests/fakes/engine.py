@@ -17,7 +17,7 @@ import numpy as np
 from crypto.engine import EngineOutcome, EngineStage, EngineTask, HiddenTask, RevealedTask, SumTask
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.layout import THIRD_RANK
-from crypto.joins.rows import SideRows, plain_output, second_side
+from crypto.joins.rows import KeptRows, SideRows, plain_output, second_side
 from crypto.sharing import UInt64Array, to_bytes, zero_shares
 from exchange.node.engine import EngineInput, EngineLimits, ignore_stages, require_input
 
@@ -68,7 +68,8 @@ class InProcessEngine:
     ) -> InProcessRun:
         require_input(task, given)
         fault, self.fail_next = self.fail_next, None
-        rows = given if isinstance(given, SideRows) else None
+        rows = given.rows if isinstance(given, KeptRows) else given
+        rows = rows if isinstance(rows, SideRows) else None
         run = InProcessRun(self._room, task, rows, limits, fault)
         self._running.append(run)
         return run
