@@ -36,7 +36,8 @@ from registry.rule import AnalysisRule, Function, Join, PrivacyRule, Use
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CONSUMER, CLINIC, LAB, OPERATOR, STRANGER, HELPER = (PartyId(f"pty_{c * 32}") for c in "abcdef")
-DOCUMENTS = {party: digest(party.encode()) for party in (CONSUMER, CLINIC, LAB, HELPER)}
+PHARMACY = PartyId(f"pty_{'0' * 32}")
+DOCUMENTS = {party: digest(party.encode()) for party in (CONSUMER, CLINIC, LAB, HELPER, PHARMACY)}
 
 
 class Counting:
@@ -174,6 +175,18 @@ def open_grounds(**rule: object) -> tuple[Ground, Ground]:
     )
 
 
+def three_grounds(**rule: object) -> tuple[Ground, ...]:
+    """A clinic, a lab and a pharmacy, each of which lets its product meet both others."""
+    products = [
+        a_product(holder, name=name, rule=an_open_rule(**rule))
+        for holder, name in ((CLINIC, "Clinic"), (LAB, "Lab: blood"), (PHARMACY, "Pharmacy"))
+    ]
+    return tuple(
+        Ground(an_agreement(own, the_terms(own, *(p for p in products if p is not own))), own)
+        for own in products
+    )
+
+
 # Plans by hand, so that the checker is tested without the compiler
 
 
@@ -281,8 +294,8 @@ def footings(*judged: Ground) -> Mapping[ProductId, Footing]:
 
 
 def a_question(sql: str, judged: Sequence[Ground], **options: object) -> Question:
-    """Tables are called `a` and `b`, in the order of `judged`."""
-    tables = {name: ground.product.id for name, ground in zip("ab", judged, strict=False)}
+    """Tables are called `a`, `b` and `c`, in the order of `judged`."""
+    tables = {name: ground.product.id for name, ground in zip("abc", judged, strict=False)}
     question = Question(sql=sql, tables=tables, purpose="research")
     return replace(question, **options)  # type: ignore[arg-type]
 

@@ -19,7 +19,7 @@ import pytest
 from crypto import record
 from crypto.digest import digest
 from crypto.joinkeys import KeyKind, canonical_keys, tokens
-from crypto.joins.rows import SideRows, plain_output
+from crypto.joins.rows import SideRows, plain_output, second_side
 from crypto.sharing import to_bytes
 from exchange.errors import QuestionRefused
 from exchange.node.alone import alone
@@ -28,23 +28,26 @@ from exchange.query.plan import Plan
 from exchange.query.program import program_of
 from exchange.query.question import grounds_of
 from exchange.query.rendering import render
+from exchange.query.rules import Ground, violations
 from exchange.results import Answer, SealedPart, read_parts
 from registry.adapters.duckdb_source import DuckDBFileSource
 from registry.product import DataProduct
 from registry.rule import Join
 from registry.source import FileFormat, FileSource
-from tests.queries import compiled, footings, open_grounds
+from tests.queries import compiled, footings, open_grounds, three_grounds
 
 PEOPLE = 400
 BOTH = open_grounds(min_group=2)
+THREE = three_grounds(min_group=2)
 
 
 @dataclass
 class Pool:
-    """Both files, and a database that holds their rows as tables `a` and `b`."""
+    """The files, and a database that holds their rows as tables `a`, `b` and `c`."""
 
-    files: tuple[Path, Path]
+    files: tuple[Path, ...]
     database: duckdb.DuckDBPyConnection
+    judged: tuple[Ground, ...] = BOTH
 
     def expected(self, sql: str) -> dict[tuple[str, ...], tuple[float | None, ...]]:
         """By group: numbers as DuckDB finds them. Columns of text are the groups."""
@@ -57,10 +60,12 @@ class Pool:
 
     def answer(self, sql: str, **options: object) -> Answer:
         """Compiled, shown to a holder, compiled again from what was shown, and answered."""
-        plan = compiled(sql, BOTH, **options)
-        products = [ground.product for ground in grounds_of(plan, footings(*BOTH))]
+        plan = compiled(sql, self.judged, **options)
+        grounds = grounds_of(plan, footings(*self.judged))
+        assert violations(plan, grounds) == ()
+        products = [ground.product for ground in grounds]
         shown = render(plan, products)
-        again = compiled(shown, BOTH, **options)
+        again = compiled(shown, self.judged, **options)
         assert _asked(again) == _asked(plan), shown
         # Noise and intervals have their own tests; here the numbers behind them must be right.
         exact = replace(plan, work=replace(plan.query, noise=None))
@@ -70,7 +75,7 @@ class Pool:
         program = program_of(plan, products)
         held = {
             product.id: file
-            for product, file in zip((g.product for g in BOTH), self.files, strict=True)
+            for product, file in zip((g.product for g in self.judged), self.files, strict=True)
         }
         locals_ = [
             DuckDBFileSource(FileSource(str(held[product.id]), FileFormat.CSV)).compute(
@@ -98,6 +103,8 @@ class Pool:
                 )
                 for local in locals_
             ]
+            if program.layout.third is not None:
+                sides[1:] = [second_side(program.layout.third, *sides[1:])]
             output = to_bytes(plain_output(program.layout, *sides).view(np.uint64))
         named = digest(record.to_bytes(plan))
         nothing = to_bytes(np.zeros(len(output) // 8, dtype=np.uint64))
@@ -122,9 +129,9 @@ def _asked(plan: Plan) -> object:
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     folder, draw = tmp_path_factory.mktemp("pool"), random.Random(7)
-    files = (folder / "a.csv", folder / "b.csv")
+    files = tuple(folder / f"{table}.csv" for table in "abc")
     database = duckdb.connect()
-    for table, file, start in zip("ab", files, (0, PEOPLE // 4), strict=True):
+    for table, file, start in zip("abc", files, (0, PEOPLE // 4, PEOPLE // 8), strict=True):
         lines = ["person,sex,town,age,bmi,income"]
         for number in range(start, start + PEOPLE):
             sex = draw.choice(["f", "m", "f", "m", "x", ""])  # x is outside the public domain
@@ -139,8 +146,13 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
             "'bmi': 'DECIMAL(9, 1)', 'income': 'BIGINT'}, nullstr = '')"
         )
         database.execute(f"UPDATE {table} SET sex = NULL WHERE sex = 'x'")
-    yield Pool(files, database)
+    yield Pool(files[:2], database)
     database.close()
+
+
+@pytest.fixture(scope="module")
+def pool_of_three(pool: Pool) -> Pool:
+    return Pool((*pool.files, pool.files[0].with_name("c.csv")), pool.database, THREE)
 
 
 JOIN = "FROM a JOIN b ON a.person = b.person"
@@ -279,7 +291,6 @@ PICKING = {
     "a case",
     "a case of one side over the other",
     "filters of aggregates",
-    "the spread of a product across",
 }
 
 
@@ -293,6 +304,12 @@ def test_the_answer_is_that_of_the_pooled_rows(pool: Pool, what: str) -> None:
         answer = pool.answer(ours, epsilon=Fraction(1, 2))
     else:
         answer = pool.answer(ours)
+    _require_same(answer, expected)
+
+
+def _require_same(
+    answer: Answer, expected: dict[tuple[str, ...], tuple[float | None, ...]]
+) -> None:
     found = {}
     for row in answer.rows:
         assert not row.suppressed
@@ -302,6 +319,71 @@ def test_the_answer_is_that_of_the_pooled_rows(pool: Pool, what: str) -> None:
     for groups, shown in found.items():
         # Squares and roots are exact here and floating point there.
         assert shown == pytest.approx(expected[groups], rel=1e-9, abs=1e-9)
+
+
+ALL = "FROM a JOIN b USING (person) JOIN c USING (person)"
+OF_THREE = {
+    "a count of everybody in all three": f"SELECT COUNT(*), COUNT(DISTINCT c.person) {ALL}",
+    "sums of each": f"SELECT SUM(a.bmi), AVG(b.bmi), AVG(c.age), COUNT(c.bmi), SUM(c.bmi) {ALL}",
+    "products of two and of three": (
+        "SELECT SUM(a.age * b.age * c.age), AVG(b.age * c.bmi), SUM(a.bmi * c.bmi), "
+        f"COUNT(a.bmi * b.age * c.age) {ALL}"
+    ),
+    "columns of any two": (
+        "SELECT CORR(b.bmi, c.bmi), CORR(a.bmi, c.age), COVAR_SAMP(a.age, b.bmi), "
+        f"COVAR_POP(c.age, c.bmi), REGR_SLOPE(b.bmi, c.age), REGR_COUNT(b.bmi, c.age) {ALL}"
+    ),
+    "spread": f"SELECT VAR_SAMP(c.bmi), STDDEV(b.age), VAR_POP(a.age) {ALL}",
+    "groups of all three": (
+        "SELECT a.sex, b.sex AS other, CASE WHEN c.age < 40 THEN 'young' ELSE 'old' END AS third, "
+        f"COUNT(*), SUM(c.age), SUM(a.age * c.age), SUM(b.age * c.age) {ALL} "
+        "WHERE a.sex IS NOT NULL AND b.sex IS NOT NULL GROUP BY a.sex, b.sex, third"
+    ),
+    "a filter in each": (
+        f"SELECT COUNT(*), AVG(c.bmi) {ALL} WHERE a.age > 30 AND b.town <> 'north' AND c.age < 70"
+    ),
+    "ON, each key with another one": (
+        "SELECT c.sex, COUNT(*) FROM a JOIN b ON a.person = b.person AND b.age > 20 "
+        "JOIN c ON c.person = b.person AND a.person = c.person AND c.bmi > 18 "
+        "WHERE c.sex IS NOT NULL GROUP BY c.sex"
+    ),
+    "the first compared with both others": (
+        f"SELECT COUNT(*), SUM(b.bmi * c.bmi) {ALL} WHERE a.age < c.age AND NOT b.bmi - 2 >= a.bmi"
+    ),
+    "the least and the largest": (
+        f"SELECT c.sex, MIN(c.age), MAX(b.bmi), MIN(a.bmi) {ALL} "
+        "WHERE c.sex IS NOT NULL GROUP BY c.sex"
+    ),
+    "another order of tables": (
+        "SELECT a.sex, SUM(a.bmi), AVG(b.bmi * c.age) FROM c JOIN a USING (person) "
+        "JOIN b USING (person) WHERE a.sex IS NOT NULL GROUP BY a.sex"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OF_THREE)
+def test_the_answer_over_three_holders_is_that_of_the_pooled_rows(
+    pool_of_three: Pool, what: str
+) -> None:
+    expected = pool_of_three.expected(OF_THREE[what])
+    _require_same(pool_of_three.answer(OF_THREE[what]), expected)
+
+
+def test_what_chooses_rows_of_three_holders_is_split_into_one_factor_of_each(
+    pool_of_three: Pool,
+) -> None:
+    sql = (
+        "SELECT SUM(CASE WHEN a.sex = 'f' AND b.age > 40 AND c.town = 'north' THEN c.bmi END), "
+        f"VAR_SAMP(a.age * b.age * c.age) {ALL}"
+    )
+    with pytest.raises(QuestionRefused, match="ask with noise"):
+        compiled(sql, THREE)
+    answer = pool_of_three.answer(sql, epsilon=Fraction(1, 2))
+    _require_same(answer, pool_of_three.expected(sql))
+    median = f"SELECT MEDIAN(c.age, 60) AS q {ALL}"
+    ((expected,),) = pool_of_three.database.execute(median.replace(", 60)", ")")).fetchall()
+    shown = pool_of_three.answer(median, epsilon=Fraction(1, 2))
+    assert abs(float(shown.rows[0].figures[0].value or 0) - expected) <= 2
 
 
 def test_a_regression_on_columns_of_both_is_that_of_least_squares(pool: Pool) -> None:
