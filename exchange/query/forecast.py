@@ -380,7 +380,8 @@ def _hidden(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Siz
         shared[1], multiplied = _of_both(layout, columns)
     transfers = []
     for place, (holder, other) in enumerate(((a, b), (b, a), *((d, a) for d in others))):
-        row_bytes = TAG_BYTES + WORD_BYTES * (widths[place] + 1)
+        # Beside the columns go the check column and, from the second holder, the canary column.
+        row_bytes = TAG_BYTES + WORD_BYTES * (widths[place] + 1 + (place == 1))
         uploaded = sizes.rows[place] * row_bytes + POSITION_BYTES * sizes.pool[place]
         transfers += [
             Transfer(Step.UPLOAD, holder, helper.party, uploaded),

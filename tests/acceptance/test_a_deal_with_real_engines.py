@@ -22,14 +22,14 @@ pytestmark = pytest.mark.engine
 
 
 @contextmanager
-def real_workshop(member: Member, *, listen: bool) -> Iterator[None]:
+def real_workshop(member: Member, *, listen: bool, relay: Endpoint | None = None) -> Iterator[None]:
     """Give a member a real engine and real links; with `listen`, peers may dial in."""
     folder, identity = member.folder, member.node.identity
     links = LinkService(
         identity.party,
         folder.tls,
         listen=Endpoint("127.0.0.1", 0) if listen else None,
-        relay=None,
+        relay=relay,
         proxy=None,
         signer=identity.signing,
         clock=SystemClock(),

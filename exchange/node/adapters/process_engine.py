@@ -200,7 +200,7 @@ class ProcessEngine:
         for _, old in sorted(ages)[: max(0, len(ages) - LOGS_KEPT + 1)]:
             old.unlink(missing_ok=True)
         attempt = re.sub(r"[^0-9A-Za-z_-]", "_", seat.attempt)
-        return self._logs / f"engine-{attempt}-{'ABC'[seat.rank]}.log"
+        return self._logs / f"engine-{attempt}-{'ABCD'[seat.rank]}.log"
 
     def _ended(self, run: ProcessRun) -> None:
         with self._lock:
