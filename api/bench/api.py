@@ -81,10 +81,10 @@ def api(runs: int) -> Measured:
         sqlite = _compare(
             folder / "sqlite", cast, "sqlite", None, f"sqlite:///{folder / 'rival.db'}", runs
         )
-        server = stack.enter_context(_postgresql())
+        server = stack.enter_context(postgresql())
         found = [sqlite]
         if server is not None:
-            urls = (_new_database(server, "hub"), _new_database(server, "rival"))
+            urls = (new_database(server, "hub"), new_database(server, "rival"))
             found.append(_compare(folder / "postgresql", cast, "postgresql", *urls, runs))
     merged = tuple(
         Run(
@@ -242,7 +242,7 @@ def _wait_until_it_answers(child: subprocess.Popen[bytes], port: int) -> None:
 
 
 @contextmanager
-def _postgresql() -> Iterator[str | None]:
+def postgresql() -> Iterator[str | None]:
     """URL of a server of this benchmark's own, with its ordinary durability; None without one."""
     try:
         with warnings.catch_warnings():
@@ -261,7 +261,7 @@ def _postgresql() -> Iterator[str | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _new_database(server: str, name: str) -> str:
+def new_database(server: str, name: str) -> str:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
     return make_url(server).set(database=name).render_as_string(hide_password=False)

@@ -19,6 +19,16 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 POLL_S: Final = 0.05
+OPTIONS: Final = (
+    "protocol",
+    "model",
+    "rows",
+    "features",
+    "groups",
+    "keys",
+    "reservations",
+    "runs",
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,16 @@ def _command(workload: str, parameters: Mapping[str, Any]) -> str:
     """What to type to measure the same again: `parameters` holds the options among the rest."""
     options = [
         f"--{name} {parameters[name]}"
-        for name in ("protocol", "model", "rows", "features", "groups", "keys", "runs")
+        for name in (
+            "protocol",
+            "model",
+            "rows",
+            "features",
+            "groups",
+            "keys",
+            "reservations",
+            "runs",
+        )
         if name in parameters
     ]
     return " ".join(["exchange bench", workload, *options, "--json"])

@@ -118,6 +118,19 @@ def sql(
     _report("sql", lambda: sql(runs, rows), save, as_json)
 
 
+@app.command()
+def budget(
+    reservations: Annotated[int, typer.Option(min=64, help="That fit into the budget.")] = 2000,
+    runs: RunsOption = 3,
+    save: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Epsilon reserved by 64 submitters at once, until none is left."""
+    from api.bench.budget import budget
+
+    _report("budget", lambda: budget(runs, reservations), save, as_json)
+
+
 def _report(name: str, measure: Callable[[], Measured], save: Path | None, as_json: bool) -> None:
     from api.bench import harness
 
