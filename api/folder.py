@@ -177,9 +177,12 @@ class PartyFolder:
     @property
     def sealing_keys(self) -> Mapping[str, ExchangeKey]:
         """Current and retired, by the public key's text: results stay sealed to the old ones."""
-        retired = sorted((self.path / "retired").glob("*/sealing.key"))
-        keys = [self.sealing, *map(read_exchange_key, retired)]
-        return {str(key.public): key for key in keys}
+        return self._with_retired(self.sealing, "sealing.key")
+
+    @property
+    def agreement_keys(self) -> Mapping[str, ExchangeKey]:
+        """Current and retired, by the public key's text: plans name the documents of their time."""
+        return self._with_retired(self.agreement, "agreement.key")
 
     @property
     def agreement(self) -> ExchangeKey:
@@ -206,3 +209,8 @@ class PartyFolder:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path / "party.json")
+    def _with_retired(self, current: ExchangeKey, name: str) -> Mapping[str, ExchangeKey]:
+        retired = sorted((self.path / "retired").glob(f"*/{name}"))
+        keys = [current, *map(read_exchange_key, retired)]
+        return {str(key.public): key for key in keys}
+

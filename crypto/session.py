@@ -19,6 +19,7 @@ from crypto.identifiers import JobId, PartyId
 from crypto.keys import ExchangeKey, PublicKey
 
 _LABEL: Final = b"unseen/pair-keys/v1\x00"
+_STANDING_LABEL: Final = b"unseen/standing-token/v1\x00"
 _KEY_BYTES: Final = 32
 
 
@@ -41,3 +42,18 @@ def pair_keys(
     derived = HKDF(SHA256(), 3 * _KEY_BYTES, salt=plan.raw, info=info).derive(own.agree(peer))
     token, zero, engine = (derived[i : i + _KEY_BYTES] for i in range(0, 96, _KEY_BYTES))
     return PairKeys(token, zero, engine)
+
+
+def standing_token_key(
+    own: ExchangeKey, peer: PublicKey, *, between: tuple[PartyId, PartyId]
+) -> bytes:
+    """32 bytes for the join tokens of an unbalanced intersection: the same in every job of a pair,
+    for what is masked once is asked for by later jobs. From the agreement keys of both documents.
+
+    It keeps join keys out of an engine's temporary files, without forward secrecy: who has such a
+    file *and* a node's agreement key can try keys. What is kept between jobs is masked under
+    another secret. Raises Malformed for a bad key.
+    """
+    first, second = sorted(between)
+    info = _STANDING_LABEL + b"\x00".join([first.encode(), second.encode()])
+    return HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(own.agree(peer))

@@ -151,6 +151,7 @@ class Desks:
             document=folder.party.digest,
             signing=folder.signing,
             sealing=folder.sealing_keys,
+            agreement=folder.agreement_keys,
             operator=self.world.operator.party,
             link_address="",
             registrars=(self.world.registrar.public,),

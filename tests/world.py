@@ -290,6 +290,7 @@ class World:
             operator=self.operator.party,
             link_address="",
             registrars=(self.registrar.public,),
+            agreement=folder.agreement_keys,
             clock=self.clock,
             randomness=SystemRandomness(),
         )

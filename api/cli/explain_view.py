@@ -55,6 +55,7 @@ def plan_document(shown: Shown) -> dict[str, Any]:
         "purpose": plan.purpose,
         "join": plan.join.value,
         "helper": None if plan.helper is None else plan.helper.party,
+        "controllers": dict(shown.controllers),
         "cells": plan.cells,
         "min_group": plan.work.gate.min_group if isinstance(plan.work, Query) else None,
         "epsilon": f"{plan.epsilon.numerator}/{plan.epsilon.denominator}",
@@ -208,6 +209,10 @@ def plan_tree(shown: Shown) -> Tree:
     else:
         _add(root, explained, shown)
     branch(root, say("plan.total", price=money_text(plan.price_minor, plan.currency)))
+    if shown.controllers:
+        under = branch(root, say("plan.controllers"))
+        for party, code in shown.controllers.items():
+            branch(under, f"{named(party, shown.names)}: {code or say('party.undeclared')}")
     told = branch(root, say("plan.learns"))
     for party, sentence in learns(plan, Language(language())).items():
         branch(told, f"{named(party, shown.names)}: {sentence}")
@@ -257,6 +262,12 @@ def _add_query(root: Tree, part: QueryPart, shown: Shown) -> None:
 def _add_meeting(root: Tree, meeting: Meeting, shown: Shown) -> None:
     join = name_of("join", meeting.join.value)
     met = branch(root, say("plan.join", join=join))
+    if meeting.intersection is not None:
+        method = name_of("intersection", meeting.intersection.value)
+        branch(met, say("plan.intersection", method=method))
+    if meeting.standing_ms:
+        seconds = f"{meeting.standing_ms / 1000:,.1f}"
+        branch(met, say("plan.standing", seconds=seconds))
     if meeting.helper is not None:
         branch(met, say("plan.helper", helper=_name(meeting.helper, shown)))
     if meeting.keep_left:

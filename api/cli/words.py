@@ -396,6 +396,11 @@ ENGLISH: Final[Mapping[str, str]] = {
     "plan.gate": "{cells} groups; those of fewer than {min_group} people are suppressed",
     "plan.slack": "for the noise, {slack} more: a noisy count must reach {least}",
     "plan.dominance": "no one person may have more than {share} of a sum",
+    "plan.intersection": "rows in common are found by: {method}",
+    "plan.standing": (
+        "about {seconds} s of it only once: later jobs with this version and filter of the larger "
+        "product find its keys masked already"
+    ),
     "plan.rounded": "counts of people are rounded to multiples of {multiple}",
     "plan.having": "shown only where {having}",
     "plan.released": "what is released:",
@@ -423,6 +428,10 @@ ENGLISH: Final[Mapping[str, str]] = {
     "step.positions": "positions of pairs",
     "step.resharing": "shares of matched columns",
     "step.intersection": "intersection",
+    "intersection.rr22": "RR22",
+    "intersection.ecdh25519": "double masking on Curve25519",
+    "intersection.ecdhsm2": "double masking on SM2",
+    "intersection.unbalanced": "the larger side's keys masked once, the smaller side's asked for",
     "step.computing": "computing on shares",
     "step.masked_keys": "masked keys",
     "step.encrypted_values": "encrypted values",
@@ -433,6 +442,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "step.blinded_keys": "blinded keys",
     "step.result": "sealed result",
     "spent.padding": "to hide how many rows matched from whoever computes",
+    "step.standing": "masked keys, once",
     "spent.noise": "to hide any one person in what is released",
     "spent.gate": "for the chance that the exact count decides what is shown",
     "missing.suppressed": "suppressed",
@@ -488,6 +498,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "stage.expired": "expired",
     "stage.released": "released",
     "stage.opened": "opened",
+    "stage.offline": "masking the larger side's keys, once",
     "stage.settled": "paid",
     "stage.requested": "requested",
     "stage.running": "running",
@@ -854,6 +865,10 @@ CHINESE: Final[Mapping[str, str]] = {
     "plan.scheme": "参数 {parameters}，安全强度 {bits} 位",
     "plan.lookup": "查询 {keys} 个主键的 {columns}，用第 {epoch} 期的表",
     "plan.seconds": "约 {seconds} 秒（估计值，在两个核心上测得；网络另计）",
+    "plan.intersection": "求交方法：{method}",
+    "plan.standing": (
+        "其中约 {seconds} 秒只需一次：同一版本、同一筛选的较大产品，其主键在后续作业中已经掩蔽"
+    ),
     "plan.epsilon": "“{product}”消耗 epsilon {epsilon}、delta {delta}：",
     "plan.total": "总价：{price}",
     "plan.learns": "各方会得知：",
@@ -879,6 +894,10 @@ CHINESE: Final[Mapping[str, str]] = {
     "step.blinded_keys": "盲化的主键",
     "step.result": "密封的结果",
     "spent.padding": "使计算各方看不出有多少行匹配",
+    "intersection.rr22": "RR22",
+    "intersection.ecdh25519": "Curve25519 双重掩蔽",
+    "intersection.ecdhsm2": "SM2 双重掩蔽",
+    "intersection.unbalanced": "较大一方的主键掩蔽一次，较小一方逐个询问",
     "spent.noise": "使发布的内容看不出任何一个人",
     "spent.gate": "确切人数决定是否显示的可能性",
     "missing.suppressed": "已隐去",
@@ -889,6 +908,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "found.nothing": "没有记录",
     "found.damaged": "已损坏",
     "remark.suppressed": "{number} 个分组中有数字被隐去；被隐去不等于零。",
+    "step.standing": "掩蔽的主键（一次）",
     "remark.having": "{number} 个分组不满足 HAVING，未列出。",
     "remark.having_undecided": "{number} 个分组因 HAVING 中的数字缺失，未列出。",
     "remark.rounded": "人数取整到 {number} 的倍数。",
@@ -935,3 +955,4 @@ CHINESE: Final[Mapping[str, str]] = {
     "stage.requested": "已请求",
     "stage.running": "运行中",
 }
+    "stage.offline": "正在掩蔽较大一方的主键（一次）",

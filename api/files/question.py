@@ -33,6 +33,7 @@ AUTO: Final = "auto"
 
 class WrittenQuestion(Written):
     """See `exchange.query.question.Question`. join: `auto` picks the one that discloses least.
+    intersection: of a revealed join; `auto` picks by the sizes of the products.
 
     padding_epsilon, padding_delta: of the hidden join; noise: laplace or gaussian, with epsilon
     """
@@ -41,7 +42,7 @@ class WrittenQuestion(Written):
     purpose: str
     tables: dict[str, str] = Field(default_factory=dict)
     join: str = AUTO
-    intersection: str = Intersection.RR22.value
+    intersection: str = AUTO
     hide_size: bool = False
     min_group: int | None = None
     epsilon: Plain | None = None
@@ -115,7 +116,9 @@ def _question(written: WrittenQuestion) -> Question:
         },
         purpose=written.purpose,
         join=None if written.join == AUTO else member(Join, written.join, "join"),
-        intersection=member(Intersection, written.intersection, "intersection"),
+        intersection=None
+        if written.intersection == AUTO
+        else member(Intersection, written.intersection, "intersection"),
         hide_size=written.hide_size,
         min_group=written.min_group,
         epsilon=None if written.epsilon is None else fraction(written.epsilon, "epsilon"),

@@ -117,6 +117,7 @@ def open_node(settings: NodeSettings) -> Opened:
         document=party.digest,
         signing=folder.signing,
         sealing=folder.sealing_keys,
+        agreement=folder.agreement_keys,
         operator=PartyId.parse(settings.operator, where="operator"),
         link_address=settings.link_address or settings.link_listen or "",
         registrars=tuple(PublicKey.parse(text, where="registrars") for text in settings.registrars),

@@ -22,6 +22,7 @@ class Identity:
 
     sealing:      what opens results: by the public key's text, the current key and retired ones,
                   because a job keeps the receiver's document that its plan named
+    agreement:    likewise; names of rows that stand longer than a job are derived from it
     link_address: where peers can reach this node's links, `host:port`; empty if it only dials out.
     """
 
@@ -29,6 +30,7 @@ class Identity:
     document: Digest
     signing: SigningKey
     sealing: Mapping[str, ExchangeKey]
+    agreement: Mapping[str, ExchangeKey]
     operator: PartyId
     link_address: str
     registrars: tuple[PublicKey, ...]

@@ -27,6 +27,7 @@ from crypto.engine import (
 from crypto.errors import Malformed
 from crypto.identifiers import PartyId
 from crypto.joins.hidden.keys import row_names, row_tags
+from crypto.joins.intersection import Intersection
 from crypto.joins.layout import COUNTED, Term
 from crypto.joins.rows import NO_GROUP, SideRows
 from crypto.joins.summable import scheme_for
@@ -34,6 +35,7 @@ from crypto.session import PairKeys
 from exchange.node.history import Sum
 from exchange.query.plan import HELPER_RANK, MAX_SIDES, Plan
 from exchange.query.program import Program, program_of
+from exchange.query.standing import standing_of
 from registry.expression import LocalFactor, LocalQuery, value_columns
 from registry.ports import LocalRows
 from registry.product import DataProduct
@@ -45,9 +47,11 @@ CONTRIBUTION: Final = 1
 
 @dataclass(frozen=True)
 class Keys:
-    """Of this attempt, with each peer by rank; the own place is empty."""
+    """Of this attempt, with each peer by rank; the own place is empty. standing: the two holders'
+    for tokens that are asked for again in later jobs, where the plan's intersection has any."""
 
     by_rank: Mapping[int, PairKeys] = field(repr=False)
+    standing: bytes = field(default=b"", repr=False)
 
 
 def local_query(plan: Plan, program: Program, place: int) -> LocalQuery:
@@ -91,6 +95,8 @@ def side_rows(plan: Plan, rank: int, local: LocalRows, keys: Keys, *, filler: by
     shared = keys.by_rank[1 - rank].token
     if plan.join is Join.HIDDEN:
         return SideRows(row_tags(canonical, shared), local.group, local.factors)
+    if plan.query.intersection is Intersection.UNBALANCED:
+        shared = keys.standing
     rows = SideRows(joinkeys.tokens(canonical, shared), local.group, local.factors)
     return rows if len(rows) else _filler(rows, filler)
 
@@ -107,11 +113,13 @@ def task_of(plan: Plan, products: Sequence[DataProduct], seat: Seat, keys: Keys)
     if plan.join is Join.REVEALED:
         if work.intersection is None:
             raise Malformed("work.intersection", "is missing")
+        unbalanced = work.intersection is Intersection.UNBALANCED
         return RevealedTask(
             seat=seat,
             layout=program.layout,
             intersection=work.intersection,
             zero_key=keys.by_rank[1 - seat.rank].zero,
+            standing=standing_of(plan, products) if unbalanced else None,
         )
     if plan.join is Join.SUM:
         caps = tuple(product.cap for product in products)

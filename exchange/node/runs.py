@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,8 +21,10 @@ from crypto.digest import SALT_BYTES, Digest, commit, digest
 from crypto.engine import EngineOutcome, EngineStage, EngineTask, Seat
 from crypto.errors import CryptoError, EngineFailed, EngineFault, KeyRefused, Malformed
 from crypto.identifiers import JobId, PartyId
+from crypto.joins.intersection import Intersection
+from crypto.joins.rows import KeptRows
 from crypto.keys import ExchangeKey
-from crypto.session import PairKeys, pair_keys
+from crypto.session import PairKeys, pair_keys, standing_token_key
 from exchange import evidence, jobs, openings
 from exchange.errors import ExchangeError, HistoryRefused, HubUnreachable, UnknownSubject
 from exchange.jobs import JobEvent, JobState
@@ -50,6 +53,7 @@ from exchange.openings import BudgetUse, BytesOut, Opening, PrivacyUse, ReceiptO
 from exchange.privacy import NOTHING, cost_of
 from exchange.query.plan import WITH_CONSUMER, Plan, Query
 from exchange.query.program import Program, program_of
+from exchange.query.standing import standing_of
 from exchange.results import SealedPart
 from registry.errors import RegistryError, SourceUnreachable
 from registry.party import SignedParty
@@ -186,7 +190,13 @@ class Run:
             return
         rank = plan.engine_parties.index(me)
         place = plan.place_of(rank)
-        keys = Keys({peer.rank: peer.keys for peer in peers})
+        unbalanced = (
+            isinstance(plan.work, Query) and plan.work.intersection is Intersection.UNBALANCED
+        )
+        keys = Keys(
+            {peer.rank: peer.keys for peer in peers},
+            self._standing_key(peers) if unbalanced else b"",
+        )
         local = None if place is None else self._local_part(place, known)
         if plan.join is Join.ALONE and local is not None:
             program = program_of(plan, known)
@@ -194,13 +204,36 @@ class Run:
             share = alone(program.layout, unmatched(local), noise, self._workshop.noise)
             self._seal(Computed(share, local.snapshot, {}, 0, ""), peers)
             return
-        rows = None
+        rows: EngineInput | None = None
         if local is not None:
             filler = self._identity.randomness.draw(joinkeys.TOKEN_BYTES)
             rows = side_rows(plan, rank, local, keys, filler=filler)
+            if unbalanced:
+                rows = KeptRows(rows, self._standing_folder(known))
         ran = self._run_with(peers, lambda seat: task_of(plan, known, seat, keys), rows)
         snapshot = None if local is None else local.snapshot
         self._seal(_computed(ran, snapshot), peers)
+
+    def _standing_key(self, peers: Sequence[Peer]) -> bytes:
+        """Of the two holders' agreement keys, as the documents that the plan names have them."""
+        me, (peer,) = self._identity.party, [peer for peer in peers if peer.rank < 2]
+        named = self._plan.document_of(me)
+        with self._store.reading() as tx:
+            own = None if named is None else tx.party(named)
+        secret = None if own is None else self._identity.agreement.get(str(own.document.agreement))
+        if secret is None:
+            raise UnknownSubject(f"the agreement key of party document {named}")
+        return standing_token_key(secret, peer.party.document.agreement, between=(me, peer.id))
+
+    def _standing_folder(self, known: Sequence[DataProduct]) -> Path:
+        """Where this node keeps its side of an unbalanced intersection."""
+        standing = standing_of(self._plan, known)
+        server, client = (self._plan.sides[i] for i in (standing.server, 1 - standing.server))
+        return self._workshop.shelf.standing(
+            (server.holder, known[standing.server].id, client.holder),
+            version=server.product,
+            name=standing.name,
+        )
 
     def _requested(self, product: DataProduct, peers: Sequence[Peer]) -> Computed:
         """A score or lookup: this party's part of it, and what its engine gave back."""

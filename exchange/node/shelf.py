@@ -1,9 +1,11 @@
-"""Files that a party keeps for scores and lookups, all of mode 0600 in its own folder.
+"""Files that a party keeps from one job to another, all of mode 0600 in its own folder.
 
     tables/<digest>.lookup   encrypted tables: a holder's own, and those a consumer was given
     seeds/<digest>.seed      what the holder made that table's key from
     models/<digest>.npz      an owner's models, and the salt of each one's commitment beside it
     asked/<job>/             what this party asks in a job, until the job has answered or ended
+    standing/<pair>/<version>/<name>/  one side of an unbalanced intersection (crypto.joins.ports),
+                             written by engines: a saving, so it may be removed at any time
 
 A file appears under its name only when it is complete. A crash leaves at most a file that no
 product and no job names.
@@ -14,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,9 +25,9 @@ from typing import Final
 import numpy as np
 
 from crypto import record
-from crypto.digest import SALT_BYTES, Digest
+from crypto.digest import SALT_BYTES, Digest, digest
 from crypto.errors import Malformed
-from crypto.identifiers import JobId
+from crypto.identifiers import JobId, PartyId, ProductId
 from crypto.lookup.limits import SEED_BYTES
 from crypto.lookup.table import Table
 from crypto.scoring.model import (
@@ -39,6 +41,7 @@ from crypto.scoring.model import (
 )
 from registry.errors import SourceUnreachable
 
+MAX_STANDING_BYTES: Final = 2**30
 _NAMES: Final = "names.json"
 
 
@@ -130,6 +133,27 @@ class Shelf:
     def forget_asked(self, job: JobId) -> None:
         shutil.rmtree(self._asked(job), ignore_errors=True)
 
+    # What stands between two holders
+
+    def standing(
+        self, pair: tuple[PartyId, ProductId, PartyId], *, version: Digest, name: Digest
+    ) -> Path:
+        """The folder of what stands under `name`, made if need be. Absolute.
+
+        pair: who has many rows, in which product, and who has few. What stood for another version
+        of the product is removed, and then what was longest not used, beyond MAX_STANDING_BYTES.
+        """
+        whole = (self.path / "standing").resolve()
+        versions = whole / digest("\0".join(pair).encode()).raw.hex()
+        for other in versions.glob("*"):
+            if other.name != version.raw.hex():
+                shutil.rmtree(other, ignore_errors=True)
+        found = versions / version.raw.hex() / name.raw.hex()
+        found.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.utime(found)
+        _make_room(whole, found)
+        return found
+
     def sweep(self, *, ended: Collection[JobId], known: Collection[JobId], now: datetime) -> None:
         """At start, before anything runs: what was asked in jobs that have ended, or that were
         never submitted, and tables that were not received to their end."""
@@ -138,7 +162,8 @@ class Shelf:
             old = datetime.fromtimestamp(folder.stat().st_mtime, UTC) < now - timedelta(days=1)
             if folder.name in ended or (folder.name not in known and old):
                 shutil.rmtree(folder, ignore_errors=True)
-        for part in (self.path / "tables").glob("*.part"):
+        parts = [*(self.path / "tables").glob("*.part"), *self.path.glob("standing/*/*/*/*.part")]
+        for part in parts:
             part.unlink(missing_ok=True)
 
     def _asked(self, job: JobId) -> Path:
@@ -148,6 +173,19 @@ class Shelf:
         folder = (self.path / kind).resolve()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder / f"{digest.raw.hex()}.{ending}"
+
+
+def _make_room(whole: Path, in_use: Path) -> None:
+    ages = []
+    for folder in whole.glob("*/*/*"):
+        with suppress(FileNotFoundError):  # another job's node thread removes as well
+            size = sum(file.stat().st_size for file in folder.glob("*"))
+            ages.append((folder == in_use, folder.stat().st_mtime, folder, size))
+    total = 0
+    for used, _, folder, size in sorted(ages, reverse=True):
+        total += size
+        if total > MAX_STANDING_BYTES and not used:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
+from crypto.joins.intersection import Intersection
 from crypto.noise import Distribution
 from exchange.query.phrases import Language, fraction_text, statistic_text
 from exchange.query.plan import MAX_SIDES, Lookup, Plan, Query, Score
@@ -72,6 +73,14 @@ _ENGLISH: Final = MappingProxyType(
             "Which of its own keys, after its filters, the other holder also has after its own "
             "filters, and how many each side brought. No value of the other holder's columns, no "
             "result, not which groups were suppressed."
+        ),
+        "holder.revealed_standing": (
+            "Which of its own keys, after its filters, the other holder also has after its own "
+            "filters, and how many each side brought. The holder of the smaller product keeps the "
+            "other's keys, masked, for later jobs with this product version and filter: it sees "
+            "whether they are those of an earlier job, and can test a guess only by asking in a "
+            "job. No value of the other holder's columns, no result, not which groups were "
+            "suppressed."
         ),
         "holder.sum": (
             "How many of its own keys, after its filters, the other holder also has after its own: "
@@ -206,6 +215,12 @@ _CHINESE: Final = MappingProxyType(
             "自己的主键经本方筛选后，哪些也在对方筛选后的数据中，以及双方各有多少条。看不到对方任何"
             "列的取值，看不到结果，也不知道哪些分组被隐去。"
         ),
+        "holder.revealed_standing": (
+            "自己的主键经本方筛选后，哪些也在对方筛选后的数据中，以及双方各有多少条。较小产品的持有方"
+            "保存对方经掩蔽的主键，供同一产品版本、同一筛选的后续作业使用：它能看出这些主键是否与先前"
+            "作业相同；要试猜一个主键，只能在作业中询问。看不到对方任何列的取值，看不到结果，也不知道"
+            "哪些分组被隐去。"
+        ),
         "holder.sum": (
             "自己的主键经本方筛选后，有多少也在对方筛选后的数据中：只知道确切数目，不知道是哪些；"
             "因而知道答案是否被显示。看不到对方的任何主键和取值，不知道对方有多少行，看不到总和。"
@@ -322,6 +337,8 @@ def _three(plan: Plan) -> str:
 def _holder(plan: Plan, place: int) -> str:
     if isinstance(plan.work, Query) and plan.work.hide_size:
         return f"holder.{plan.join}_size"
+    if isinstance(plan.work, Query) and plan.work.intersection is Intersection.UNBALANCED:
+        return f"holder.{plan.join}_standing"
     # The third holder's rows are joined without it: it gets no list (docs/hidden_join.md).
     return f"holder.{plan.join}_third" if place == 2 else f"holder.{plan.join}{_three(plan)}"
 

@@ -22,6 +22,7 @@ from crypto.joins.hidden.columns import Column, ColumnPlan, column_plan, parts, 
 from crypto.joins.hidden.upload import upload_sizes
 from crypto.joins.intersection import Intersection
 from crypto.joins.layout import Layout
+from crypto.joins.ports import MASKED_BYTES
 from crypto.joins.summable import ValueScheme, scheme_for, summed_factors
 from crypto.lookup.table import size_bytes
 from crypto.noise import Distribution, gate_delta
@@ -31,6 +32,7 @@ from exchange.query import phrases
 from exchange.query.plan import Lookup, Noise, Plan, Query, Score
 from exchange.query.program import Program, Reading, program_of
 from exchange.query.released import Released
+from exchange.query.standing import server_of
 from exchange.results import group_labels
 from registry.product import DataProduct
 from registry.rule import Function, Join
@@ -42,6 +44,9 @@ HIDDEN_ROW_S: Final = 0.5e-6  # upload, tags and matching of one row: 1.0 s for 
 HIDDEN_CELL_S: Final = 0.05e-6  # sharing and products, per row and column: 1.1 s for 16 columns
 BY_ROW_S: Final = 20e-6  # a condition or extreme under ABY3, per pair and column
 PSI_ROW_S: Final = {Intersection.RR22: 5e-6, Intersection.ECDH: 32e-6, Intersection.SM2: 1.3e-3}
+STANDING_ROW_S: Final = 26e-6  # unbalanced, once: mask one row of the larger product, and send it
+KNOWN_ROW_S: Final = 0.5e-6  # in every job: see that the larger side's rows are those masked
+ASKED_ROW_S: Final = 0.12e-3  # in every job: ask for one row of the smaller product
 CHEETAH_CELL_S: Final = 0.28e-6  # per matched row and group: 4.4 s for 10**6 rows and 16 groups
 MASK_ROW_S: Final = 67e-6  # two multiplications on the curve for a row of either cap, both parties
 VALUE_S: Final = {ValueScheme.PAILLIER: 27e-3, ValueScheme.BFV: 0.7e-6}
@@ -51,6 +56,7 @@ LOOKUP_BYTE_S: Final = 1e-9
 
 # Both directions together.
 PSI_ROW_BYTES: Final = {Intersection.RR22: 35, Intersection.ECDH: 88, Intersection.SM2: 92}
+ASKED_ROW_BYTES: Final = 32 + 32 + 16  # blinded, evaluated, and named where it matched
 CHEETAH_CELL_BYTES: Final = 66 / 16  # per matched row and group
 KEY_BYTES: Final = 32
 SHORT_KEY_BYTES: Final = 16
@@ -85,6 +91,7 @@ class LocalPart:
 
 
 class Step(StrEnum):
+    STANDING = "standing"  # the larger side's masked keys, once per filter and product version
     UPLOAD = "upload"  # tags and shares of rows, to the helper
     SEED = "seed"
     POSITIONS = "positions"
@@ -114,9 +121,15 @@ class Transfer:
 @dataclass(frozen=True)
 class Meeting:
     """How the parties' rows meet. uploads: rows that each holder sends, fillers included, whatever
-    its filters select. pairs: at most so many matched, padding included."""
+    its filters select. pairs: at most so many matched, padding included.
+
+    intersection: of the revealed join. standing_ms: how much of the expected time a later job over
+    the same rows of the larger side does not take, nor what it sends as STANDING.
+    """
 
     join: Join
+    intersection: Intersection | None
+    standing_ms: int
     helper: PartyId | None
     keep_left: bool
     hide_size: bool
@@ -332,6 +345,8 @@ def _meeting(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> tup
     results = tuple(Transfer(Step.RESULT, party, plan.consumer, sealed) for party in plan.sealers)
     meeting = Meeting(
         join=plan.join,
+        intersection=query.intersection,
+        standing_ms=round(1000 * sizes.standing_s),
         helper=None if plan.helper is None else plan.helper.party,
         keep_left=query.keep_left,
         hide_size=query.hide_size,
@@ -349,6 +364,7 @@ class _Sizes:
     pairs: int
     transfers: tuple[Transfer, ...]
     seconds: float
+    standing_s: float = 0.0
 
 
 def _hidden(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Sizes:
@@ -411,30 +427,52 @@ def _hidden(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Siz
 
 
 def _of_both(layout: Layout, columns: ColumnPlan) -> tuple[int, int]:
-    """How many columns of the second and third holder are re-shared, and how many of the side that
-    both make are products of one of each."""
-    if layout.by_row:
-        side = row_columns(layout, 1)
-    else:
-        groups = range(layout.groups(1))
-        side = tuple(Column(factor, g) for factor in sorted(columns.shared(1)) for g in groups)
-    made = [parts(layout, column) for column in side]
-    held = {(place, column) for both in made for place, column in enumerate(both) if column}
-    return len(held), sum(None not in both for both in made)
+    """How many columns of the second and third holder are re-shared, and how many products of one
+    of each are: those that the first holder's columns are multiplied with."""
+    held: set[tuple[int, Column]] = set()
+    multiplied = 0
+    for column in columns.sides[1]:
+        made = [(place, one) for place, one in enumerate(parts(layout, column)) if one is not None]
+        passed = layout.by_row or column.factor in columns.shared(1)
+        if passed or len(made) > 1:
+            held.update(made)
+        multiplied += passed and len(made) > 1
+    return len(held), multiplied
 
 
 def _revealed(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Sizes:
     """RR22 sends about 35 bytes a row, ECDH 88; CHEETAH about 66 a matched row of 16 groups."""
     kind = plan.query.intersection or Intersection.RR22
     caps = [product.cap for product in products]
+    if kind is Intersection.UNBALANCED:
+        return _unbalanced(plan, caps, layout)
     pairs, holder = min(caps), plan.sides[0].holder
-    cells = pairs * max(layout.groups_a, layout.groups_b) * (len(layout.terms) + 1) / 2
+    cells = _cheetah_cells(pairs, layout)
     transfers = (
         Transfer(Step.INTERSECTION, holder, None, PSI_ROW_BYTES[kind] * max(caps)),
         Transfer(Step.COMPUTING, holder, None, round(CHEETAH_CELL_BYTES * cells)),
     )
     seconds = ENGINE_S + PSI_ROW_S[kind] * max(caps) + CHEETAH_CELL_S * cells
     return _Sizes(tuple(caps), pairs, transfers, seconds)
+
+
+def _unbalanced(plan: Plan, caps: Sequence[int], layout: Layout) -> _Sizes:
+    """Of the larger side 12 bytes a row, once; of the smaller 80 a row in every job."""
+    server, asked, many = server_of(caps), min(caps), max(caps)
+    holders = [side.holder for side in plan.sides]
+    cells = _cheetah_cells(asked, layout)
+    transfers = (
+        Transfer(Step.STANDING, holders[server], holders[1 - server], MASKED_BYTES * many),
+        Transfer(Step.INTERSECTION, holders[0], None, ASKED_ROW_BYTES * asked),
+        Transfer(Step.COMPUTING, holders[0], None, round(CHEETAH_CELL_BYTES * cells)),
+    )
+    standing = STANDING_ROW_S * many
+    online = KNOWN_ROW_S * many + ASKED_ROW_S * asked + CHEETAH_CELL_S * cells
+    return _Sizes(tuple(caps), asked, transfers, ENGINE_S + standing + online, standing)
+
+
+def _cheetah_cells(pairs: int, layout: Layout) -> float:
+    return pairs * max(layout.groups_a, layout.groups_b) * (len(layout.terms) + 1) / 2
 
 
 def _summed(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Sizes:

@@ -16,13 +16,15 @@ from typing import Final
 from crypto.digest import Digest
 from crypto.errors import Malformed
 from crypto.identifiers import PartyId
+from crypto.joins.intersection import Intersection
 from crypto.joins.layout import Layout
 from crypto.joins.summable import require_summable
 from crypto.noise import Distribution, gate_delta, gaussian_rho, rounded_up
 from exchange.errors import QuestionRefused
 from exchange.query.plan import HELPED, Gate, HelperSeat, Noise, Query, Statistic
 from exchange.query.program import Program
-from exchange.query.rules import BY_ROW, NOISY, Ground, gate_reach
+from exchange.query.rules import BY_ROW, NOISY, NOT_UNBALANCED, Ground, gate_reach
+from exchange.query.standing import is_unbalanced
 from registry.product import DataProduct
 from registry.rule import Function, Join
 
@@ -65,6 +67,21 @@ def helper_for(
     if helper not in helpers:
         raise QuestionRefused("join", f"{join} needs its helper {helper}, who is not known here")
     return HelperSeat(helper, helpers[helper])
+
+
+def intersection_for(
+    join: Join, products: Sequence[DataProduct], asked: Intersection | None
+) -> Intersection | None:
+    """How a revealed join finds the rows in common: as asked, else what takes least once the larger
+    side's keys are masked. Raises QuestionRefused for what was asked in vain."""
+    if join is not Join.REVEALED:
+        return None
+    unbalanced = is_unbalanced([product.cap for product in products])
+    if asked is Intersection.UNBALANCED and not unbalanced:
+        raise QuestionRefused("intersection", NOT_UNBALANCED)
+    if asked is not None:
+        return asked
+    return Intersection.UNBALANCED if unbalanced else Intersection.RR22
 
 
 def strictest_gate(grounds: Sequence[Ground], min_group: int | None, *, noisy: bool) -> Gate:

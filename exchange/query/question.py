@@ -41,6 +41,8 @@ class Question:
     product id or by `slug(product.name)`, where the agreements leave no doubt.
 
     join:      None: the one that discloses least of those that are agreed and can compute it
+    intersection: of the revealed join; None: unbalanced where one product is that much larger, else
+                  RR22
     min_group: None: the strictest that was agreed
     epsilon:   of noise on everything released; None: no noise. delta goes with it
     padding:   of the hidden join
@@ -50,7 +52,7 @@ class Question:
     tables: Mapping[str, ProductId]
     purpose: str
     join: Join | None = None
-    intersection: Intersection = Intersection.RR22
+    intersection: Intersection | None = None
     hide_size: bool = False
     min_group: int | None = None
     epsilon: Fraction | None = None
@@ -114,7 +116,7 @@ def compile_question(
             work=Query(
                 keep_left=bound.keep_left,
                 hide_size=question.hide_size,
-                intersection=question.intersection if join is Join.REVEALED else None,
+                intersection=planner.intersection_for(join, bound.products, question.intersection),
                 comparisons=bound.comparisons,
                 statistics=bound.statistics,
                 outputs=bound.outputs,

@@ -24,6 +24,8 @@ from fractions import Fraction
 from typing import Final
 
 from crypto.errors import Malformed
+from crypto.identifiers import PartyId
+from crypto.joins.intersection import Intersection
 from crypto.joins.summable import require_summable
 from crypto.lookup.limits import ANSWER_HEAD_BYTES, MAX_ANSWER_BYTES, MAX_EVALUATIONS
 from crypto.noise import Distribution, gate_delta, gaussian_epsilon
@@ -41,6 +43,7 @@ from exchange.query.plan import (
     Statistic,
 )
 from exchange.query.program import Program, program_of
+from exchange.query.standing import LEAST_RATIO, is_unbalanced
 from exchange.terms.agreement import Agreement, Partner
 from registry import expression as expressions
 from registry.errors import DocumentRefused
@@ -62,6 +65,9 @@ SQUARING: Final = frozenset(  # these sum squares and products of their argument
 SINGLED_OUT: Final = (
     "picks rows by their values inside an aggregate, where neither the least group nor the history "
     "of earlier answers sees it; put the condition into WHERE or GROUP BY, or ask with noise"
+)
+NOT_UNBALANCED: Final = (
+    f"is for a product that is {LEAST_RATIO} times as large as the other, or more; write rr22"
 )
 NOISY: Final = frozenset({Join.HIDDEN, Join.UNION, Join.ALONE})
 
@@ -475,6 +481,9 @@ def singles_out(root: Expression, degree: int = MAX_DEGREE) -> bool:
     return _picks(root) or _degree(root) > degree
 
 
+    unbalanced = work.intersection is Intersection.UNBALANCED
+    if unbalanced and not is_unbalanced([product.cap for product in products]):
+        found.append(Violation("plan", "work.intersection", NOT_UNBALANCED))
 def _picks(root: Expression) -> bool:
     if isinstance(root, Case):
         values = [when.value for when in root.whens]

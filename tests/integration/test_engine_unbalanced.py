@@ -90,8 +90,6 @@ def unbalanced(many: int = 100_000, few: int = 1_000, matched: int = 500) -> Sid
     sides = two_sides(many, overlap=matched, layout=layout)
     of_a, of_b = (np.ascontiguousarray(x.tokens).view("V16").ravel() for x in (sides.a, sides.b))
     here = np.isin(of_b, of_a)
-        *(np.ascontiguousarray(s.tokens).view("V16").ravel() for s in (sides.b, sides.a))
-    )
     kept = np.concatenate([np.flatnonzero(here), np.flatnonzero(~here)[: few - matched]])
     return replace(sides, b=of_rows(sides.b, kept))
 

@@ -78,6 +78,7 @@ def scene(tmp_path: Path) -> Scene:
         document=own.party.digest,
         signing=own.signing,
         sealing=own.sealing_keys,
+        agreement=own.agreement_keys,
         operator=own.party.document.party,
         link_address="",
         registrars=(registrar.public,),
