@@ -85,7 +85,7 @@ def main() -> None:
             "ended": time.monotonic(),
             "latencies_s": [latency for one in submitters for latency in one.latencies_s],
             "failures": [one.failure for one in submitters if one.failure is not None],
-            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         }
     )
     engine.dispose()

@@ -2,13 +2,14 @@
 
     python -m api.bench.document
 
-A figure for which the plan states an aim stands beside it, met or missed.
+A figure for which there is an aim stands beside it, met or missed. Of `join` and `he` there are
+several documents, for other protocols, models and sizes; the other workloads have one each.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +34,7 @@ class Aim:
         if value is None:
             return None
         if self.at_most is not None:
-            return [self.words, _number(value), f"at most {self.at_most:g}", _met(value, self)]
+            return [self.words, _number(value), f"at most {self.at_most:,.4g}", _met(value, self)]
         return [self.words, _number(value), f"at least {self.at_least:g}", _met(value, self)]
 
 
@@ -55,6 +56,23 @@ AIMS: Final[Mapping[str, Sequence[Aim]]] = {
         for asked, words in ASKED.items()
         for database, title in DATABASES.items()
         for aim in (RATIO_AIMS[asked],)
+    ),
+    "sql": (),
+    "he": (),
+    "lookup": (),
+    "budget": (),
+}
+# Of a join or lookup of one size: by workload and by what was asked.
+SIZED_AIMS: Final[Mapping[tuple[object, ...], Sequence[Aim]]] = {
+    ("join", "hidden", 10**6, 16): (
+        Aim("ratio", "hidden, 10^6 rows, 16 groups: revealed's seconds over its own", at_least=3.0),
+    ),
+    ("join", "hidden", 10**7, 1): (
+        Aim("median_s", "hidden, 10^7 rows, COUNT and SUM, s", at_most=30.0),
+        Aim("peak_party_mb", "hidden, 10^7 rows: most memory of a party, MB", at_most=2**31 / 1e6),
+    ),
+    ("lookup", 10**6, 1000): (
+        Aim("median_s", "1,000 keys of 10^6 records, online, s", at_most=1.0),
     ),
 }
 ABOUT: Final[Mapping[str, str]] = {
@@ -81,24 +99,58 @@ opening to the regulator and delivers to three inboxes, in 47 SQL statements and
 Where an aim is missed, profiles say: a signed read has two transactions more than the rival's, for
 the caller's key and for the nonce, whose commit waits for the disk; a submission spends most of
 its time in SQLAlchemy, and on SQLite one writer waits for the other.""",
+    "join": """\
+COUNT and SUM by group of one holder, over rows of which both have half in common. Each party is a
+process with an engine in a child process; they talk over TLS links on loopback. Seconds run from
+the making of the first token to the last share of the answer; engines have loaded before (`start`).
+Hidden runs in turn with revealed (RR22, then CHEETAH), pair by pair, and *ratio* is revealed's
+seconds over its own. Memory is a party's process and its engine together. Every answer equals the
+pooled rows' exactly.""",
+    "sql": """\
+Queries of growing difficulty by the whole of the planner, three processes and their engines over
+TLS links on loopback, beside DuckDB on both holders' rows in one place. Seconds run from the text
+to the opened answer; engines have loaded before (`start`). Every answer equals DuckDB's: integers
+exactly, what DuckDB computes in floating point to nine digits. The count and median with noise are
+within what the noise can move them, but for one run in 10^12.""",
+    "he": """\
+Rows scored by a model whose owner sees none of them, owner and consumer a process each. Seconds
+run from both engines ready to the consumer's scores; what the steps take of one processor without
+a network stands beside. Every score was compared with the plain one; the worst error is in units
+of the last decimal that is released.""",
+    "lookup": """\
+Keys looked up in a table of encrypted records, holder and consumer a process each; half of the keys
+are in it. The table is made and downloaded once; seconds are those of every lookup after. Every
+record was compared with the one that was sealed.""",
+    "budget": """\
+64 submitters in four processes reserve epsilon on one hub database until none is left. A
+reservation locks two products' accounts in order, charges both and commits durably. Exactly as
+many are granted as fit, and the accounts show exactly that.""",
 }
 TITLES: Final = {
     "start": "Start",
     "deal": "A job beside its engine",
     "api": "The API beside a bare application",
+    "join": "Joins of two holders",
+    "sql": "SQL beside DuckDB on pooled rows",
+    "he": "Scoring of encrypted rows",
+    "lookup": "Private lookup",
+    "budget": "Privacy budgets under load",
 }
+PARTIES: Final = ("holder A", "holder B", "helper")
 
 
 def page(documents: Mapping[str, Document]) -> str:
-    """documents: by workload, as `exchange bench` saved them."""
+    """documents: by file, as `exchange bench` saved them."""
     parts = [
         "# Benchmarks",
         "Written by `python -m api.bench.document` from the documents in `docs/benchmarks`. Each "
         "says which command made it, on how many cores, and how busy those were. Figures are "
         "medians over the runs.",
     ]
-    for workload, document in sorted(documents.items(), key=lambda found: _place(found[0])):
-        parts += _chapter(workload, document)
+    for workload, title in TITLES.items():
+        found = [one for one in documents.values() if one["workload"] == workload]
+        if found:
+            parts += [f"## {title}", ABOUT[workload], *_chapter(workload, sorted(found, key=_size))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,37 +158,185 @@ def load(folder: Path) -> dict[str, Document]:
     return {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
 
 
-def _chapter(workload: str, document: Document) -> Iterator[str]:
-    machine = document["machine"]
-    yield f"## {TITLES[workload]}"
-    yield ABOUT[workload]
-    yield (
-        f"`{document['command']}` on {machine['cores']} cores, "
-        f"load {machine['load_before']:.1f} before and {machine['load_after']:.1f} after."
-    )
-    if machine["load_before"] > machine["cores"]:
+def _chapter(workload: str, documents: Sequence[Document]) -> Iterator[str]:
+    yield "\n\n".join(map(_made, documents))
+    if any(_busy(document) for document in documents):
         yield (
             "Other programs kept more than every core busy meanwhile: on an idle machine, seconds "
             "are shorter and rates higher."
         )
-    rows = [row for aim in AIMS[workload] if (row := aim.row(document)) is not None]
-    yield _table(["figure", "measured", "aim", ""], rows)
-    if workload == "api":
-        yield _api_table(document)
-        if document["parameters"]["postgresql"] != "measured":
-            yield f"PostgreSQL: {document['parameters']['postgresql']}."
-    if workload == "deal":
-        stages = document["parameters"]["stages_s"]
-        rows = [[name, _number(seconds)] for name, seconds in stages.items()]
-        rows += [
-            ["job", _number(document["median_s"])],
-            ["its engine", _number(document["engine_s"])],
-        ]
-        yield _table(["stage", "seconds"], rows)
-    if workload == "start":
-        yield f"The first start took {_number(document['first_start_s'])} s."
+    rows = [row for document in documents for row in _aim_rows(workload, document)]
+    if rows:
+        yield _table(["figure", "measured", "aim", ""], rows)
+    if workload == "join":
+        yield _join_table(documents)
+        return
+    if workload == "he":
+        yield _he_table(documents)
+        return
+    (document,) = documents
+    yield from _FIGURES[workload](document)
     yield f"Runs: {', '.join(_number(seconds) for seconds in document['runs'])} s."
     yield _resources(document)
+
+
+def _made(document: Document) -> str:
+    machine = document["machine"]
+    return (
+        f"`{document['command']}` on {machine['cores']} cores, "
+        f"load {machine['load_before']:.1f} before and {machine['load_after']:.1f} after."
+    )
+
+
+def _busy(document: Document) -> bool:
+    machine = document["machine"]
+    found: bool = machine["load_before"] > machine["cores"]
+    return found
+
+
+def _size(document: Document) -> tuple[str, int, int]:
+    asked = document["parameters"]
+    kind = asked.get("protocol") or asked.get("model") or ""
+    return str(kind), int(asked.get("rows", 0)), int(asked.get("groups", 0))
+
+
+def _aim_rows(workload: str, document: Document) -> Iterator[list[str]]:
+    asked = document["parameters"]
+    names = {"join": ("protocol", "rows", "groups"), "lookup": ("rows", "keys")}
+    size = (workload, *(asked[name] for name in names.get(workload, ())))
+    known = {**document, "peak_party_mb": max(document["peak_rss_mb"].values(), default=0.0)}
+    for aim in (*AIMS.get(workload, ()), *SIZED_AIMS.get(size, ())):
+        row = aim.row(known)
+        if row is not None:
+            yield row
+
+
+def _start_figures(document: Document) -> Iterator[str]:
+    yield f"The first start took {_number(document['first_start_s'])} s."
+
+
+def _deal_figures(document: Document) -> Iterator[str]:
+    stages = document["parameters"]["stages_s"]
+    rows = [[name, _number(seconds)] for name, seconds in stages.items()]
+    rows += [
+        ["job", _number(document["median_s"])],
+        ["its engine", _number(document["engine_s"])],
+    ]
+    yield _table(["stage", "seconds"], rows)
+
+
+def _api_figures(document: Document) -> Iterator[str]:
+    yield _api_table(document)
+    if document["parameters"]["postgresql"] != "measured":
+        yield f"PostgreSQL: {document['parameters']['postgresql']}."
+
+
+def _sql_figures(document: Document) -> Iterator[str]:
+    asked = document["parameters"]
+    rows = [
+        [
+            str(number),
+            query["new"],
+            query["join"],
+            _number(document[f"q{number}_s"]),
+            f"{_number(document[f'q{number}_slowdown'])}",
+            f"{document[f'q{number}_bytes']:,.0f}",
+        ]
+        for number, query in enumerate(asked["queries"], 1)
+    ]
+    yield (
+        f"{asked['rows']:,} rows of each holder, half of them in common. All queries together: "
+        f"{_number(document['median_s'])} s; start of the engines before each: "
+        f"{_number(document['start_s'])} s."
+    )
+    yield _table(["", "what is new", "join", "seconds", "times DuckDB", "bytes sent by all"], rows)
+    yield "\n".join(f"{n}. `{query['sql']}`" for n, query in enumerate(asked["queries"], 1))
+
+
+def _lookup_figures(document: Document) -> Iterator[str]:
+    asked = document["parameters"]
+    yield (
+        f"{asked['keys']:,} keys of {asked['rows']:,} records of {asked['record_bytes']} bytes; "
+        f"the table has {asked['table_bytes']:,} bytes."
+    )
+    steps = {
+        "a lookup, online": "median_s",
+        "holder: evaluate": "evaluate_s",
+        "consumer: verify the proof": "verify_s",
+        "consumer: open records": "open_s",
+        "once: make the table": "table_s",
+        "once: download it": "download_s",
+    }
+    yield _table(["step", "seconds"], [[k, _number(document[v])] for k, v in steps.items()])
+
+
+def _budget_figures(document: Document) -> Iterator[str]:
+    rows = [
+        [
+            title,
+            *(_number(document[f"{name}_{one}"]) for name in ("per_second", "p50_ms", "p99_ms")),
+        ]
+        for one, title in DATABASES.items()
+        if f"per_second_{one}" in document
+    ]
+    yield f"{document['parameters']['reservations']:,} reservations fit."
+    yield _table(["database", "reservations/s", "p50 ms", "p99 ms"], rows)
+    if document["parameters"]["postgresql"] != "measured":
+        yield f"PostgreSQL: {document['parameters']['postgresql']}."
+
+
+_FIGURES: Final[Mapping[str, Callable[[Document], Iterator[str]]]] = {
+    "start": _start_figures,
+    "deal": _deal_figures,
+    "api": _api_figures,
+    "sql": _sql_figures,
+    "lookup": _lookup_figures,
+    "budget": _budget_figures,
+}
+
+
+def _join_table(documents: Sequence[Document]) -> str:
+    head = ["join", "rows of each", "groups", "seconds", "revealed, s", "ratio", "start, s"]
+    head += [f"{name}: MB sent, peak MB" for name in PARTIES]
+    rows = []
+    for document in documents:
+        asked, beside = document["parameters"], "ratio" in document
+        row = [asked["protocol"], f"{asked['rows']:,}", str(asked["groups"])]
+        row.append(_number(document["median_s"]))
+        row.append(_number(document["rival_median_s"]) if beside else "")
+        row.append(_number(document["ratio"]) if beside else "")
+        row.append(_number(document["start_s"]))
+        for name in PARTIES:
+            sent, peak = document["bytes_sent"].get(name), document["peak_rss_mb"].get(name)
+            row.append("" if sent is None else f"{_number(sent / 1e6)}, {_number(peak)}")
+        rows.append(row)
+    return _table(head, rows)
+
+
+def _he_table(documents: Sequence[Document]) -> str:
+    head = ["model", "parameters", "rows", "features", "seconds", "rows/s", "worst error"]
+    head += ["keys, s", "encrypt, s", "compute, s", "decrypt, s"]
+    head += [f"{name}: MB sent, peak MB" for name in ("holder", "consumer")]
+    rows = []
+    for document in documents:
+        asked = document["parameters"]
+        row = [
+            asked["model"],
+            f"{asked['parameters']}, {asked['security_bits']} bits",
+            f"{asked['rows']:,}",
+            str(asked["features"]),
+            _number(document["median_s"]),
+            f"{asked['rows_per_second']:,}",
+            _number(asked["worst_error_units"]),
+        ]
+        row += [
+            _number(document[f"{step}_s"]) for step in ("keys", "encrypt", "compute", "decrypt")
+        ]
+        for name in ("holder", "consumer"):
+            peak = document["peak_rss_mb"][f"{name}, engine"]
+            row.append(f"{_number(document['bytes_sent'][name] / 1e6)}, {_number(peak)}")
+        rows.append(row)
+    return _table(head, rows)
 
 
 def _api_table(document: Document) -> str:
@@ -179,10 +379,6 @@ def _number(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _place(workload: str) -> int:
-    return list(TITLES).index(workload)
 
 
 if __name__ == "__main__":

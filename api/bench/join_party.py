@@ -274,7 +274,7 @@ class Party:
             "sent_bytes": sent,
             "stages_ms": dict(outcome.timings_ms),
             "engine_rss_mb": outcome.peak_rss_bytes / 1e6,
-            "node_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+            "node_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         }
 
     def _load(self) -> float:

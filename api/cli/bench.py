@@ -144,8 +144,9 @@ def _report(name: str, measure: Callable[[], Measured], save: Path | None, as_js
 
 
 def _file_name(document: dict[str, object]) -> str:
-    """The workload; of a join also what was joined, for there is more than one to keep."""
-    asked = document["parameters"]
-    if document["workload"] != "join" or not isinstance(asked, dict):
-        return str(document["workload"])
-    return f"join-{asked['protocol']}-{asked['rows']}-{asked['groups']}"
+    """The workload; where there is more than one to keep, also what was asked of it."""
+    workload, asked = str(document["workload"]), document["parameters"]
+    parts = {"join": ("protocol", "rows", "groups"), "he": ("model",)}.get(workload, ())
+    if not isinstance(asked, dict):
+        raise TypeError("a document has parameters")
+    return "-".join([workload, *(str(asked[name]) for name in parts)])
