@@ -129,7 +129,7 @@ def side_violations(
     found = _parties(plan, side, ground, where)
     found += _terms(plan, side, ground, where, others=others)
     found += _columns(plan, index, ground.product)
-    found += _gate(plan, ground)
+    found += _gate(plan, ground, products)
     if isinstance(plan.work, Query):
         found += _computable(plan, plan.work, index, products)
     return tuple(found)
@@ -359,8 +359,12 @@ def _domain(group: GroupBy, product: DataProduct, place: str) -> list[Violation]
     return []
 
 
-def _gate(plan: Plan, ground: Ground) -> list[Violation]:
-    """Group size, dominance, rounding, noise and epsilon against the strictest clause."""
+def _gate(plan: Plan, ground: Ground, products: Sequence[DataProduct]) -> list[Violation]:
+    """Group size, dominance, rounding, noise and epsilon against the strictest clause.
+
+    Where stricter would be a question of its own, the strictest is the only one: of one sum under
+    limits of the consumer's choice, whether it is shown finds the largest value by bisection.
+    """
     terms, rule = ground.agreement.terms, ground.product.rule
     if not isinstance(plan.work, Query):
         return []
@@ -375,9 +379,11 @@ def _gate(plan: Plan, ground: Ground) -> list[Violation]:
             )
         )
     # With noise, public ranges bound what one person adds, and an exact test would void epsilon.
-    limit = rule.dominance if work.noise is None else None
-    if limit is not None and (work.gate.dominance is None or work.gate.dominance > limit):
-        found.append(Violation("rule.dominance", "work.gate.dominance", f"must be {limit}"))
+    limits = [p.rule.dominance for p in products if p.rule.dominance is not None]
+    limit = min(limits, default=None)
+    if work.noise is None and work.gate.dominance != limit:
+        problem = "must be absent: no product has one" if limit is None else f"must be {limit}"
+        found.append(Violation("rule.dominance", "work.gate.dominance", problem))
     if work.noise is not None and work.gate.dominance is not None:
         found.append(
             Violation("plan", "work.gate.dominance", "is an exact test and would void the noise")

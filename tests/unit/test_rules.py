@@ -464,7 +464,8 @@ def test_counts_are_rounded_to_multiples_of_what_the_rule_says(
 
 
 @pytest.mark.parametrize(
-    ("asked", "allowed"), [(None, False), (Fraction(2, 3), False), (Fraction(1, 2), True)]
+    ("asked", "allowed"),
+    [(None, False), (Fraction(2, 3), False), (Fraction(1, 2), True), (Fraction(1, 3), False)],
 )
 def test_a_dominance_limit_holds_where_nothing_is_drawn(
     asked: Fraction | None, allowed: bool
