@@ -437,7 +437,9 @@ class _Compiler:
         return min(product.cap for product in self._products)
 
     def _require_room(self, most: int) -> None:
-        if most.bit_length() + 1 > RING_BITS:
+        # The dominance limit compares multiples of a sum as large as its denominator.
+        limit = self._query.gate.dominance
+        if (most * (limit.denominator if limit else 1)).bit_length() + 1 > RING_BITS:
             raise PlanRefused(
                 "statistics",
                 "a sum could need more than 62 bits: narrow the values' public range, for instance "
