@@ -70,10 +70,10 @@ def overlap_bounds(bounds: PaddingBounds, holders: int) -> PaddingBounds:
         counts that move             none       AB+1    AD+1    BD-1, ABD+1
 
     and the same with names exchanged for B and D; gained by all three at once, ABD alone moves. Of
-    a person with k <= contribution keys, the moves m_i of the counts add up to at most 2k. A count
-    that moves by m costs m/k of its epsilon, so all together at most twice one overlap's; and the
-    delta of m, a sum of m growing terms (`_delta`), is convex, so all together cost at most what
-    two counts that move by k cost. Hence half of both.
+    a person with D keys (`contribution`) the moves of all counts add up to at most 2*D. A count
+    that moves by m costs m/D of the epsilon it was drawn for, so all together cost at most twice
+    that; and what a move by m costs of delta, a sum of m growing terms, is convex in m, so all
+    together cost at most as much as two counts that move by D. Hence half of both.
     """
     if holders == 2:
         return bounds
