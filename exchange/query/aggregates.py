@@ -14,9 +14,9 @@ from typing import Final
 
 from exchange.errors import QuestionRefused
 from exchange.query.domains import equal_steps
+from exchange.query.exact import NOT_PLAIN, is_plain
 from exchange.query.plan import Argument, Statistic
 from exchange.query.released import Calculated, Calculation, Released, Value
-from exchange.query.rules import SINGLED_OUT, picks_rows
 from exchange.query.scope import Tables, balanced, chain, exact, nodes, placed, typed_at
 from exchange.query.sql import Branches, Call, Figure, Infix, Name, Node, Star
 from registry.expression import (
@@ -231,7 +231,8 @@ class Aggregates:
             raise QuestionRefused(node.text, "stands in COUNT(*) only")
         sides = self._tables.scope.sides_of(node)
         if len(sides) > 1:
-            raise QuestionRefused(node.text, "reads both tables; here one table's number stands")
+            several = self._tables.several
+            raise QuestionRefused(node.text, f"reads {several}; here one table's number stands")
         side = min(sides, default=0)
         value, shape = self._tables.scope.checked_number(node, self._tables.behind(side))
         return Argument(side, value), shape
@@ -265,8 +266,9 @@ class Aggregates:
                 return self._split_case(call, node, zero=zero)
         raise QuestionRefused(
             node.text,
-            f"{call.function} over both tables takes a product of one expression each, as in "
-            "SUM(a.x * b.y), or one CASE WHEN … THEN … END; for sums write SUM(a.x) + SUM(b.y)",
+            f"{call.function} over {self._tables.several} takes a product of one expression each, "
+            "as in SUM(a.x * b.y), or one CASE WHEN … THEN … END; for sums write SUM(a.x) + "
+            "SUM(b.y)",
         )
 
     def _split_case(self, call: Call, node: Branches, *, zero: bool) -> dict[int, Expression]:
@@ -362,8 +364,8 @@ class Aggregates:
         """Its place; what is asked for twice is computed once."""
         with placed(str(function.value)):
             found = Statistic(function, arguments, distinct, share, cuts)
-        if not self._noisy and picks_rows(found):
-            raise QuestionRefused(call.text, f"{SINGLED_OUT} (epsilon)")
+        if not self._noisy and not is_plain(found, keep_left=self._tables.keep_left):
+            raise QuestionRefused(call.text, NOT_PLAIN)
         if found not in self.statistics:
             self.statistics.append(found)
         return self.statistics.index(found)

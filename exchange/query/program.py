@@ -226,7 +226,8 @@ class _Compiler:
             Function.REGRESSION,
         )
         wanted = () if statistic.function is Function.COUNT else variables
-        if squares or (statistic.function is Function.MEAN and self._query.noise is not None):
+        centred = squares or (statistic.function is Function.MEAN and self._query.noise is not None)
+        if centred and not self._as_they_are():
             wanted = tuple(self._centred(variable) for variable in wanted)
         sums = tuple(self._moment((v,), by_side, people) for v in wanted)
         products: tuple[int, ...] = ()
@@ -306,6 +307,13 @@ class _Compiler:
             centre=0,
             decimals=sum(self._shape(argument).decimals for argument in arguments),
         )
+
+    def _as_they_are(self) -> bool:
+        """Whether values may not be moved: the dominance limit is one on the values themselves, and
+        the sum of x beside that of x - 50 would give the number of people without its rounding."""
+        gate = self._query.gate
+        exact = self._query.noise is None
+        return exact and (gate.dominance is not None or gate.round_counts is not None)
 
     def _centred(self, variable: _Variable) -> _Variable:
         """Around the middle of its public range, if one side alone has it."""

@@ -10,7 +10,8 @@ each way in which the plan lets something about it out; nothing else of a plan r
 disclosure needs its use in the rule; an aggregate also needs its function. The join key has no
 other use, for no clause can give it one here. A column that the rule does not name has no use at
 all. Which rows a number is about is said by WHERE, GROUP BY and comparisons across tables, which
-the gate counts; inside an aggregate nothing may choose rows unless there is noise (`picks_rows`).
+the gate counts; inside an aggregate nothing may choose rows unless there is noise: without it,
+only what `exchange.query.exact` lists is permitted.
 Whatever restricts amounts (group size, noise, epsilon, rounding, dominance) is compared with
 the strictest clause in `_gate` and `_privacy`. The property test walks random plans and looks for a
 column whose rule forbids what was accepted.
@@ -18,7 +19,8 @@ column whose rule forbids what was accepted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -31,6 +33,7 @@ from crypto.lookup.limits import ANSWER_HEAD_BYTES, MAX_ANSWER_BYTES, MAX_EVALUA
 from crypto.noise import Distribution, gate_delta, gaussian_epsilon
 from crypto.scoring.shape import MAX_SCORES
 from exchange.errors import PlanRefused
+from exchange.query import exact
 from exchange.query.plan import (
     TWO_SIDED,
     GroupBy,
@@ -47,24 +50,21 @@ from exchange.query.standing import LEAST_RATIO, is_unbalanced
 from exchange.terms.agreement import Agreement, Partner
 from registry import expression as expressions
 from registry.errors import DocumentRefused
-from registry.expression import Case, Condition, Expression, Operation
+from registry.expression import (
+    Arithmetic,
+    Case,
+    ColumnValue,
+    Condition,
+    Expression,
+    Operation,
+    value_columns,
+)
 from registry.product import ColumnType, DataProduct
 from registry.rule import Function, Join, Use
 
 BY_ROW: Final = frozenset({Function.MIN, Function.MAX})
-MAX_DEGREE: Final = 2  # of an aggregated expression without noise: as much as a variance shows
-SQUARING: Final = frozenset(  # these sum squares and products of their arguments
-    {
-        Function.VARIANCE,
-        Function.STDDEV,
-        Function.COVARIANCE,
-        Function.CORRELATION,
-        Function.REGRESSION,
-    }
-)
-SINGLED_OUT: Final = (
-    "picks rows by their values inside an aggregate, where neither the least group nor the history "
-    "of earlier answers sees it; put the condition into WHERE or GROUP BY, or ask with noise"
+PRODUCTS: Final = frozenset(  # of their arguments, one of a side
+    {Function.SUM, Function.MEAN, Function.VARIANCE, Function.STDDEV}
 )
 NOT_UNBALANCED: Final = (
     f"is for a product that is {LEAST_RATIO} times as large as the other, or more; write rr22"
@@ -135,6 +135,42 @@ def side_violations(
     return tuple(found)
 
 
+def helper_violations(
+    plan: Plan, controllers: Mapping[PartyId, str | None]
+) -> tuple[Violation, ...]:
+    """Why a plan's helper is not neutral: whoever controls it controls a holder or the receiver as
+    well, or somebody has not said who controls them. Then one owner has both halves of something.
+
+    controllers: by the party documents that the plan names; None where one declares nothing. Two
+    holders, or a holder and the consumer, may have one owner: it joins what it has anyway.
+    """
+    if plan.helper is None:
+        return ()
+    helper = plan.helper.party
+    roles = [("holder", side.holder) for side in plan.sides] + [("consumer", plan.consumer)]
+    found = [
+        Violation(
+            "party.controller",
+            "helper",
+            f"{party} has not declared who controls it, so nobody can tell whether the helper is "
+            "neutral; it runs `exchange party declare`",
+        )
+        for party in dict.fromkeys([helper, *(party for _, party in roles)])
+        if controllers.get(party) is None
+    ]
+    own = controllers.get(helper)
+    for role, party in roles:
+        if own is not None and controllers.get(party) == own and party != helper:
+            found.append(
+                Violation(
+                    "party.controller",
+                    "helper",
+                    f"is controlled by {own}, as the {role} {party} is; agree on another helper",
+                )
+            )
+    return tuple(found)
+
+
 def disclosures(plan: Plan, index: int) -> Iterator[Disclosure]:
     """Everything that the plan lets out about columns of one side, besides its join key."""
     side, where = plan.sides[index], f"sides[{index}]"
@@ -158,8 +194,11 @@ def disclosures(plan: Plan, index: int) -> Iterator[Disclosure]:
     for place, statistic in enumerate(work.statistics):
         for argument in statistic.arguments:
             if argument.side == index or plan.join is Join.UNION:
-                for use, column in _read_by(argument.expression, Use.AGGREGATE):
-                    yield Disclosure(column, use, statistic.function, f"work.statistics[{place}]")
+                here = f"work.statistics[{place}]"
+                for use, column in dict.fromkeys(_read_by(argument.expression, Use.AGGREGATE)):
+                    yield Disclosure(column, use, statistic.function, here)
+                for function, column in dict.fromkeys(_multiplied(statistic, argument.expression)):
+                    yield Disclosure(column, Use.AGGREGATE, function, here)
 
 
 def group_columns(group: GroupBy) -> tuple[str, ...]:
@@ -172,16 +211,34 @@ def group_columns(group: GroupBy) -> tuple[str, ...]:
 
 def _read_by(root: Expression, use: Use) -> list[tuple[Use, str]]:
     """Columns of an expression, each with what it is used as: what a CASE decides on selects rows,
-    as a filter does; everything else enters the value."""
+    as a filter does, and so does what LEAST and GREATEST compare, for LEAST(1, GREATEST(0, x - 92))
+    is CASE WHEN x > 92; everything else enters the value."""
     if isinstance(root, Case):
         found = [] if root.otherwise is None else _read_by(root.otherwise, use)
         for when in root.whens:
             found += [(Use.FILTER, column) for column in expressions.columns(when.condition)]
             found += _read_by(when.value, use)
         return found
-    if isinstance(root, expressions.Arithmetic):
-        return _read_by(root.left, use) + _read_by(root.right, use)
+    if isinstance(root, Arithmetic):
+        found = _read_by(root.left, use) + _read_by(root.right, use)
+        if root.operation in (Operation.LEAST, Operation.GREATEST):
+            found += [(Use.FILTER, column) for column in expressions.columns(root)]
+        return found
     return [(use, column) for column in expressions.columns(root)]
+
+
+def _multiplied(statistic: Statistic, root: Expression) -> Iterator[tuple[Function, str]]:
+    """What sums of products say of their columns under whatever name: a sum of squares is a
+    variance, a sum of products a covariance."""
+    if len(statistic.arguments) > 1 and statistic.function in PRODUCTS:
+        yield from ((Function.COVARIANCE, column) for column in value_columns(root))
+    for part in expressions.parts(root):
+        if isinstance(part, Arithmetic) and part.operation is Operation.MULTIPLY:
+            left, right = set(value_columns(part.left)), set(value_columns(part.right))
+            if left and right:
+                yield from ((Function.VARIANCE, column) for column in sorted(left & right))
+                if left | right != left & right or len(left) > 1:
+                    yield from ((Function.COVARIANCE, column) for column in sorted(left | right))
 
 
 def _parties(plan: Plan, side: SidePlan, ground: Ground, where: str) -> list[Violation]:
@@ -277,9 +334,21 @@ def _columns(plan: Plan, index: int, product: DataProduct) -> list[Violation]:
     if isinstance(plan.work, Query):
         if Function.COUNT not in rule.functions:
             found.append(Violation("rule.functions", f"sides[{index}]", "count is not allowed"))
+        found += _constants(plan, plan.work, index, rule.functions)
         for number, group in enumerate(plan.sides[index].group_by):
             found += _domain(group, product, f"sides[{index}].group_by[{number}]")
     return found
+
+
+def _constants(plan: Plan, work: Query, index: int, allowed: Sequence[Function]) -> list[Violation]:
+    """Aggregates of this side that read none of its columns: a function is allowed or it is not."""
+    return [
+        Violation("rule.functions", f"work.statistics[{number}]", f"{s.function} is not allowed")
+        for number, s in enumerate(work.statistics)
+        for argument in s.arguments
+        if argument.side == index or plan.join is Join.UNION
+        if s.function not in allowed and not value_columns(argument.expression)
+    ]
 
 
 def _evaluations(plan: Plan, product: DataProduct) -> list[Violation]:
@@ -445,16 +514,16 @@ def _computable(
             found.append(
                 Violation("plan", "join", f"sum can't compute this: {error.where} {error.problem}")
             )
+    unbalanced = work.intersection is Intersection.UNBALANCED
+    if unbalanced and not is_unbalanced([product.cap for product in products]):
+        found.append(Violation("plan", "work.intersection", NOT_UNBALANCED))
     functions = {statistic.function for statistic in work.statistics}
     if work.noise is None:
         if Function.QUANTILE in functions:
             found.append(
                 Violation("plan", "work.noise", "a quantile shows a histogram, so it needs noise")
             )
-        for number, statistic in enumerate(work.statistics):
-            if picks_rows(statistic):
-                found.append(Violation("plan", f"work.statistics[{number}]", SINGLED_OUT))
-        return found
+        return found + _exact(plan, work, index, products)
     if functions & BY_ROW:
         found.append(
             Violation("plan", "work.noise", "no noise can cover MIN and MAX; ask for quantiles")
@@ -467,58 +536,24 @@ def _computable(
     return found
 
 
-def picks_rows(statistic: Statistic) -> bool:
-    """Whether a statistic can be released with noise only, for what it may be about."""
-    degree = MAX_DEGREE // 2 if statistic.function in SQUARING else MAX_DEGREE
-    return any(singles_out(argument.expression, degree) for argument in statistic.arguments)
-
-
-def singles_out(root: Expression, degree: int = MAX_DEGREE) -> bool:
-    """Whether an aggregated expression can pick rows by their values: a CASE that decides on more
-    than whether something is there, LEAST and GREATEST, products of more than `degree` columns.
-
-    SUM(CASE WHEN age = 93 THEN income ELSE 0 END) is about one person in a group of a thousand:
-    the gate counts the thousand, and the history gate compares rows that were chosen by WHERE and
-    GROUP BY. LEAST(1, GREATEST(0, age - 92)) chooses as well, and so does a polynomial that is 0 at
-    all but one value. Exact sums of x, x*x, x*x*x, … of a group are worse still: so many of them as
-    there are people name every value (Newton's identities), and in whole numbers fewer do. Noise
-    covers all of them, for it covers whatever one person can add.
-    """
-    return _picks(root) or _degree(root) > degree
-
-
-    unbalanced = work.intersection is Intersection.UNBALANCED
-    if unbalanced and not is_unbalanced([product.cap for product in products]):
-        found.append(Violation("plan", "work.intersection", NOT_UNBALANCED))
-def _picks(root: Expression) -> bool:
-    if isinstance(root, Case):
-        values = [when.value for when in root.whens]
-        values += [] if root.otherwise is None else [root.otherwise]
-        return any(map(_picks, values)) or any(_decides(when.condition) for when in root.whens)
-    if isinstance(root, expressions.Arithmetic):
-        if root.operation in (Operation.LEAST, Operation.GREATEST):
-            return True
-        return _picks(root.left) or _picks(root.right)
-    return False
-
-
-def _decides(root: Condition) -> bool:
-    """Whether a condition asks for more than presence."""
-    if isinstance(root, expressions.Both):
-        return _decides(root.left) or _decides(root.right)
-    return not isinstance(root, expressions.Present) or singles_out(root.value)
-
-
-def _degree(root: Expression) -> int:
-    """Of an expression as a polynomial in its columns."""
-    if isinstance(root, Case):
-        values = [when.value for when in root.whens]
-        values += [] if root.otherwise is None else [root.otherwise]
-        return max(map(_degree, values), default=0)
-    if isinstance(root, expressions.Arithmetic):
-        left, right = _degree(root.left), _degree(root.right)
-        return left + right if root.operation is Operation.MULTIPLY else max(left, right)
-    return int(isinstance(root, expressions.ColumnValue))
+def _exact(plan: Plan, work: Query, index: int, products: Sequence[DataProduct]) -> list[Violation]:
+    """What only noise could cover: see `exchange.query.exact`."""
+    found = []
+    if len(plan.sides) > 1 and plan.consumer in {side.holder for side in plan.sides}:
+        found.append(Violation("plan", "consumer", exact.OWN_ROWS))
+    for number, statistic in enumerate(work.statistics):
+        place = f"work.statistics[{number}]"
+        if not exact.is_plain(statistic, keep_left=work.keep_left):
+            found.append(Violation("plan", place, exact.NOT_PLAIN))
+        elif work.gate.dominance is not None and not exact.is_tested(statistic, plan, products):
+            found.append(Violation("rule.dominance", place, exact.UNTESTED))
+    for number, condition in enumerate(work.comparisons):
+        if not all(isinstance(e, ColumnValue) for e in (condition.left, condition.right)):
+            found.append(Violation("plan", f"work.comparisons[{number}]", exact.NOT_COMPARED))
+    met = Counter(column for column, _ in exact.companies(plan, products, index))
+    for column in sorted(column for column, times in met.items() if times > 1):
+        found.append(Violation("plan", "work.statistics", f"{column} {exact.TWO_COMPANIES}"))
+    return found
 
 
 def gate_reach(program: Program) -> int:

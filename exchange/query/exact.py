@@ -1,0 +1,231 @@
+"""What may be asked without noise: an allow-list.
+
+Exact numbers can be subtracted, so what is not known to be about many people has to be refused; a
+list of what singles people out would never be complete. Allowed are
+
+- COUNT of people, rows, and of those with a value;
+- SUM, AVG, VARIANCE, STDDEV, MIN, MAX of one plain column;
+- COVARIANCE, CORRELATION and REGRESSION of plain columns, and SUM or AVG of the product of two
+  plain columns of two tables: a product is of exactly two columns, and each may be used so;
+- comparisons of a plain column with a plain column of another table.
+
+So no constant, no CASE and no arithmetic stands inside an aggregate: what would choose rows by
+their values can't be written, and WHERE and GROUP BY, which do choose, are counted by the gate and
+compared by the history gate. What a constant would add, the receiver adds to the answer.
+
+A column's sums are released for one *company* only (`companies`): whoever is matched with the same
+tables and has the same other columns. SUM(x) beside SUM(x) of those who also have y is refused, for
+neither holder can count all whom the two differ by. All of this follows from plans alone.
+Everything else needs noise: with epsilon, whatever one person adds is covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from crypto.identifiers import ProductId
+from crypto.joins.layout import Order
+from exchange.query.plan import Argument, Plan, Query, Statistic
+from registry.expression import (
+    Both,
+    Case,
+    ColumnValue,
+    Condition,
+    Expression,
+    Number,
+    Present,
+    When,
+)
+from registry.product import DataProduct
+from registry.rule import Function, Join
+
+ASK_WITH_NOISE: Final = "; ask with noise (give epsilon)"
+NOT_PLAIN: Final = (
+    "without noise only a plain column is aggregated, or the product of one column of each of two "
+    "tables: calculate with the answer, put conditions into WHERE or GROUP BY" + ASK_WITH_NOISE
+)
+NOT_COMPARED: Final = "without noise only plain columns are compared across tables" + ASK_WITH_NOISE
+TWO_COMPANIES: Final = (
+    "is summed for different people, whose difference could be about one; keep to those who have "
+    "every column, with WHERE … IS NOT NULL" + ASK_WITH_NOISE
+)
+OWN_ROWS: Final = (
+    "the consumer holds one of the tables and could mark one person in it" + ASK_WITH_NOISE
+)
+UNTESTED: Final = (
+    "the dominance limit tests sums of one table's columns only, where the others have one row for "
+    "each person" + ASK_WITH_NOISE
+)
+_ONE: Final = Number(1, 0)
+_OF_ONE: Final = frozenset({Function.VARIANCE, Function.STDDEV, Function.MIN, Function.MAX})
+_OF_ONE_OR_TWO: Final = frozenset({Function.SUM, Function.MEAN})
+_OF_SEVERAL: Final = frozenset({Function.COVARIANCE, Function.CORRELATION, Function.REGRESSION})
+_EXTREMES: Final = frozenset({Function.MIN, Function.MAX})
+
+
+def is_plain(statistic: Statistic, *, keep_left: bool) -> bool:
+    """Whether a statistic is on the list. keep_left: of a LEFT JOIN, where COUNT(b.key) counts the
+    rows that have a match."""
+    arguments = statistic.arguments
+    if statistic.function is Function.COUNT:
+        return all(_counts(argument, keep_left=keep_left) for argument in arguments)
+    if not all(isinstance(argument.expression, ColumnValue) for argument in arguments):
+        return False
+    if statistic.function in _OF_ONE:
+        return len(arguments) == 1
+    if statistic.function in _OF_ONE_OR_TWO:
+        return len(arguments) <= 2
+    return statistic.function in _OF_SEVERAL
+
+
+def _counts(argument: Argument, *, keep_left: bool) -> bool:
+    """Whether it only says that a column of one table, or a match in it, is there."""
+    found = argument.expression
+    if isinstance(found, ColumnValue):
+        return True
+    if found == _ONE:
+        return keep_left and argument.side == 1
+    if not isinstance(found, Case) or len(found.whens) != 1 or found.otherwise is not None:
+        return False
+    (when,) = found.whens
+    return (
+        isinstance(when.condition, Present)
+        and isinstance(when.condition.value, ColumnValue)
+        and when.value == _ONE
+    )
+
+
+def is_tested(statistic: Statistic, plan: Plan, products: Sequence[DataProduct]) -> bool:
+    """Whether the engine's dominance test sees every sum behind a statistic: those that multiply
+    one side's column by everybody's 1. See `crypto.joins.rows.limited_terms`."""
+    if statistic.function is Function.COUNT or plan.join in (Join.ALONE, Join.UNION):
+        return True
+    sides = {argument.side for argument in statistic.arguments}
+    others = [product for place, product in enumerate(products) if place not in sides]
+    return len(sides) == 1 and all(product.contribution == 1 for product in others)
+
+
+def summed(plan: Plan, place: int) -> tuple[str, ...]:
+    """Columns of one side whose values are added up, once each. Raises Malformed for no query."""
+    found = (
+        column
+        for statistic in plan.query.statistics
+        for side, column in _values(statistic, plan)
+        if side == place
+    )
+    return tuple(dict.fromkeys(found))
+
+
+# Companies
+
+
+@dataclass(frozen=True)
+class Company:
+    """Whom the sums of one column count, beside what WHERE and GROUP BY say of its own table.
+
+    tables:  the products whose people are matched with, in order of id
+    present: columns, each with its product, that must have a value; but for those that WHERE has
+             already asked for, which all sums of the job leave out alike
+    united:  of a union
+    """
+
+    tables: tuple[ProductId, ...]
+    present: frozenset[tuple[ProductId, str]]
+    united: bool
+
+
+def companies(
+    plan: Plan, products: Sequence[DataProduct], place: int
+) -> frozenset[tuple[str, Company]]:
+    """The companies of each column of one side; what is released exactly has one of each column,
+    over all jobs of a product. products: of all sides, in the plan's order."""
+    query, union = plan.query, plan.join is Join.UNION
+    own = products[place].id
+    asked = frozenset(
+        (product.id, column)
+        for product, side in zip(products, plan.sides, strict=True)
+        for column in _asked_for(side.where)
+    )
+    found = set()
+    for statistic in query.statistics:
+        values = _values(statistic, plan)
+        everybody = frozenset((products[side].id, column) for side, column in values)
+        sides = {side for side, _ in values}
+        others = sorted({product.id for product in products} - {own})
+        if plan.join is Join.ALONE or (query.keep_left and sides == {0}):
+            others = []  # everybody in the table, matched or not
+        for side, column in values:
+            if side == place:
+                rest = everybody - asked - {(own, column)}
+                found.add((column, Company(tuple(others), rest, union)))
+    return frozenset(found)
+
+
+def _values(statistic: Statistic, plan: Plan) -> frozenset[tuple[int, str]]:
+    """Side and column of what a statistic adds up. An extreme adds nothing, and a count counts."""
+    if statistic.function is Function.COUNT or statistic.function in _EXTREMES:
+        return frozenset()
+    union = plan.join is Join.UNION
+    return frozenset(
+        (side, argument.expression.column)
+        for argument in statistic.arguments
+        if isinstance(argument.expression, ColumnValue)
+        for side in (range(len(plan.sides)) if union else (argument.side,))
+    )
+
+
+def _asked_for(where: Condition | None) -> Iterator[str]:
+    """The columns that a WHERE asks to be there, whatever else it asks."""
+    if isinstance(where, Both):
+        yield from _asked_for(where.left)
+        yield from _asked_for(where.right)
+    elif isinstance(where, Present) and isinstance(where.value, ColumnValue):
+        yield where.value.column
+
+
+# Selections
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What chooses rows where no holder can count whom it leaves out; all exact answers of a
+    product have the same.
+
+    comparisons: across tables, on rows that meet
+    where:       of a product with several rows for a person: which of them are taken
+    """
+
+    comparisons: frozenset[tuple[ProductId, str, Order, ProductId, str]]
+    where: Condition | None
+
+
+def selection(plan: Plan, products: Sequence[DataProduct], place: int) -> Selection:
+    """Of one side. products: of all sides, in the plan's order."""
+    compared = frozenset(
+        (
+            products[0].id,
+            condition.left.column,
+            condition.order,
+            products[condition.right_side].id,
+            condition.right.column,
+        )
+        for condition in plan.query.comparisons
+        if isinstance(condition.left, ColumnValue) and isinstance(condition.right, ColumnValue)
+    )
+    several = products[place].contribution > 1
+    return Selection(compared, plan.sides[place].where if several else None)
+
+
+# The marks that a column's values are read with
+
+
+def present(column: str) -> Expression:
+    """1 where the column has a value, else 0."""
+    return Case((When(Present(ColumnValue(column)), _ONE),), Number(0, 0))
+
+
+def is_exact(plan: Plan) -> bool:
+    """Whether its answer leaves without noise."""
+    return isinstance(plan.work, Query) and plan.work.noise is None
