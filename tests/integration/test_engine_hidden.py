@@ -26,7 +26,7 @@ from crypto.engine import (
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.hidden.columns import row_columns
 from crypto.joins.hidden.ports import Replicated
-from crypto.joins.layout import Comparison, Extreme, Layout, Order
+from crypto.joins.layout import Comparison, Extreme, Layout, Order, Third
 from crypto.joins.released import open_cells
 from crypto.joins.rows import (
     SideRows,
@@ -34,8 +34,10 @@ from crypto.joins.rows import (
     one_hot,
     plain_dominated,
     plain_extremes,
+    plain_output,
     plain_pairs,
     plain_terms,
+    second_side,
 )
 from crypto.noise import Distribution, slack
 from crypto.sharing import UInt64Array, recombine, to_bytes
@@ -177,11 +179,12 @@ def test_a_share_layout_that_is_not_the_known_one_is_refused(
 
 
 class Three:
-    """Three nodes' engines, two holders' and a helper's. Every attempt has tunnels of its own."""
+    """The engines of two holders' nodes, a helper's and, of some attempts, a third holder's. Every
+    attempt has tunnels of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.engines = [ProcessEngine(folder / name, folder / "logs") for name in "abc"]
+        self.engines = [ProcessEngine(folder / name, folder / "logs") for name in "abcd"]
         self.tunnels: list[Tunnel] = []
 
     def tasks(
@@ -192,10 +195,11 @@ class Three:
         combination: Combination = Combination.JOIN,
         hide_size: bool = False,
     ) -> list[HiddenTask]:
-        self.tunnels += [Tunnel() for _ in range(3)]
+        parties = 3 if layout.third is None else 4
+        self.tunnels += [Tunnel() for _ in range(parties)]
         places = seats(
-            [tunnel.engine for tunnel in self.tunnels[-3:]],
-            [tunnel.address for tunnel in self.tunnels[-3:]],
+            [tunnel.engine for tunnel in self.tunnels[-parties:]],
+            [tunnel.address for tunnel in self.tunnels[-parties:]],
             attempt=f"att_{len(self.tunnels)}",
             connect_timeout_ms=15_000,
             receive_timeout_ms=10_000,
@@ -206,7 +210,7 @@ class Three:
                 seat=seat,
                 layout=layout,
                 combination=combination,
-                caps=(500, 500),
+                caps=(500,) * (parties - 1),
                 padding=PaddingBounds(Fraction(1), Fraction(1, 10**6), 1) if join else None,
                 hide_size=hide_size,
                 token_key=b"t" * 32 if seat.rank < 2 else b"",
@@ -220,19 +224,22 @@ class Three:
         tasks: list[HiddenTask],
         sides: Sides,
         on_stage: Callable[[EngineStage], None] = lambda _: None,
+        *,
+        third: SideRows | None = None,
     ) -> list[EngineOutcome | EngineFailed]:
         """How each party's run ended. `on_stage` hears the stages of A."""
-        ends: list[EngineOutcome | EngineFailed] = [EngineFailed(EngineFault.CRASHED, "")] * 3
+        crashed = EngineFailed(EngineFault.CRASHED, "")
+        ends: list[EngineOutcome | EngineFailed] = [crashed] * len(tasks)
 
         def take_part(rank: int) -> None:
-            rows: tuple[SideRows | None, ...] = (sides.a, sides.b, None)
+            rows: tuple[SideRows | None, ...] = (sides.a, sides.b, None, third)
             try:
                 run = self.engines[rank].start(tasks[rank], rows[rank], LIMITS)
                 ends[rank] = run.wait(on_stage if rank == 0 else lambda _: None)
             except EngineFailed as failed:
                 ends[rank] = failed
 
-        threads = [threading.Thread(target=take_part, args=(rank,)) for rank in range(3)]
+        threads = [threading.Thread(target=take_part, args=(rank,)) for rank in range(len(tasks))]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -251,7 +258,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
     made = Three(tmp_path_factory.mktemp("three"))
     yield made
     made.close()
-    assert [path.name for n in "abc" for path in (made.folder / n).iterdir()] == ["lock"] * 3
+    assert [path.name for n in "abcd" for path in (made.folder / n).iterdir()] == ["lock"] * 4
 
 
 def shares(ends: list[EngineOutcome | EngineFailed]) -> list[bytes]:
@@ -277,6 +284,61 @@ def test_three_nodes_together_give_the_receiver_the_exact_answer(
     sides = two_sides(300, layout=layout, values_up_to=2**25)
     ends = three.run(three.tasks(layout, hide_size=hide_size), sides)
     assert open_cells(layout, shares(ends)) == sides.truth
+
+
+OF_THREE = replace(
+    a_layout(2, 4, 1, 2, 5, products=True),
+    third=Third(2, 2, 3, 3, ((0, 0), (1, 0), (2, 0), (0, 1), (2, 2))),
+)
+BY_ROW_OF_THREE = replace(
+    OF_THREE,
+    comparisons=(LARGER,),
+    extremes=(replace(LEAST, low=-(2**50), high=2**50, factor=4, mark=3),),
+    dominance=Fraction(1, 5),
+)
+
+
+def of_three(layout: Layout) -> tuple[Sides, SideRows]:
+    """Two sides, and a third holder's rows of most of the people of B."""
+    assert layout.third is not None
+    bare = a_layout(2, 2, 1, 1)
+    sides = two_sides(300, layout=bare, values_up_to=2**20)
+    other = two_sides(300, layout=bare, values_up_to=2**20, seed=1).b
+    at = np.random.default_rng(2).permutation(300)[:280]
+    rows = SideRows(sides.b.tokens[at], other.group[at], other.factors[at])
+    return replace(sides, layout=layout), rows
+
+
+@pytest.mark.parametrize("layout", [OF_THREE, BY_ROW_OF_THREE], ids=["sums", "by row"])
+def test_four_nodes_of_three_holders_give_the_exact_answer(three: Three, layout: Layout) -> None:
+    sides, rows = of_three(layout)
+    ends = three.run(three.tasks(layout), sides, third=rows)
+    assert layout.third is not None
+    truth = plain_output(layout, sides.a, second_side(layout.third, sides.b, rows))
+    assert recombine(shares(ends)).tolist() == truth.tolist()
+    assert truth[: layout.cells].any()
+    assert shares(ends)[3] == bytes(8 * layout.outputs)
+
+
+@pytest.mark.parametrize(
+    ("victim", "when"),
+    [(3, EngineStage.UPLOAD), (2, EngineStage.CHECK), (0, EngineStage.GATE)],
+    ids=["D, upload", "the helper, check", "A, gate"],
+)
+def test_a_party_of_four_killed_mid_run_fails_every_run_the_third_holders_too(
+    three: Three, victim: int, when: EngineStage
+) -> None:
+    sides, rows = of_three(OF_THREE)
+
+    def kill(stage: EngineStage) -> None:
+        if stage is when:
+            for pid in children_in(three.folder / "abcd"[victim]):
+                os.kill(pid, signal.SIGKILL)
+
+    ends = three.run(three.tasks(OF_THREE), sides, kill, third=rows)
+    faults = [end.fault for end in ends if isinstance(end, EngineFailed)]
+    assert len(faults) == 4
+    assert set(faults) <= {EngineFault.PEER, EngineFault.CRASHED}
 
 
 def test_a_helper_that_holds_another_plan_lets_nobody_compute(three: Three) -> None:
