@@ -57,7 +57,15 @@ class PartyFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, name: str, roles: Sequence[Role], *, now: datetime) -> PartyFolder:
+    def create(
+        cls,
+        path: Path,
+        name: str,
+        roles: Sequence[Role],
+        *,
+        now: datetime,
+        controller: str | None = None,
+    ) -> PartyFolder:
         """Make keys and a first party document. Raises KeyFileRefused if there are some already."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = cls(path)
@@ -80,6 +88,7 @@ class PartyFolder:
                     agreement=folder.agreement.public,
                     tls_certificate=folder.tls.certificate,
                     valid_from=now,
+                    controller=controller,
                 ),
                 folder.identity,
             )
@@ -120,6 +129,26 @@ class PartyFolder:
         )
         fresh._write(after)
         self.finish_rotation()
+        return after
+
+    def declare(self, controller: str, *, now: datetime) -> SignedParty:
+        """The next party document: the same keys, and who controls the party.
+
+        The caller announces it with a `party.updated` statement. Hold `alone` while calling this.
+        Raises DocumentRefused if `controller` is no credit code.
+        """
+        before = self.party
+        after = sign_party(
+            replace(
+                before.document,
+                seq=before.document.seq + 1,
+                previous=before.digest,
+                valid_from=now,
+                controller=controller,
+            ),
+            self.identity,
+        )
+        self._write(after)
         return after
 
     def finish_rotation(self) -> None:
@@ -196,6 +225,11 @@ class PartyFolder:
     def digest(self) -> Digest:
         return self.party.digest
 
+    def _with_retired(self, current: ExchangeKey, name: str) -> Mapping[str, ExchangeKey]:
+        retired = sorted((self.path / "retired").glob(f"*/{name}"))
+        keys = [current, *map(read_exchange_key, retired)]
+        return {str(key.public): key for key in keys}
+
     def _make_exchange_keys(self, party: PartyId, *, now: datetime) -> None:
         for file in EXCHANGE:
             write_key(self.path / file, ExchangeKey.generate())
@@ -209,8 +243,3 @@ class PartyFolder:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path / "party.json")
-    def _with_retired(self, current: ExchangeKey, name: str) -> Mapping[str, ExchangeKey]:
-        retired = sorted((self.path / "retired").glob(f"*/{name}"))
-        keys = [current, *map(read_exchange_key, retired)]
-        return {str(key.public): key for key in keys}
-

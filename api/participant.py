@@ -17,6 +17,7 @@ from crypto.keys import PublicKey
 from exchange.links.endpoint import Endpoint, Proxy
 from ledger.errors import LedgerError
 from ledger.verify.policy import Policy
+from registry.credit_code import require_credit_code
 from registry.party import Role
 
 SETTINGS_FILE: Final = "settings.toml"
@@ -32,6 +33,7 @@ class Wishes:
     hub_url: str
     operator: str
     policy: Path
+    controller: str | None = None
     registrars: Sequence[str] = ()
     relay: str | None = None
     link_listen: str | None = None
@@ -56,7 +58,9 @@ def create(
             )
     policy = _checked_policy(wishes.policy)
     _check(wishes)
-    folder = PartyFolder.create(path, wishes.name, wishes.roles, now=now)
+    folder = PartyFolder.create(
+        path, wishes.name, wishes.roles, now=now, controller=wishes.controller
+    )
     (path / POLICY_FILE).write_bytes(policy)
     settings.write_text(_settings_text(_values(wishes), explain), "utf-8")
     return folder
@@ -71,6 +75,8 @@ def _check(wishes: Wishes) -> None:
         raise SettingsRefused("ca_file", f"{wishes.ca_file} is not a file")
     try:
         PartyId.parse(wishes.operator, where="operator")
+        if wishes.controller is not None:
+            require_credit_code(wishes.controller, where="controller")
         for text in wishes.registrars:
             PublicKey.parse(text, where="registrars")
         for name in ("relay", "link_listen", "link_address"):

@@ -58,6 +58,27 @@ def rotate(settings: NodeSettings, *, telling: Callable[[str], None]) -> SignedP
         after.close()
 
 
+def declare(settings: NodeSettings, controller: str) -> SignedParty:
+    """Say who controls this party, in its next document, under the same keys. Announces nothing: a
+    registrar may have to sign the document first.
+
+    Raises DocumentRefused if `controller` is no credit code, FolderBusy while the node runs, and
+    PlanRefused while a job is under way, because its plan names the document before.
+    """
+    node = wiring.open_node(settings)
+    try:
+        with node.folder.alone():
+            if not registering.is_announced(node.folder.party, node.store):
+                raise DocumentRefused(
+                    "party", "is not announced yet; run `exchange party register` first"
+                )
+            _require_idle(node)
+            send_all(node)
+            return node.folder.declare(controller, now=node.identity.clock.now())
+    finally:
+        node.close()
+
+
 def send_all(node: Opened) -> None:
     """Everything that waits in the outbox. Raises HubUnreachable."""
     while outbox.send(node.store, node.hub, node.identity, jobs.heed_answer):

@@ -2,8 +2,9 @@
 
 The identity key stays for life and names the party: `pty_` and the first 32 hexadecimal digits of
 SHA-256 over its text form. A new document (`seq` + 1, naming the digest of the one before) changes
-the other keys. A node takes a document as genuine only when its identity key's fingerprint was
-confirmed out of band, or when a registrar whose key was pinned signed the same envelope as well.
+the other keys, or says anew who controls the party. A node takes a document as genuine only when
+its identity key's fingerprint was confirmed out of band, or when a registrar whose key was pinned
+signed the same envelope as well.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from crypto import envelope as dsse
 from crypto import record
 from crypto.digest import Digest
 from crypto.envelope import Envelope
+from crypto.errors import Malformed
 from crypto.identifiers import PartyId
 from crypto.keys import PublicKey, Signer
+from registry.credit_code import require_credit_code
 from registry.errors import DocumentRefused, NotTrusted
 
 PAYLOAD_TYPE: Final = "application/vnd.unseen.party.v1+json"
@@ -37,7 +40,13 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class PartyDocument:
-    """identity, signing: Ed25519. sealing, agreement: X25519. tls_certificate: DER, self-signed."""
+    """identity, signing: Ed25519. sealing, agreement: X25519. tls_certificate: DER, self-signed.
+
+    controller: the unified social credit code of the organisation that ultimately controls the
+                party (实际控制人; below a natural person, the highest organisation), or the party's
+                own where no other does. None: not declared. It is what the party says of itself; a
+                registrar that signs the document has checked it.
+    """
 
     v: int
     party: PartyId
@@ -51,6 +60,7 @@ class PartyDocument:
     agreement: PublicKey
     tls_certificate: bytes
     valid_from: datetime
+    controller: str | None = None
 
     def __post_init__(self) -> None:
         if self.v != 1:
@@ -71,6 +81,11 @@ class PartyDocument:
         ):
             if getattr(self, name).suite != suite:
                 raise DocumentRefused(name, f"must be an {suite} key")
+        if self.controller is not None:
+            try:
+                require_credit_code(self.controller, where="controller")
+            except Malformed as error:
+                raise DocumentRefused(error.where, error.problem) from None
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,8 @@ def sign_party(document: PartyDocument, identity: Signer) -> SignedParty:
 
 
 def endorse(party: SignedParty, registrar: Signer) -> SignedParty:
-    """Add a registrar's signature: this identity key belongs to the organisation it names."""
+    """Add a registrar's signature: this identity key belongs to the organisation it names, and that
+    organisation is controlled by whom it says."""
     return SignedParty(party.document, party.envelope.with_signature(registrar))
 
 
@@ -117,18 +133,15 @@ def require_trusted(
     """Raises NotTrusted unless the identity was confirmed, or a pinned registrar signed.
 
     believed: documents that were found trusted before. A registrar vouches that an identity key
-    belongs to a name in certain roles; that holds for every later document of the same key that
-    says the same of its owner, so a rotation of the other keys needs no new signature.
+    belongs to a name in certain roles and under a certain controller; that holds for every later
+    document of the same key that says the same of its owner, so a rotation of the other keys needs
+    no new signature.
     """
     document = party.document
     if document.identity.fingerprint in fingerprints:
         return
     for other in (one.document for one in believed):
-        if (other.identity, other.name, other.roles) == (
-            document.identity,
-            document.name,
-            document.roles,
-        ):
+        if _owner(other) == _owner(document):
             return
     signed_by = {key_id for key_id, _ in party.envelope.signatures}
     for registrar in registrars:
@@ -139,6 +152,11 @@ def require_trusted(
         f"{party.document.name} ({party.document.party}) is not confirmed: compare its fingerprint "
         f"{party.document.identity.fingerprint} out of band and run `exchange node trust`"
     )
+
+
+def _owner(document: PartyDocument) -> tuple[object, ...]:
+    """What a registrar vouches for."""
+    return (document.identity, document.name, document.roles, document.controller)
 
 
 def require_successor(new: SignedParty, old: SignedParty) -> None:

@@ -29,7 +29,7 @@ from exchange.hub.service import HubService
 from exchange.node import registering
 from registry.evidence import party_registered
 from registry.party import Role
-from tests.world import START, Member, World
+from tests.world import START, Member, World, a_controller
 
 
 class WireHub(HubClient):
@@ -94,7 +94,9 @@ class HttpWorld(World):
 
     def join(self, name: str, *roles: Role) -> Member:
         """Registers before it listens: a hub does not take requests of strangers."""
-        folder = PartyFolder.create(self.path / name, name.title(), roles, now=START)
+        folder = PartyFolder.create(
+            self.path / name, name.title(), roles, now=START, controller=a_controller(name)
+        )
         member = self.open_member(name, folder)
         node = member.node
         registering.register(folder.party, store=node.store, identity=node.identity)

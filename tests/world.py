@@ -56,6 +56,7 @@ from ledger.verify.policy import Policy
 from pricing.errors import AccountNotFound
 from pricing.money import Money
 from registry.adapters.duckdb_source import DuckDBFileSource
+from registry.credit_code import check_character
 from registry.party import Role
 from registry.product import Column, ColumnType, DataProduct
 from registry.rule import AnalysisRule, Function, Join, PrivacyRule, Use
@@ -269,7 +270,9 @@ class World:
 
     def join(self, name: str, *roles: Role) -> Member:
         """A new participant, registered at the hub and vouched for by the registrar."""
-        folder = PartyFolder.create(self.path / name, name.title(), roles, now=START)
+        folder = PartyFolder.create(
+            self.path / name, name.title(), roles, now=START, controller=a_controller(name)
+        )
         member = self.open_member(name, folder)
         registering.register(folder.party, store=member.node.store, identity=member.node.identity)
         self.members[name] = member
@@ -287,10 +290,10 @@ class World:
             document=folder.party.digest,
             signing=folder.signing,
             sealing=folder.sealing_keys,
+            agreement=folder.agreement_keys,
             operator=self.operator.party,
             link_address="",
             registrars=(self.registrar.public,),
-            agreement=folder.agreement_keys,
             clock=self.clock,
             randomness=SystemRandomness(),
         )
@@ -453,6 +456,13 @@ class Deal:
                         START + timedelta(days=30),
                     )
                 )
+
+
+def a_controller(name: str) -> str:
+    """A valid credit code of an organisation of this name that controls itself."""
+    own = int.from_bytes(name.encode().ljust(8)[:8], "big") % 10**9
+    body = f"91110000{own:09}"
+    return body + check_character(body)
 
 
 def a_world(path: Path, **settings: object) -> World:

@@ -25,6 +25,7 @@ def init(
     hub: Annotated[str, typer.Option(metavar="URL", help="init.hub")],
     operator: Annotated[str, typer.Option(metavar="PTY", help="init.operator")],
     policy: Annotated[Path, typer.Option(metavar="FILE", help="init.policy")],
+    controller: Annotated[str | None, typer.Option(metavar="CODE", help="init.controller")] = None,
     registrar: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="init.registrar")
     ] = None,
@@ -46,6 +47,7 @@ def init(
             hub_url=hub,
             operator=operator,
             policy=policy,
+            controller=controller,
             registrars=registrar or (),
             relay=relay,
             link_listen=link_listen,

@@ -11,6 +11,7 @@ from api.cli.desk import PATIENCE_S, TimeoutOption, answered, opened
 from api.cli.output import answer
 from api.cli.speech import Commands, common, say
 from api.cli.tables import facts, lines
+from api.settings import NodeSettings
 from crypto.errors import KeyFileRefused
 from crypto.identifiers import PartyId
 from crypto.keys import SigningKey, read_signing_key, write_key
@@ -73,6 +74,18 @@ def register(
     )
 
 
+@app.act("declare", "party.declare")
+def declare(code: Annotated[str, typer.Argument(metavar="CODE")]) -> None:
+    from api.rotation import declare as declare_controller
+
+    after = declare_controller(NodeSettings.load(common().settings), code)
+    answer(
+        party_document(after),
+        lines(say("party.declared", code=code, file=after.digest)),
+        as_json=common().as_json,
+    )
+
+
 @app.act("endorse", "party.endorse", plain=True)
 def endorse_(
     party_json: Annotated[Path, typer.Argument(metavar="PARTY_JSON")],
@@ -126,6 +139,7 @@ def party_document(party: SignedParty) -> dict[str, Any]:
         "sealing": str(document.sealing),
         "agreement": str(document.agreement),
         "valid_from": encode_time(document.valid_from),
+        "controller": document.controller,
         "signed_by": [key_id for key_id, _ in party.envelope.signatures],
     }
 
@@ -136,6 +150,7 @@ def _party_facts(party: SignedParty) -> list[tuple[str, object]]:
         ("party", document.party),
         ("name", document.name),
         ("roles", ", ".join(role.value for role in document.roles)),
+        ("controller", document.controller or say("party.undeclared")),
         ("fingerprint", document.identity.fingerprint),
         ("document", f"{party.digest} (seq {document.seq})"),
         ("signing", document.signing),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from api.cli.speech import say
@@ -32,6 +32,8 @@ class Shown:
 
     products: by the digest that the plan names; one that cannot be had is absent.
     agreements: where this party is the holder, by digest: holders count what is used.
+    controllers: where a helper is named, whose code each party that computes or receives declares;
+                None: not declared, or its document is not known here.
     """
 
     plan: Plan
@@ -39,6 +41,7 @@ class Shown:
     products: Mapping[Digest, DataProduct]
     agreements: Mapping[Digest, NodeAgreement]
     job: NodeJob | None = None
+    controllers: Mapping[str, str | None] = field(default_factory=dict)
 
     def described(self) -> Sequence[DataProduct] | None:
         """The products of all sides in the plan's order, if each could be had."""
@@ -71,7 +74,18 @@ def show_plan(plan: Plan, node: Opened, job: NodeJob | None = None) -> Shown:
             if side.holder == node.identity.party
             and (held := tx.agreement(side.agreement)) is not None
         }
-        return Shown(plan, party_names(parties, tx), found, agreements, job)
+        controllers = {} if plan.helper is None else _controllers(plan, tx)
+        return Shown(plan, party_names(parties, tx), found, agreements, job, controllers)
+
+
+def _controllers(plan: Plan, tx: NodeTransaction) -> dict[str, str | None]:
+    """By the documents that the plan names, which admission judges as well."""
+    found: dict[str, str | None] = {}
+    for party in (*plan.sealers, plan.consumer):
+        named = plan.document_of(party)
+        known = None if named is None else tx.party(named)
+        found[str(party)] = None if known is None else known.document.controller
+    return found
 
 
 def party_names(parties: set[PartyId] | Sequence[PartyId], tx: NodeTransaction) -> dict[str, str]:

@@ -76,6 +76,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "help.party.show": "Show a party's document and whether this node believes it.",
     "help.party.fingerprint": "Print the fingerprint that others compare with you.",
     "help.party.register": "Announce this participant, or its newest document, to the exchange.",
+    "help.party.declare": "Declare who ultimately controls this participant: a unified social "
+    "credit code, your own if nobody does. Stop the node before, and register afterwards.",
     "help.party.endorse": "As registrar, vouch that a party document's key belongs to whom it "
     "names.",
     "help.party.registrar_init": "Make a registrar's key.",
@@ -163,6 +165,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "option.init.hub": "Address of the hub: https://hub.example",
     "option.init.operator": "The operator's party id: pty_…",
     "option.init.policy": "The ledger's policy, from the operator: whose log, which witnesses.",
+    "option.init.controller": "Unified social credit code of the organisation that ultimately "
+    "controls this participant, its own if none does. Jobs with a helper need it.",
+    "option.CODE": "A unified social credit code: 18 digits and capital letters.",
     "option.init.registrar": "Public key whose signature makes a party document believed; may be "
     "repeated.",
     "option.init.relay": "The hub's relay for engine links.",
@@ -250,6 +255,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "selfcheck.agrees": "agrees",
     "fact.combine_with": "may be joined with",
     "fact.consumer": "consumer",
+    "fact.controller": "controlled by",
     "fact.deal": "deal",
     "fact.decision": "decision",
     "fact.description": "description",
@@ -352,6 +358,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "source.fits": "The rows fit the product.",
     "standing.added": "Standing approval {id} is in force.",
     "standing.removed": "Standing approval {id} is taken back.",
+    "party.undeclared": "not declared; jobs with a helper refuse it",
+    "party.declared": "Declared {code} in document {file}. Where a registrar vouches for you, have "
+    "it endorse party.json anew; then run `exchange party register`.",
     "party.no_trust": "no; compare its fingerprint and run `exchange node trust`",
     "party.registered": "{name} is registered as {party}.",
     "party.endorsed": "{name} is endorsed in {file}, if you compared its fingerprint: "
@@ -387,6 +396,11 @@ ENGLISH: Final[Mapping[str, str]] = {
     "plan.rows": "at most {rows} rows; {columns} columns leave, as shares or encrypted",
     "plan.price": "this holder is paid {price}",
     "plan.join": "rows meet by: {join}",
+    "plan.intersection": "rows in common are found by: {method}",
+    "plan.standing": (
+        "about {seconds} s of it only once: later jobs with this version and filter of the larger "
+        "product find its keys masked already"
+    ),
     "plan.helper": "helped by {helper}",
     "plan.keep_left": "all rows of the first holder count, matched or not (LEFT JOIN)",
     "plan.hide_size": "no holder learns any count",
@@ -396,11 +410,6 @@ ENGLISH: Final[Mapping[str, str]] = {
     "plan.gate": "{cells} groups; those of fewer than {min_group} people are suppressed",
     "plan.slack": "for the noise, {slack} more: a noisy count must reach {least}",
     "plan.dominance": "no one person may have more than {share} of a sum",
-    "plan.intersection": "rows in common are found by: {method}",
-    "plan.standing": (
-        "about {seconds} s of it only once: later jobs with this version and filter of the larger "
-        "product find its keys masked already"
-    ),
     "plan.rounded": "counts of people are rounded to multiples of {multiple}",
     "plan.having": "shown only where {having}",
     "plan.released": "what is released:",
@@ -414,10 +423,15 @@ ENGLISH: Final[Mapping[str, str]] = {
     "its own)",
     "plan.epsilon": "“{product}” is charged epsilon {epsilon}, delta {delta}:",
     "plan.total": "price in all: {price}",
+    "plan.controllers": "who controls each party (declared, by unified social credit code):",
     "plan.learns": "what each party would learn:",
     "plan.use": "Agreement {agreement}, valid until {until}: {before} of {runs} runs used before "
     "this job, {after} with it.",
     # What plans and answers are made of
+    "intersection.rr22": "RR22",
+    "intersection.ecdh25519": "double masking on Curve25519",
+    "intersection.ecdhsm2": "double masking on SM2",
+    "intersection.unbalanced": "the larger side's keys masked once, the smaller side's asked for",
     "join.hidden": "hidden join (nobody learns who matched)",
     "join.revealed": "revealed join (both holders learn who matched)",
     "join.sum": "sum join (both holders learn how many matched)",
@@ -428,10 +442,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "step.positions": "positions of pairs",
     "step.resharing": "shares of matched columns",
     "step.intersection": "intersection",
-    "intersection.rr22": "RR22",
-    "intersection.ecdh25519": "double masking on Curve25519",
-    "intersection.ecdhsm2": "double masking on SM2",
-    "intersection.unbalanced": "the larger side's keys masked once, the smaller side's asked for",
+    "step.standing": "masked keys, once",
     "step.computing": "computing on shares",
     "step.masked_keys": "masked keys",
     "step.encrypted_values": "encrypted values",
@@ -442,7 +453,6 @@ ENGLISH: Final[Mapping[str, str]] = {
     "step.blinded_keys": "blinded keys",
     "step.result": "sealed result",
     "spent.padding": "to hide how many rows matched from whoever computes",
-    "step.standing": "masked keys, once",
     "spent.noise": "to hide any one person in what is released",
     "spent.gate": "for the chance that the exact count decides what is shown",
     "missing.suppressed": "suppressed",
@@ -488,6 +498,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "stage.started": "started",
     "stage.ready": "engine ready",
     "stage.connect": "connecting to the other holder",
+    "stage.offline": "masking the larger side's keys, once",
     "stage.psi": "finding shared rows",
     "stage.share": "sharing values in secret",
     "stage.compute": "computing",
@@ -498,7 +509,6 @@ ENGLISH: Final[Mapping[str, str]] = {
     "stage.expired": "expired",
     "stage.released": "released",
     "stage.opened": "opened",
-    "stage.offline": "masking the larger side's keys, once",
     "stage.settled": "paid",
     "stage.requested": "requested",
     "stage.running": "running",
@@ -559,6 +569,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "help.party": "谁参与，使用哪些密钥。",
     "help.party.show": "显示一方的身份文档，以及本节点是否采信。",
     "help.party.fingerprint": "打印供他人与您核对的指纹。",
+    "help.party.declare": "声明本参与方的实际控制人：统一社会信用代码；若无，则为自己的代码。"
+    "请先停止节点，之后再登记。",
     "help.party.register": "向交易所登记本参与方，或其最新的身份文档。",
     "help.party.endorse": "作为登记员，为某一方的身份文档背书。",
     "help.party.registrar_init": "生成登记员的密钥。",
@@ -641,6 +653,9 @@ CHINESE: Final[Mapping[str, str]] = {
     "option.init.hub": "平台地址：https://hub.example",
     "option.init.operator": "运营方的标识：pty_…",
     "option.init.policy": "运营方提供的账本策略：谁的日志，哪些见证方。",
+    "option.init.controller": "最终控制本参与方的组织（实际控制人）的统一社会信用代码；"
+    "若无，则为本参与方自己的代码。有协助方的作业需要此项。",
+    "option.CODE": "统一社会信用代码：18 位数字与大写字母。",
     "option.init.registrar": "其签名使身份文档可信的公钥；可重复。",
     "option.init.relay": "平台为引擎连接提供的中继。",
     "option.init.link_listen": "本节点监听引擎连接的地址；不写则只向外拨号。",
@@ -719,6 +734,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "selfcheck.agrees": "一致",
     "fact.combine_with": "可与之连接",
     "fact.consumer": "需方",
+    "fact.controller": "实际控制人",
     "fact.deal": "交易",
     "fact.decision": "决定",
     "fact.description": "说明",
@@ -816,6 +832,9 @@ CHINESE: Final[Mapping[str, str]] = {
     "source.fits": "数据与产品相符。",
     "standing.added": "常设准许 {id} 已生效。",
     "standing.removed": "常设准许 {id} 已撤回。",
+    "party.undeclared": "未声明；有协助方的作业会拒绝它",
+    "party.declared": "已在身份文档 {file} 中声明 {code}。若由登记员为您背书，"
+    "请先让其重新背书 party.json，再运行 `exchange party register`。",
     "party.no_trust": "否；请核对其指纹并运行 `exchange node trust`",
     "party.registered": "{name} 已登记为 {party}。",
     "party.endorsed": "已在 {file} 中为 {name} 背书——前提是您核对过其指纹：{fingerprint}",
@@ -846,6 +865,10 @@ CHINESE: Final[Mapping[str, str]] = {
     "plan.rows": "至多 {rows} 行；{columns} 列以份额或密文离开",
     "plan.price": "付给该持有方 {price}",
     "plan.join": "各方的行如何相会：{join}",
+    "plan.intersection": "求交方法：{method}",
+    "plan.standing": (
+        "其中约 {seconds} 秒只需一次：同一版本、同一筛选的较大产品，其主键在后续作业中已经掩蔽"
+    ),
     "plan.helper": "协助方 {helper}",
     "plan.keep_left": "第一个持有方的每一行都计入，无论是否匹配（LEFT JOIN）",
     "plan.hide_size": "持有方得不到任何计数",
@@ -865,15 +888,16 @@ CHINESE: Final[Mapping[str, str]] = {
     "plan.scheme": "参数 {parameters}，安全强度 {bits} 位",
     "plan.lookup": "查询 {keys} 个主键的 {columns}，用第 {epoch} 期的表",
     "plan.seconds": "约 {seconds} 秒（估计值，在两个核心上测得；网络另计）",
-    "plan.intersection": "求交方法：{method}",
-    "plan.standing": (
-        "其中约 {seconds} 秒只需一次：同一版本、同一筛选的较大产品，其主键在后续作业中已经掩蔽"
-    ),
     "plan.epsilon": "“{product}”消耗 epsilon {epsilon}、delta {delta}：",
     "plan.total": "总价：{price}",
+    "plan.controllers": "各方的实际控制人（自行声明，统一社会信用代码）：",
     "plan.learns": "各方会得知：",
     "plan.use": "协议 {agreement}，有效至 {until}：共 {runs} 次，此任务之前已用 {before} 次，"
     "之后为 {after} 次。",
+    "intersection.rr22": "RR22",
+    "intersection.ecdh25519": "Curve25519 双重掩蔽",
+    "intersection.ecdhsm2": "SM2 双重掩蔽",
+    "intersection.unbalanced": "较大一方的主键掩蔽一次，较小一方逐个询问",
     "join.hidden": "隐藏连接（无人得知谁匹配上）",
     "join.revealed": "公开连接（双方持有方得知谁匹配上）",
     "join.sum": "求和连接（双方持有方得知有多少匹配）",
@@ -884,6 +908,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "step.positions": "匹配对的位置",
     "step.resharing": "匹配列的份额",
     "step.intersection": "求交",
+    "step.standing": "掩蔽的主键（一次）",
     "step.computing": "在份额上计算",
     "step.masked_keys": "掩蔽的主键",
     "step.encrypted_values": "加密的取值",
@@ -894,10 +919,6 @@ CHINESE: Final[Mapping[str, str]] = {
     "step.blinded_keys": "盲化的主键",
     "step.result": "密封的结果",
     "spent.padding": "使计算各方看不出有多少行匹配",
-    "intersection.rr22": "RR22",
-    "intersection.ecdh25519": "Curve25519 双重掩蔽",
-    "intersection.ecdhsm2": "SM2 双重掩蔽",
-    "intersection.unbalanced": "较大一方的主键掩蔽一次，较小一方逐个询问",
     "spent.noise": "使发布的内容看不出任何一个人",
     "spent.gate": "确切人数决定是否显示的可能性",
     "missing.suppressed": "已隐去",
@@ -908,7 +929,6 @@ CHINESE: Final[Mapping[str, str]] = {
     "found.nothing": "没有记录",
     "found.damaged": "已损坏",
     "remark.suppressed": "{number} 个分组中有数字被隐去；被隐去不等于零。",
-    "step.standing": "掩蔽的主键（一次）",
     "remark.having": "{number} 个分组不满足 HAVING，未列出。",
     "remark.having_undecided": "{number} 个分组因 HAVING 中的数字缺失，未列出。",
     "remark.rounded": "人数取整到 {number} 的倍数。",
@@ -941,6 +961,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "stage.started": "已开始",
     "stage.ready": "引擎就绪",
     "stage.connect": "正在连接另一持有方",
+    "stage.offline": "正在掩蔽较大一方的主键（一次）",
     "stage.psi": "正在求共有的行",
     "stage.share": "正在秘密分享取值",
     "stage.compute": "正在计算",
@@ -955,4 +976,3 @@ CHINESE: Final[Mapping[str, str]] = {
     "stage.requested": "已请求",
     "stage.running": "运行中",
 }
-    "stage.offline": "正在掩蔽较大一方的主键（一次）",

@@ -34,12 +34,13 @@ from registry.party import Role, endorse
 
 ORIGIN: Final = "unseen.demo/log"
 CURRENCY: Final = "TEST"
+# Name, role, and the invented credit code of whoever controls it: itself, each of them.
 CAST: Final = {
-    "clinic": ("Clinic", Role.HOLDER),
-    "laboratory": ("Laboratory", Role.HOLDER),
-    "company": ("Research company", Role.CONSUMER),
-    "helper": ("Neutral helper", Role.HELPER),
-    "regulator": ("Regulator", Role.REGULATOR),
+    "clinic": ("Clinic", Role.HOLDER, "12110000DEM0CN1C17"),
+    "laboratory": ("Laboratory", Role.HOLDER, "91110000DEMNLAB02H"),
+    "company": ("Research company", Role.CONSUMER, "91110000DEMNC0MP3Y"),
+    "helper": ("Neutral helper", Role.HELPER, "51110000DEMNHELP4C"),
+    "regulator": ("Regulator", Role.REGULATOR, "11110000DEMNREG053"),
 }
 
 
@@ -194,7 +195,7 @@ class Exchange:
         """Start the witness, the hub and every node, and open each participant's desk."""
         infrastructure = ("witness", "hub")
         self.processes |= start_all({name: self.program(name) for name in infrastructure})
-        for name, (title, _) in CAST.items():
+        for name, (title, _, _) in CAST.items():
             settings = self.folder / name / "settings.toml"
             self.participants[name] = Participant(
                 name,
@@ -250,7 +251,7 @@ class Exchange:
 
     def _make_participant(self, name: str) -> PartyFolder:
         """What `exchange init` and `exchange party endorse` do."""
-        title, role = CAST[name]
+        title, role, controller = CAST[name]
         folder = create(
             self.folder / name,
             Wishes(
@@ -259,6 +260,7 @@ class Exchange:
                 hub_url=self._url("hub"),
                 operator=str(self.operator),
                 policy=self.folder / "policy",
+                controller=controller,
                 registrars=[str(self.registrar.public)],
                 relay=f"127.0.0.1:{self._ports['relay']}",
             ),

@@ -152,6 +152,11 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
             "The rule checker finds nothing in the plan that an agreement or product forbids.",
             "规则检查未发现计划中有协议或产品所禁止的内容。",
         ),
+        "plan.helper": _both(
+            "The helper is under the control of nobody who controls a holder or the receiver, as "
+            "their party documents declare.",
+            "据各方主体文件声明，协助方的实际控制人不控制任何持有方或结果接收方。",
+        ),
         "plan.learns": _both(
             "The plan tells each party in words exactly what follows from it.",
             "计划以文字如实说明各方将得知的内容。",
@@ -337,6 +342,10 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "plan.not_operator": _both(
             "{operator}, which the plan names as operator, is not one by its document",
             "计划所指的运营方 {operator} 按其文件并非运营方",
+        ),
+        "plan.controller": _both(
+            "{helper} declares that {controller} controls it",
+            "{helper} 声明其实际控制人为 {controller}",
         ),
         "plan.other_agreements": _both(
             "the submission names other agreements than the plan",

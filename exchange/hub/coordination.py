@@ -27,7 +27,7 @@ from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
 from exchange.query import plan as plans
 from exchange.query.plan import WITH_CONSUMER, Plan
-from exchange.query.rules import Ground, violations
+from exchange.query.rules import Ground, helper_violations, violations
 from exchange.submission import Submission
 from exchange.terms import agreement as agreements
 from pricing.errors import PricingError
@@ -259,13 +259,24 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
         agreements.require_in_force(agreement, now)
         agreements.require_outlasts(agreement, plan.run_by)
         grounds.append(Ground(agreement, tx.products.by_digest(side.product)))
-    found = violations(plan, grounds)
+    found = violations(plan, grounds) + helper_violations(plan, _controllers(plan, tx))
     if found:
         raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
     for digest in in_order:
         tx.save_agreement(_reserve_run(held[digest], plan))
     budgets.reserve(plan, tx)
     return settlement.hold(plan, job, tx, operator)
+
+
+def _controllers(plan: Plan, tx: HubTransaction) -> dict[PartyId, str | None]:
+    if plan.helper is None:
+        return {}
+    named = {party: plan.document_of(party) for party in (*plan.sealers, plan.consumer)}
+    return {
+        party: tx.parties.by_digest(digest).document.controller
+        for party, digest in named.items()
+        if digest is not None
+    }
 
 
 def _keep_openings(submission: Submission, job: HubJob, tx: HubTransaction) -> None:

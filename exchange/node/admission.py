@@ -5,7 +5,7 @@ Nothing here believes the hub. Each refusal names the constraint that failed, ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,7 +21,7 @@ from exchange.privacy import PrivacyAccount, cost_of
 from exchange.query import plan as plans
 from exchange.query.explanation import learns
 from exchange.query.plan import Plan, Query
-from exchange.query.rules import Ground, side_violations
+from exchange.query.rules import Ground, helper_violations, side_violations
 from exchange.terms import agreement as agreements
 from registry.party import SignedParty
 from registry.product import DataProduct
@@ -38,6 +38,8 @@ class View:
     account:    of this side's product, as this node counted it under the newest version it listed;
                 None at the helper
     consumer:   the believed party document that the plan names
+    controllers: of everybody with a seat in the plan, by the believed party documents that it
+                names
     products:   of all sides, in the plan's order, each with the digest that the plan names
     evaluated:  of a score's or lookup's product: the rows or keys that this node has admitted for
                 this consumer in the last 24 hours
@@ -48,6 +50,7 @@ class View:
     agreement: NodeAgreement | None
     account: PrivacyAccount | None
     consumer: SignedParty
+    controllers: Mapping[PartyId, str | None]
     products: Sequence[DataProduct]
     evaluated: int
     now: datetime
@@ -67,16 +70,21 @@ def check(envelope: Envelope, plan: Plan, view: View) -> None:
         raise PlanRefused("run_seconds", f"is more than {LONGEST_RUN}")
     if dict(plan.learns) != learns(plan):
         raise PlanRefused("learns", "does not say what this plan lets each party learn")
-    if plan.helper is not None and plan.helper.party == view.me:
-        _require_neutral(plan, view)
-    else:
+    _require_neutral_helper(plan, view)
+    if plan.helper is None or plan.helper.party != view.me:
         _check_own_side(plan, view)
 
 
-def _require_neutral(plan: Plan, view: View) -> None:
-    """A helper that also holds rows or gets the result would hold both shares of something."""
-    if view.me in {plan.consumer, *(side.holder for side in plan.sides)}:
+def _require_neutral_helper(plan: Plan, view: View) -> None:
+    """A helper that also holds rows or gets the result would hold both shares of something, and so
+    would an owner that it has in common with whoever does."""
+    if plan.helper is None:
+        return
+    if plan.helper.party in {plan.consumer, *(side.holder for side in plan.sides)}:
         raise PlanRefused("helper", "must be neither a holder nor the consumer")
+    found = helper_violations(plan, view.controllers)
+    if found:
+        raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
 
 
 def _check_own_side(plan: Plan, view: View) -> None:

@@ -38,7 +38,7 @@ from exchange.query.plan import WITH_CONSUMER, Plan
 from exchange.query.ports import SqlReader
 from exchange.query.question import Footing, Question, compile_question, grounds_of
 from exchange.query.requests import Request, compile_request
-from exchange.query.rules import Ground, violations
+from exchange.query.rules import Ground, helper_violations, violations
 from exchange.submission import Submission
 from registry.errors import RegistryError
 from registry.product import DataProduct
@@ -78,7 +78,8 @@ class Desk:
                 randomness=self.identity.randomness,
             )
             plan = self._under_current_keys(plan, tx)
-        _require_allowed(plan, grounds_of(plan, footings))
+            controllers = self._controllers(plan, tx)
+        _require_allowed(plan, grounds_of(plan, footings), controllers)
         return plan
 
     def product(self, deal: DealId, number: ProductId) -> DataProduct:
@@ -108,7 +109,8 @@ class Desk:
                 randomness=self.identity.randomness,
             )
             plan = self._under_current_keys(plan, tx)
-        _require_allowed(plan, grounds_of(plan, footings))
+            controllers = self._controllers(plan, tx)
+        _require_allowed(plan, grounds_of(plan, footings), controllers)
         return plan
 
     def recompile(self, number: JobId, *, wait: timedelta = WAIT_FOR_HOLDERS) -> Plan:
@@ -137,7 +139,8 @@ class Desk:
                     raise UnknownSubject(f"agreement {side.agreement}")
                 product = products.by_digest(side.product, tx=tx, hub=self.hub)
                 grounds.append(Ground(held.agreement, product))
-        _require_allowed(plan, grounds)
+            controllers = self._controllers(plan, tx)
+        _require_allowed(plan, grounds, controllers)
         return plan
 
     def _footings(
@@ -174,6 +177,16 @@ class Desk:
             sides=tuple(replace(s, holder_document=newest[s.holder]) for s in plan.sides),
             helper=None if helper is None else replace(helper, document=newest[helper.party]),
         )
+
+    def _controllers(self, plan: Plan, tx: NodeTransaction) -> dict[PartyId, str | None]:
+        if plan.helper is None:
+            return {}
+        return {
+            party: trust.current(
+                party, tx=tx, hub=self.hub, identity=self.identity
+            ).document.controller
+            for party in (*plan.sealers, plan.consumer)
+        }
 
     def submit(self, plan: Plan) -> JobId:
         """Sign a compiled plan and send it. From here on it runs unless somebody refuses."""
@@ -358,8 +371,10 @@ def heed_answer(
         tx.save_job(at(job, JobState.REFUSED, identity, reason=answer.reason))
 
 
-def _require_allowed(plan: Plan, grounds: Sequence[Ground]) -> None:
-    found = violations(plan, grounds)
+def _require_allowed(
+    plan: Plan, grounds: Sequence[Ground], controllers: Mapping[PartyId, str | None]
+) -> None:
+    found = violations(plan, grounds) + helper_violations(plan, controllers)
     if found:
         raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
 
@@ -559,11 +574,13 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
     """Gather what the decision rests on, and check. Raises PlanRefused and trust errors."""
     envelope = Envelope.from_bytes(tx.document(job.plan))
     plan = plans.read_plan(envelope)
+    controllers: dict[PartyId, str | None] = {}
     for party in plan.sealers:
         named = plan.document_of(party)
         if named is None:
             raise PlanRefused("parties", f"no document of {party} is named")
-        trust.by_digest(named, party, tx=tx, hub=hub, identity=identity)
+        believed = trust.by_digest(named, party, tx=tx, hub=hub, identity=identity)
+        controllers[party] = believed.document.controller
     if plan.document_of(identity.party) != identity.document:
         raise PlanRefused("document", "is not this party's current one; compile again")
     own = plan.side_of(identity.party)
@@ -575,14 +592,17 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
         )
         products.require_listed_by(side.product, lister, tx=tx)
         found.append(product)
+    consumer = trust.by_digest(
+        plan.consumer_document, plan.consumer, tx=tx, hub=hub, identity=identity
+    )
+    controllers[plan.consumer] = consumer.document.controller
     view = View(
         me=identity.party,
         operator=identity.operator,
         agreement=None if own is None else tx.agreement(own.agreement),
         account=None if own is None else _account(found[plan.sides.index(own)].id, tx),
-        consumer=trust.by_digest(
-            plan.consumer_document, plan.consumer, tx=tx, hub=hub, identity=identity
-        ),
+        consumer=consumer,
+        controllers=controllers,
         products=found,
         evaluated=_evaluated_today(plan, found[0].id, tx, identity),
         now=identity.clock.now(),

@@ -573,6 +573,18 @@ def test_a_job_works_after_everybody_rotated_and_an_older_result_still_opens(
         assert desks.ok(name, "node", "alarms") == {"alarms": []}
 
 
+def test_a_participant_declares_who_controls_it_and_announces_that(new_desks: Desks) -> None:
+    desks, owner = new_desks, "91440300708461136T"
+    assert desks.run("lab", "party", "declare", owner[:-1] + "0").code != 0
+    declared = desks.ok("lab", "party", "declare", owner)
+    assert (declared["seq"], declared["controller"]) == (1, owner)
+    again = desks.run("lab", "party", "declare", owner)
+    assert again.code != 0 and "exchange party register" in again.err
+    desks.ok("lab", "party", "register")
+    lab = desks.world.members["lab"].id
+    assert desks.ok("clinic", "party", "show", lab)["controller"] == owner
+
+
 def test_keys_are_not_rotated_while_the_node_runs(desks: Desks) -> None:
     with desks.world.members["lab"].folder.alone():
         ran = desks.run("lab", "node", "rotate")

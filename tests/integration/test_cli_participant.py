@@ -21,7 +21,7 @@ from crypto.errors import KeyFileRefused
 from crypto.keys import SigningKey
 from crypto.ports import SystemClock
 from ledger.verify.note import LOG_SIGNATURE, VerifierKey
-from registry.party import Role, endorse
+from registry.party import Role, endorse, require_successor
 
 OPERATOR = "pty_" + "1" * 32
 KEYS = ("identity.key", "signing.key", "sealing.key", "agreement.key", "tls.pem")
@@ -202,3 +202,19 @@ def test_a_node_waits_for_its_hub_alone_in_its_folder_and_stops_when_told(
         assert child.stdout.read() == ""
     with folder.alone():
         assert (folder.path / "node.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_participant_says_at_once_who_controls_it_or_declares_it_later(
+    tmp_path: Path, policy: Path
+) -> None:
+    owner, other = "91440300708461136T", "12100000400000624D"
+    folder = made(tmp_path / "clinic", wishes(policy, controller=owner))
+    assert folder.party.document.controller == owner
+    before = folder.party
+    after = folder.declare(other, now=SystemClock().now())
+    assert after.document.controller == other
+    assert after.document.signing == before.document.signing == folder.signing.public
+    require_successor(after, before)
+    with pytest.raises(SettingsRefused, match="controller"):
+        made(tmp_path / "lab", wishes(policy, controller=owner[:-1] + "0"))
+    assert not (tmp_path / "lab").exists()

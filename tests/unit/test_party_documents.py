@@ -30,6 +30,7 @@ from registry.party import (
 )
 
 IDENTITY, REGISTRAR = SigningKey.generate(), SigningKey.generate()
+OWNER = "91440300708461136T"
 
 
 def a_document(identity: SigningKey = IDENTITY, **changes: object) -> PartyDocument:
@@ -55,6 +56,16 @@ def test_a_signed_document_reads_back_with_the_digest_that_agreements_carry() ->
     read = read_party(signed.envelope.to_bytes())
     assert read == signed
     assert read.digest == digest(record.to_bytes(signed.document))
+
+
+def test_a_document_that_declares_no_controller_is_written_as_it_always_was() -> (
+    None
+):
+    silent = a_document()
+    assert "controller" not in record.to_value(silent)  # type: ignore[operator]
+    assert record.from_bytes(PartyDocument, record.to_bytes(silent)).controller is None
+    declared = read_party(sign_party(a_document(controller=OWNER), IDENTITY).envelope.to_bytes())
+    assert declared.document.controller == OWNER
 
 
 def test_the_party_is_named_after_its_identity_key() -> None:
@@ -136,6 +147,8 @@ def test_a_document_signed_as_another_kind_is_refused() -> None:
         ({"signing": ExchangeKey.generate().public}, "signing: must be an ed25519 key"),
         ({"sealing": SigningKey.generate().public}, "sealing: must be an x25519 key"),
         ({"agreement": SigningKey.generate().public}, "agreement: must be an x25519 key"),
+        ({"controller": ""}, "controller: is no unified social credit code"),
+        ({"controller": OWNER[:-1] + "0"}, "controller: is no unified social credit code"),
     ],
 )
 def test_a_document_that_breaks_its_rules_is_refused_by_field(
@@ -181,6 +194,7 @@ def test_what_was_vouched_for_once_holds_while_key_name_and_roles_stay() -> None
     for forged, signer in (
         (replace(after, name="Clinic 诊所 II"), IDENTITY),
         (replace(after, roles=(Role.HOLDER,)), IDENTITY),
+        (replace(after, controller=OWNER), IDENTITY),
         (a_document(impostor, seq=1, previous=first.digest), impostor),
     ):
         with pytest.raises(NotTrusted):

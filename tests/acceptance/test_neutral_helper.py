@@ -1,0 +1,139 @@
+"""A helper of one owner with a holder or the receiver, from its declaration to its refusal.
+
+One world, in which the helper declares one owner after the other; everything on the way to the
+rows refuses by itself, so each is also shown with those before it looking away.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from crypto.digest import Digest
+from crypto.identifiers import JobId
+from exchange.audit.deal import audit_deal
+from exchange.audit.openings import Opener
+from exchange.audit.report import Check
+from exchange.audit.roots import Roots
+from exchange.errors import PlanRefused
+from exchange.hub import bundle as hub_bundle
+from exchange.hub import coordination
+from exchange.jobs import JobState
+from exchange.node import admission, jobs, registering
+from exchange.node.model import NodeJob
+from registry.rule import Join
+from tests.world import Deal, World, a_controller, a_deal, a_world
+
+QUESTION = "SELECT COUNT(*) AS people FROM clinic JOIN lab ON clinic.person = lab.person"
+OTHERS = ("clinic", "lab", "research")
+AS_A_HOLDER = ("clinic", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS[1:]))
+
+
+@pytest.fixture(scope="module")
+def deal(tmp_path_factory: pytest.TempPathFactory) -> Deal:
+    world = a_world(tmp_path_factory.mktemp("world") / "world")
+    found = a_deal(world, joins=(Join.HIDDEN,), epsilon=Fraction(1), runs=20, funded=100_000)
+    found.approve_standing()
+    return found
+
+
+def declare(world: World, name: str, controller: str) -> Digest:
+    """What `exchange party declare` and `exchange party register` do, between two starts."""
+    member = world.members[name]
+    after = member.folder.declare(controller, now=world.clock.now())
+    member = world.restart(name)
+    registering.announce(after, store=member.node.store, identity=member.node.identity)
+    world.settle()
+    return after.digest
+
+
+def at(deal: Deal, name: str, number: JobId) -> NodeJob:
+    with deal.world.members[name].node.store.reading() as tx:
+        job = tx.job(number)
+    assert job is not None
+    return job
+
+
+def looking_away(*_: object) -> tuple[()]:
+    return ()
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_helper_of_one_owner_with_a_party_is_refused_before_anything_is_sent(
+    deal: Deal, other: str
+) -> None:
+    declare(deal.world, "helper", a_controller(other))
+    with pytest.raises(PlanRefused, match="is controlled by") as refused:
+        deal.submit(sql=QUESTION)
+    assert refused.value.constraint == "party.controller"
+
+
+@pytest.mark.parametrize("other", AS_A_HOLDER)
+def test_the_hub_refuses_it_where_the_consumer_does_not_look(
+    deal: Deal, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(deal.world, "helper", a_controller(other))
+    monkeypatch.setattr(jobs, "helper_violations", looking_away)
+    number = deal.submit(sql=QUESTION)
+    deal.world.settle()
+    assert at(deal, "research", number).state is JobState.REFUSED
+    assert "is controlled by" in at(deal, "research", number).reason
+
+
+@pytest.mark.parametrize("other", AS_A_HOLDER)
+def test_every_node_refuses_it_where_the_hub_looks_away(
+    deal: Deal, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = deal.world
+    declare(world, "helper", a_controller(other))
+    monkeypatch.setattr(jobs, "helper_violations", looking_away)
+    monkeypatch.setattr(coordination, "helper_violations", looking_away)
+    opened = list(world.opened)
+    for name in ("clinic", "lab", "helper"):
+        number = deal.submit(sql=QUESTION)
+        world.members["research"].node.work()
+        world.hub_step()
+        node = world.members[name].node
+        node.hear(wait_s=0)
+        node.work()
+        found = at(deal, name, number)
+        assert found.state is JobState.REFUSED, name
+        assert "is controlled by" in found.reason
+        world.settle()
+    assert world.opened == opened
+
+
+@pytest.mark.slow
+def test_an_auditor_finds_the_job_that_ran_with_such_a_helper(
+    deal: Deal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All who should have looked looked away; the documents that they signed say it still."""
+    world = deal.world
+    declare(world, "helper", a_controller("helper"))
+    fine = deal.submit(sql=QUESTION)
+    world.settle()
+    assert at(deal, "research", fine).state is JobState.RELEASED
+    declare(world, "helper", a_controller("lab"))
+    with monkeypatch.context() as patched:
+        for module in (jobs, coordination, admission):
+            patched.setattr(module, "helper_violations", looking_away)
+        bad = deal.submit(sql=QUESTION)
+        world.settle()
+        assert at(deal, "research", bad).state is JobState.RELEASED
+    checks = {c.subject: c for c in audited(deal) if c.id == "plan.helper"}
+    assert checks[fine].passed is True
+    assert checks[fine].note is not None
+    assert checks[fine].note.facts["controller"] == a_controller("helper")
+    assert checks[bad].passed is False
+
+
+def audited(deal: Deal) -> tuple[Check, ...]:
+    world = deal.world
+    folders = (world.operator_folder, *(m.folder for m in world.members.values()))
+    roots = Roots(frozenset(f.party.document.identity.fingerprint for f in folders), ())
+    regulator = world.members["regulator"]
+    with world.store.reading() as tx:
+        bundle = hub_bundle.export(deal.deal, tx)
+    opener = Opener(regulator.id, regulator.folder.sealing)
+    return tuple(audit_deal(bundle, world.policy, roots, opener).checks)

@@ -1,0 +1,84 @@
+"""Who may help: nobody whose owner also owns a holder or the receiver, as everybody declares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from crypto.identifiers import PartyId
+from exchange.query.plan import HelperSeat, Plan
+from exchange.query.rules import helper_violations
+from tests.queries import a_hidden_plan, a_plan, open_grounds
+
+OWNERS = ("91440300708461136T", "91330100799655058B", "12100000400000624D", "51110000DEMNHELP4C")
+
+
+def plan_with_helper() -> Plan:
+    return a_hidden_plan(open_grounds())
+
+
+def seats(plan: Plan) -> list[PartyId]:
+    """Holders, consumer, helper."""
+    assert plan.helper is not None
+    return [*(side.holder for side in plan.sides), plan.consumer, plan.helper.party]
+
+
+def declared(plan: Plan, *owners: str | None) -> dict[PartyId, str | None]:
+    return dict(zip(seats(plan), owners, strict=True))
+
+
+def test_four_owners_of_their_own_are_fine() -> None:
+    plan = plan_with_helper()
+    assert helper_violations(plan, declared(plan, *OWNERS)) == ()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["first holder", "second holder", "consumer"])
+def test_a_helper_under_the_control_of_a_partys_owner_is_refused(place: int) -> None:
+    plan = plan_with_helper()
+    controllers = declared(plan, *OWNERS[:3], OWNERS[place])
+    (found,) = helper_violations(plan, controllers)
+    assert (found.clause, found.where) == ("party.controller", "helper")
+    assert str(seats(plan)[place]) in found.problem
+    assert OWNERS[place] in found.problem
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_whoever_declares_nothing_cannot_take_part_beside_a_helper(place: int) -> None:
+    plan = plan_with_helper()
+    owners = [None if at == place else owner for at, owner in enumerate(OWNERS)]
+    (found,) = helper_violations(plan, declared(plan, *owners))
+    assert str(seats(plan)[place]) in found.problem
+    assert "exchange party declare" in found.problem
+
+
+def test_a_party_of_whom_nothing_is_known_has_declared_nothing() -> None:
+    plan = plan_with_helper()
+    assert len(helper_violations(plan, {})) == 4
+
+
+def test_parties_that_declare_nothing_are_not_taken_for_one_owner_but_refused() -> None:
+    plan = plan_with_helper()
+    found = helper_violations(plan, dict.fromkeys(seats(plan)))
+    assert all("has not declared" in one.problem for one in found)
+
+
+def test_holders_and_consumer_may_have_one_owner() -> None:
+    """It joins what it has anyway; the helper still sees nothing."""
+    plan = plan_with_helper()
+    one = OWNERS[0]
+    assert helper_violations(plan, declared(plan, one, one, one, OWNERS[3])) == ()
+    assert helper_violations(plan, declared(plan, one, one, OWNERS[2], OWNERS[3])) == ()
+    assert len(helper_violations(plan, declared(plan, one, one, OWNERS[2], one))) == 2
+
+
+def test_without_a_helper_nobody_needs_to_declare() -> None:
+    assert helper_violations(a_plan(open_grounds()), {}) == ()
+
+
+def test_another_helper_is_judged_by_its_own_declaration() -> None:
+    plan = plan_with_helper()
+    assert plan.helper is not None
+    other = replace(plan, helper=HelperSeat(PartyId("pty_" + "9" * 32), plan.helper.document))
+    controllers = declared(plan, *OWNERS)
+    assert len(helper_violations(other, controllers)) == 1
