@@ -340,7 +340,8 @@ def _compared(tables: Tables, node: Node) -> CrossCondition:
     if not isinstance(inner, Infix) or inner.sign not in COMPARATORS:
         raise QuestionRefused(
             node.text,
-            "conditions on both tables are comparisons such as a.x < b.y, held together by AND",
+            f"conditions on {tables.several} are comparisons such as a.x < b.y, held together by "
+            "AND",
         )
     if {tables.scope.key_side(part) for part in (inner.left, inner.right)} != {None}:
         raise QuestionRefused(node.text, "keys are compared in JOIN … ON alone")

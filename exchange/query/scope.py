@@ -312,6 +312,11 @@ class Tables:
     union: bool
     keep_left: bool
 
+    @property
+    def several(self) -> str:
+        """How to speak of more than one of them."""
+        return "both tables" if len(self.products) == 2 else "several tables"
+
     def behind(self, side: int) -> tuple[DataProduct, ...]:
         """The products whose columns an expression of this table reads."""
         return self.products if self.union else (self.products[side],)

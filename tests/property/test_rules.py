@@ -25,6 +25,7 @@ from exchange.query.plan import (
     CrossCondition,
     Gate,
     GroupBy,
+    HelperSeat,
     Plan,
     Statistic,
 )
@@ -53,13 +54,16 @@ from registry.product import Column, ColumnType, DataProduct
 from registry.rule import AnalysisRule, ColumnLimit, Function, Join, Use
 from tests.queries import (
     CLINIC,
+    DOCUMENTS,
     HELPER,
     LAB,
+    PHARMACY,
     PRIVACY,
     STRANGER,
     a_hidden_plan,
     a_plan,
     a_product,
+    a_side,
     an_agreement,
     an_open_rule,
     compiled,
@@ -271,6 +275,51 @@ def judged(draw: st.DrawFn) -> tuple[tuple[Ground, Ground], Plan]:
     return both, replace(plan, purpose=draw(st.sampled_from(PURPOSES)))
 
 
+@st.composite
+def judged_of_three(draw: st.DrawFn) -> tuple[tuple[Ground, ...], int, Plan]:
+    """The same with a third holder who agrees to everything; the one that decides stands anywhere
+    among the three."""
+    both, plan = draw(judged())
+    place = draw(st.integers(0, 2))
+    rule = an_open_rule(min_group=2, purposes=PURPOSES)
+    products = [ground.product for ground in both] + [a_product(PHARMACY, rule=rule)]
+    known = [
+        tuple(Partner(other.id, other.holder) for other in products if other is not own)
+        for own in products
+    ]
+    first, second = (
+        Ground(replace(g.agreement, terms=replace(g.agreement.terms, combine_with=met)), g.product)
+        for g, met in zip(both, known, strict=False)
+    )
+    terms = the_terms(products[2], purposes=PURPOSES, min_group=2, combine_with=known[2])
+    grounds = [second, Ground(an_agreement(products[2], terms), products[2])]
+    grounds.insert(place, first)
+    sides = [plan.sides[1], a_side(grounds[2 if place < 2 else 1])]
+    sides.insert(place, plan.sides[0])
+    of = {0: place, 1: 1 if place == 0 else 0}
+    comparisons = tuple(
+        c if place == 0 else CrossCondition(c.right, c.order, c.left, place)
+        for c in plan.query.comparisons
+    )
+    statistics = tuple(
+        replace(s, arguments=tuple(Argument(of[a.side], a.expression) for a in s.arguments))
+        for s in plan.query.statistics
+    )
+    # Whatever it was: only the hidden join takes three, and all rows must have partners.
+    hidden = a_hidden_plan(both).query
+    work = replace(
+        plan.query,
+        keep_left=False,
+        comparisons=comparisons,
+        statistics=statistics,
+        intersection=None,
+        padding=hidden.padding,
+    )
+    helper = HelperSeat(HELPER, DOCUMENTS[HELPER])
+    made = replace(plan, join=Join.HIDDEN, helper=helper, sides=tuple(sides), work=work)
+    return tuple(grounds), place, made
+
+
 # The law, over JSON
 
 
@@ -309,19 +358,23 @@ def valued(value: Any) -> Iterator[str]:
         yield from valued(when["value"])
 
 
-def used(plan: Any) -> Iterator[tuple[str, str, str | None]]:
-    """(column, use, function) of whatever a plan does with columns of its first side."""
-    side, work = plan["sides"][0], plan["work"]
+def used(plan: Any, place: int) -> Iterator[tuple[str, str, str | None]]:
+    """(column, use, function) of whatever a plan does with columns of the side at this place."""
+    side, work = plan["sides"][place], plan["work"]
     for group in side["group_by"]:
         read_here = list(read(group["cases"])) if "cases" in group else [group["name"]]
         yield from ((name, "group_key", None) for name in read_here)
     yield from ((name, "filter", None) for name in read(side.get("where")))
-    found = [(c["left"], "compare", None) for c in work["comparisons"]]
+    found = [
+        (c["left" if place == 0 else "right"], "compare", None)
+        for c in work["comparisons"]
+        if place in (0, c["right_side"])
+    ]
     found += [
         (argument["expression"], "aggregate", statistic["function"])
         for statistic in work["statistics"]
         for argument in statistic["arguments"]
-        if argument["side"] == 0
+        if argument["side"] == place
     ]
     for expression, use, function in found:
         values = Counter(valued(expression))
@@ -338,14 +391,30 @@ def test_what_is_allowed_uses_no_column_against_its_rule(
     both, plan = case
     found = violations(plan, both)
     event(f"allowed: {found == ()}")
-    if found:
-        return
+    if not found:
+        _require_law(plan, 0, both[0])
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(judged_of_three())
+def test_of_three_holders_none_has_a_column_used_against_its_rule(
+    case: tuple[tuple[Ground, ...], int, Plan],
+) -> None:
+    grounds, place, plan = case
+    found = violations(plan, grounds)
+    event(f"allowed at {place}: {found == ()}")
+    if not found:
+        _require_law(plan, place, grounds[place])
+
+
+def _require_law(plan: Plan, place: int, ground: Ground) -> None:
+    """That an allowed plan does nothing with the side at this place that its rule forbids."""
     asked: Any = decode(record.to_bytes(plan))
-    listed: Any = decode(record.to_bytes(both[0].product))
-    terms: Any = decode(record.to_bytes(both[0].agreement.terms))
+    listed: Any = decode(record.to_bytes(ground.product))
+    terms: Any = decode(record.to_bytes(ground.agreement.terms))
     rule = listed["rule"]
     described = {column["name"]: column for column in listed["columns"]}
-    for name, use, function in used(asked):
+    for name, use, function in used(asked, place):
         assert name != listed["key"]
         assert use in rule["uses"][name]
         limit = rule.get("limits", {}).get(name, {})
@@ -355,7 +424,7 @@ def test_what_is_allowed_uses_no_column_against_its_rule(
             assert function in rule["functions"]
             assert function in limit.get("functions", [function])
             assert function == "count" or described[name]["type"] != "text"
-    for group in asked["sides"][0]["group_by"]:
+    for group in asked["sides"][place]["group_by"]:
         assert "rows_per_person" not in listed
         if "categories" in group:
             assert set(group["categories"]) <= set(described[group["name"]]["categories"])
