@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -38,9 +38,9 @@ from crypto.engine import (
 )
 from crypto.errors import CryptoError, EngineFailed, EngineFault
 from crypto.joins.intersection import Intersection
-from crypto.joins.layout import COUNTED, Comparison, Extreme, Layout, Order, Term
+from crypto.joins.layout import COUNTED, Comparison, Extreme, Layout, Order, Term, Third
 from crypto.joins.released import open_cells
-from crypto.joins.rows import SideRows, plain_output
+from crypto.joins.rows import SideRows, plain_output, second_side
 from crypto.joins.summable import ValueScheme
 from crypto.lookup.answers import KEYS_FILE, TABLE_FILE, AskedKeys
 from crypto.lookup.answers import unpack as unpack_records
@@ -93,12 +93,12 @@ class Disagrees(Exception):
 
 
 class Room:
-    """The engines of up to three parties, and fresh randomness."""
+    """The engines of up to four parties, and fresh randomness."""
 
     def __init__(self, folder: Path, randomness: Randomness) -> None:
         self.randomness = randomness
         self.generator = np.random.default_rng(int.from_bytes(randomness.draw(16), "big"))
-        self._engines = [ProcessEngine(folder / f"{i}", folder / f"{i}-logs") for i in range(3)]
+        self._engines = [ProcessEngine(folder / f"{i}", folder / f"{i}-logs") for i in range(4)]
         for engine in self._engines:
             engine.warm()
 
@@ -165,11 +165,11 @@ class Room:
         """Two sides with about half of their rows in common, values from a wide range."""
         names = self.generator.permutation(2 * ROWS)
         return (
-            self._side(names[:ROWS], groups, factors[0]),
-            self._side(names[ROWS // 2 : ROWS // 2 + ROWS], 1, factors[1]),
+            self.side(names[:ROWS], groups, factors[0]),
+            self.side(names[ROWS // 2 : ROWS // 2 + ROWS], 1, factors[1]),
         )
 
-    def _side(self, names: Int64Array, groups: int, factors: int) -> SideRows:
+    def side(self, names: Int64Array, groups: int, factors: int) -> SideRows:
         tokens = np.zeros((ROWS, 16), dtype=np.uint8)
         tokens[:, :8] = names.astype("<u8").view(np.uint8).reshape(-1, 8)
         tokens[:, 8] = 1
@@ -224,6 +224,19 @@ def _hidden(room: Room) -> float:
     return _compare(layout, a, b, room.run(tasks, [a, b, None]))
 
 
+def _hidden_of_three(room: Room) -> float:
+    """Sums by groups of all three holders, of the third one's values and of products of its and the
+    second one's."""
+    third = Third(1, 2, 2, 2, ((COUNTED, COUNTED), (COUNTED, 1), (1, 1)))
+    terms = (Term(1, 1, 0, False), Term(1, 2, 0, False))
+    layout = replace(_layout(groups=2, terms=terms), groups_b=2, third=third)
+    a, b = room.sides(2, (2, 2))
+    d = replace(room.side(np.arange(ROWS), 2, 2), tokens=a.tokens)
+    tasks = _hidden_tasks(room, layout, None)
+    outcomes = room.run(tasks, [a, b, None, d])
+    return _compare(layout, a, second_side(third, b, d), outcomes)
+
+
 def _noised(room: Room) -> float:
     """Numbers with noise lie as near the exact ones as the noise allows, but once in 10**12."""
     scale, beta = Fraction(5), Fraction(1, 10**12)
@@ -247,18 +260,19 @@ def _noised(room: Room) -> float:
 
 def _hidden_tasks(room: Room, layout: Layout, noise: NoiseScales | None) -> Sequence[HiddenTask]:
     token = room.randomness.draw(32)
+    caps = (ROWS,) * (2 if layout.third is None else 3)
     return [
         HiddenTask(
             seat=seat,
             layout=layout,
             combination=Combination.JOIN,
-            caps=(ROWS, ROWS),
+            caps=caps,
             padding=PaddingBounds(Fraction(1), Fraction(1, 10**9), 1),
             hide_size=False,
             token_key=token if seat.rank < 2 else b"",
             noise=noise,
         )
-        for seat in room.seats(3)
+        for seat in room.seats(len(caps) + 1)
     ]
 
 
@@ -407,6 +421,11 @@ _SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
             "AES-128 masks, BLAKE2b tags, ABY3 over FM64; honest majority of three", 128, _hidden
         ),
         "hidden-noise": Scheme("the same, with discrete Laplace noise by OpenDP", 128, _noised),
+        "hidden-three": Scheme(
+            "the same, of three holders and a helper, of whom the third uploads only",
+            128,
+            _hidden_of_three,
+        ),
         "sum-paillier": Scheme(
             "X25519 masks, Paillier of 3072 bits; semi-honest", 126, _summed(ValueScheme.PAILLIER)
         ),
