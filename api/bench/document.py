@@ -301,7 +301,12 @@ def _join_table(documents: Sequence[Document]) -> str:
     rows = []
     for document in documents:
         asked, beside = document["parameters"], "ratio" in document
-        row = [asked["protocol"], f"{asked['rows']:,}", str(asked["groups"])]
+        size = f"{asked['rows']:,}"
+        if "against" in asked:
+            size = (
+                f"{size} and {asked['against']:,}, masked before in {document['offline_s']:.3g} s"
+            )
+        row = [asked["protocol"], size, str(asked["groups"])]
         row.append(_number(document["median_s"]))
         row.append(_number(document["rival_median_s"]) if beside else "")
         row.append(_number(document["ratio"]) if beside else "")

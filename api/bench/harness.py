@@ -86,6 +86,7 @@ def _command(workload: str, parameters: Mapping[str, Any]) -> str:
             "protocol",
             "model",
             "rows",
+            "against",
             "features",
             "groups",
             "keys",

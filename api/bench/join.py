@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -113,6 +114,45 @@ def join(runs: int, protocol: str, rows: int, groups: int) -> Measured:
                 rival_s, _ = _checked(rival, other.run(rival))
             found.append(Run(seconds, stages, rival_s))
     parameters = {"runs": runs, "protocol": protocol, "rows": rows, "groups": groups}
+    return Measured(parameters, tuple(found), peaks, sent)
+
+
+def unbalanced(runs: int, rows: int, against: int, groups: int) -> Measured:
+    """The revealed join of many rows with few: a job that masks the many first (`first_s`, of which
+    `offline_s`), then one that finds them masked, whose seconds count. Its rival is RR22.
+
+    Bytes are a later job's; a party's `offline` bytes are what the first job sent beyond them.
+    """
+    rival = Question("revealed", rows, groups, against)
+    found: list[Run] = []
+    peaks: dict[str, float] = {}
+    sent: dict[str, int] = {}
+    with parties("revealed") as own, _beside(rival) as other:
+        for run in range(runs):
+            question = replace(rival, standing=f"run {run}")
+            first = own.run(question)
+            first_s, stages = _checked(question, first)
+            later = own.run(question)
+            seconds, online = _checked(question, later)
+            if "offline_s" in online:
+                raise WrongAnswer("the second job masked the keys again")
+            for name, before, after in zip(NAMES, first, later, strict=False):
+                peak = max(one["engine_rss_mb"] + one["node_rss_mb"] for one in (before, after))
+                peaks[name] = max(peaks.get(name, 0.0), round(peak, 1))
+                sent[name] = after["sent_bytes"]
+                sent[f"{name}, offline"] = before["sent_bytes"] - after["sent_bytes"]
+            figures = {**online, "first_s": first_s, "offline_s": stages["offline_s"]}
+            rival_s = None
+            if other is not None:
+                rival_s, _ = _checked(rival, other.run(rival))
+            found.append(Run(seconds, figures, rival_s))
+    parameters = {
+        "runs": runs,
+        "protocol": "revealed",
+        "rows": rows,
+        "against": against,
+        "groups": groups,
+    }
     return Measured(parameters, tuple(found), peaks, sent)
 
 

@@ -32,6 +32,7 @@ from crypto.engine import (
     PaddingBounds,
     RevealedTask,
     Seat,
+    Standing,
     SumTask,
 )
 from crypto.errors import EngineFailed, EngineFault
@@ -39,11 +40,11 @@ from crypto.identifiers import JobId, PartyId
 from crypto.joins.hidden.keys import row_tags
 from crypto.joins.intersection import Intersection
 from crypto.joins.layout import COUNTED, Layout, Term
-from crypto.joins.rows import SideRows
+from crypto.joins.rows import KeptRows, SideRows
 from crypto.joins.summable import scheme_for
 from crypto.keys import ExchangeKey, PublicKey, SigningKey
 from crypto.ports import SystemClock, SystemRandomness
-from crypto.session import PairKeys, pair_keys
+from crypto.session import PairKeys, pair_keys, standing_token_key
 from exchange.links.endpoint import Endpoint
 from exchange.node.adapters.process_engine import ProcessEngine, free_port
 from exchange.node.adapters.tls_links import LinkService
@@ -69,11 +70,27 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Question:
-    """rows of each holder, the first half of B's in common with A's second; groups of A."""
+    """rows of each holder, the first half of B's in common with A's second; groups of A.
+
+    against:  rows of B, where it has fewer
+    standing: of an unbalanced intersection: under which name A's masked keys are kept
+    """
 
     protocol: str
     rows: int
     groups: int
+    against: int | None = None
+    standing: str = ""
+
+    @property
+    def caps(self) -> tuple[int, int]:
+        return self.rows, self.rows if self.against is None else self.against
+
+    @property
+    def first_common(self) -> int:
+        """The people in common begin here and end with A's last."""
+        few = self.caps[1]
+        return self.rows - (few - few // 2)
 
     @property
     def layout(self) -> Layout:
@@ -93,8 +110,9 @@ class Question:
 
     def persons(self, rank: int) -> Int64Array:
         """Numbers of the people whom one holder has rows about, in no order."""
-        first = 0 if rank == 0 else self.rows // 2
-        return np.random.default_rng(SEED + rank).permutation(self.rows).astype(np.int64) + first
+        first = 0 if rank == 0 else self.first_common
+        order = np.random.default_rng(SEED + rank).permutation(self.caps[rank])
+        return order.astype(np.int64) + first
 
     def group(self, persons: Int64Array) -> Int64Array:
         return _scattered(persons, 1) % self.groups
@@ -104,7 +122,7 @@ class Question:
 
     def expected(self) -> Int64Array:
         """Count and sum of each group, in the clear. shape (2, groups)."""
-        common = np.arange(self.rows // 2, self.rows, dtype=np.int64)
+        common = np.arange(self.first_common, self.rows, dtype=np.int64)
         group, value = self.group(common), self.value(common)
         counts = np.bincount(group, minlength=self.groups)
         sums = np.bincount(group, weights=value.astype(np.float64), minlength=self.groups)
@@ -162,8 +180,19 @@ class Party:
         """One attempt at the bare join. go: called once everything that is not measured is done."""
         persons = question.persons(self.rank) if self.rank < 2 else None
 
-        def prepare(keys: Mapping[int, PairKeys]) -> SideRows | None:
-            return None if persons is None else self._rows(question, persons, keys)
+        def prepare(keys: Mapping[int, PairKeys]) -> EngineInput | None:
+            if persons is None:
+                return None
+            if not question.standing:
+                return self._rows(question, persons, keys[1 - self.rank].token)
+            peer = self.peers[1 - self.rank]
+            key = standing_token_key(
+                self.ephemeral,
+                PublicKey.parse(peer["ephemeral"]),
+                between=(self.id, PartyId(peer["party"])),
+            )
+            kept = self.folder / "standing" / question.standing
+            return KeptRows(self._rows(question, persons, key), kept)
 
         plan = digest(json.dumps(question.__dict__).encode())
         return self.attempt(plan, job, prepare, lambda s, k: _task(question, s, k), go)
@@ -285,11 +314,8 @@ class Party:
             raise EngineFailed(EngineFault.CRASHED, f"the engine did not load in {LOAD_S:g} s")
         return time.monotonic() - began
 
-    def _rows(
-        self, question: Question, persons: Int64Array, keys: Mapping[int, PairKeys]
-    ) -> SideRows:
+    def _rows(self, question: Question, persons: Int64Array, shared: bytes) -> SideRows:
         """Tokens under the holders' own key, block by block: the local part that is measured."""
-        shared = keys[1 - self.rank].token
         make = row_tags if question.protocol == "hidden" else joinkeys.tokens
         tokens = np.empty((len(persons), joinkeys.TOKEN_BYTES), dtype=np.uint8)
         for start in range(0, len(persons), BLOCK):
@@ -306,10 +332,13 @@ class Party:
 
 
 def _task(question: Question, seat: Seat, keys: Mapping[int, PairKeys]) -> EngineTask:
-    caps = (question.rows, question.rows)
+    caps = question.caps
     if question.protocol == "revealed":
         zero = keys[1 - seat.rank].zero
-        return RevealedTask(seat, question.layout, Intersection.RR22, zero)
+        if not question.standing:
+            return RevealedTask(seat, question.layout, Intersection.RR22, zero)
+        standing = Standing(digest(question.standing.encode()), 0, rows=caps[0], asked=caps[1])
+        return RevealedTask(seat, question.layout, Intersection.UNBALANCED, zero, standing)
     if question.protocol == "sum":
         zero = keys[1 - seat.rank].zero
         return SumTask(seat, question.layout, caps, scheme_for(caps), zero)
