@@ -422,7 +422,7 @@ _SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
         ),
         "hidden-noise": Scheme("the same, with discrete Laplace noise by OpenDP", 128, _noised),
         "hidden-three": Scheme(
-            "the same, of three holders and a helper, of whom the third uploads only",
+            "as hidden, with a third holder that uploads only; no two of the four collude",
             128,
             _hidden_of_three,
         ),
