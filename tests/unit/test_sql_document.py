@@ -21,13 +21,24 @@ from exchange.query.question import grounds_of
 from exchange.query.rules import Ground, violations
 from exchange.query.scope import ROW_FUNCTIONS
 from registry.party import Role
-from registry.product import ColumnType, DataProduct
+from registry.product import Column, ColumnType, DataProduct
 from registry.rule import Function, Join, Use
-from tests.queries import NOW, RANDOM, compiled, footings, grounds
+from tests.queries import (
+    NOW,
+    RANDOM,
+    a_product,
+    an_agreement,
+    an_open_rule,
+    compiled,
+    footings,
+    grounds,
+    the_terms,
+)
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "sql.md").read_text("utf-8")
 WIDER: Final = "needs a wider rule"
 NOISE: Final = "with noise"
+THIRD: Final = "with pharmacy"
 BOTH: Final = "FROM clinic JOIN laboratory USING (patient)"
 EPSILON: Final = Fraction(6)
 QUERY_JOINS: Final = frozenset({*JOINED, Join.UNION, Join.ALONE})
@@ -39,26 +50,34 @@ class Example:
     sql: str
     wider: bool
     noisy: bool
+    third: bool = False
 
 
 @dataclass(frozen=True)
 class Desk:
-    """The demonstration's products under their own rules, and under rules that allow all."""
+    """The demonstration's products under their own rules, and under rules that allow all; and with
+    a third holder's."""
 
-    demo: tuple[Ground, Ground]
-    wide: tuple[Ground, Ground]
+    demo: tuple[Ground, ...]
+    wide: tuple[Ground, ...]
+    three: tuple[Ground, ...]
 
-    def compile(self, sql: str, *, wider: bool = False, noisy: bool = False) -> Plan:
+    def compile(
+        self, sql: str, *, wider: bool = False, noisy: bool = False, third: bool = False
+    ) -> Plan:
         """Raises QuestionRefused."""
-        judged = self.wide if wider else self.demo
-        tables = {
-            name: ground.product.id
-            for name, ground in zip(("clinic", "laboratory"), judged, strict=True)
-        }
+        judged = self.judged(wider=wider, third=third)
+        names = ("clinic", "laboratory", "pharmacy")[: len(judged)]
+        tables = {name: g.product.id for name, g in zip(names, judged, strict=True)}
         return compiled(sql, judged, tables=tables, epsilon=EPSILON if noisy else None)
 
-    def violations(self, plan: Plan, *, wider: bool = False) -> list[str]:
-        judged = self.wide if wider else self.demo
+    def judged(self, *, wider: bool = False, third: bool = False) -> tuple[Ground, ...]:
+        if third:
+            return self.three
+        return self.wide if wider else self.demo
+
+    def violations(self, plan: Plan, *, wider: bool = False, third: bool = False) -> list[str]:
+        judged = self.judged(wider=wider, third=third)
         return [str(one) for one in violations(plan, grounds_of(plan, footings(*judged)))]
 
 
@@ -68,7 +87,7 @@ def examples(page: str = PAGE) -> Iterator[Example]:
     for number, line in enumerate(page.splitlines(), 1):
         if sql is not None and line == "```":
             text = "\n".join(sql)
-            yield Example(began, text, WIDER in remark, NOISE in remark)
+            yield Example(began, text, WIDER in remark, NOISE in remark, THIRD in remark)
             sql, remark = None, ""
         elif sql is not None:
             sql.append(line)
@@ -95,15 +114,39 @@ def rows(head: str, page: str = PAGE) -> list[tuple[str, ...]]:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     folder = tmp_path_factory.mktemp("holders")
-    clinic, laboratory = (
+    clinic, laboratory, pharmacy = (
         PartyFolder.create(folder / name, name, [Role.HOLDER], now=NOW).party
-        for name in ("clinic", "laboratory")
+        for name in ("clinic", "laboratory", "pharmacy")
     )
     products = (
         deal.clinic_product(clinic, NOW, RANDOM),
         deal.laboratory_product(laboratory, NOW, RANDOM),
     )
-    return Desk(grounds(*products), grounds(*map(widened, products)))
+    uses = {"patient": (Use.JOIN_KEY,), "drug": (Use.GROUP_KEY,)}
+    third = a_product(
+        pharmacy.document.party,
+        holder_document=pharmacy.digest,
+        name="Pharmacy",
+        key="patient",
+        columns=(
+            Column("patient", ColumnType.TEXT, "patient"),
+            Column("drug", ColumnType.TEXT, "drug", categories=("a", "b")),
+            Column("dose", ColumnType.INTEGER, "dose", low=0, high=100),
+        ),
+        rule=an_open_rule(
+            uses={**uses, "dose": (Use.AGGREGATE, Use.FILTER)},
+            privacy=products[0].rule.privacy,
+        ),
+    )
+    three = (*map(widened, products), third)
+    return Desk(
+        grounds(*products),
+        grounds(*map(widened, products)),
+        tuple(
+            Ground(an_agreement(own, the_terms(own, *(p for p in three if p is not own))), own)
+            for own in three
+        ),
+    )
 
 
 def widened(product: DataProduct) -> DataProduct:
@@ -127,8 +170,8 @@ every_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: f"l
 
 @every_example
 def test_an_example_compiles_and_breaks_no_rule(desk: Desk, example: Example) -> None:
-    plan = desk.compile(example.sql, wider=example.wider, noisy=example.noisy)
-    assert desk.violations(plan, wider=example.wider) == []
+    plan = desk.compile(example.sql, wider=example.wider, noisy=example.noisy, third=example.third)
+    assert desk.violations(plan, wider=example.wider, third=example.third) == []
 
 
 @every_example
@@ -137,10 +180,10 @@ def test_what_an_example_is_said_to_need_it_needs(desk: Desk, example: Example) 
         if less == example:
             continue
         try:
-            plan = desk.compile(less.sql, wider=less.wider, noisy=less.noisy)
+            plan = desk.compile(less.sql, wider=less.wider, noisy=less.noisy, third=less.third)
         except QuestionRefused:
             continue
-        assert desk.violations(plan, wider=less.wider)
+        assert desk.violations(plan, wider=less.wider, third=less.third)
 
 
 def test_a_refusal_says_what_the_page_says(desk: Desk) -> None:
