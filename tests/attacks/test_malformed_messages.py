@@ -44,7 +44,9 @@ WAYS: tuple[tuple[int, int, str], ...] = (
     *((C, to, label) for to in (A, B) for label in ("pairs", "positions")),
     *((of, to, "listed") for of, to in ((A, B), (B, A))),
     (A, C, "coefficients"),
+    *((of, to, "check commitment") for of in (A, B, C) for to in (A, B, C) if of != to),
     *((of, to, "check") for of in (A, B, C) for to in (A, B, C) if of != to),
+    *((of, to, "canary") for of in (A, B, C) for to in (A, B) if of != to),
     *((of, to, "reshare") for of, to in ((B, C), (C, B), (A, C), (C, A))),
     *((of, to, "reshared") for of, to in ((B, C), (C, B), (A, C), (C, A))),
     *((of, (of + 1) % 3, "replicate") for of in (A, B, C)),
@@ -128,13 +130,16 @@ def test_a_party_that_claims_another_check_sum_ends_the_run(of: int) -> None:
 def test_random_tags_or_marks_in_place_of_an_upload_pair_nobody_with_somebody_else(
     label: str,
 ) -> None:
-    """Tags that nobody has find no partner; marks beyond the upload are refused. Neither shows."""
+    """Tags that nobody has find no partner, not those that both agreed on either; marks beyond the
+    upload are refused. Neither shows."""
     outcome = run(given(), changing((A, C, label), lambda payload: os.urandom(len(payload))))
     if label == "pool":
         assert not outcome.results
         assert failed(outcome, C).fault is EngineFault.MISMATCH
-    else:
+    elif outcome.results:  # nothing had been agreed on that could be missed
         assert all(value is None for cell in outcome.cells for value in cell.terms)
+    else:
+        assert "lost pairs" in failed(outcome, A).problem
 
 
 def test_wrong_shares_of_a_value_are_false_inputs_and_are_not_noticed() -> None:

@@ -150,12 +150,12 @@ def test_nothing_arrives_at_a_holder_about_its_own_columns() -> None:
 
 def test_a_holder_hears_only_what_the_specification_lists() -> None:
     outcome = ran(rows_of(range(50)), rows_of(range(50)))
-    common = {"header", "pairs", "positions", "listed", "check", "reshare", "reshared"}
-    common |= {"replicate", "seed", "canary"}
+    common = {"header", "pairs", "positions", "listed", "check commitment", "check", "reshare"}
+    common |= {"reshared", "replicate", "seed", "canary"}
     assert {m.label for m in outcome.received(A)} == common
     assert {m.label for m in outcome.received(B)} == common
     assert {m.label for m in outcome.received(C)} == {
-        *("header", "tags", "pool", "column", "coefficients", "check"),
+        *("header", "tags", "pool", "column", "coefficients", "check commitment", "check"),
         *("reshare", "reshared", "replicate"),
     }
 

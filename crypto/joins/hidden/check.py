@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hmac import compare_digest
 from typing import Final
 
 import numpy as np
 
 from crypto import record
-from crypto.digest import Digest
+from crypto.digest import SALT_BYTES, Digest, commit
 from crypto.engine import HiddenTask
 from crypto.errors import Malformed
 from crypto.joins.hidden.columns import Column
 from crypto.joins.hidden.keys import SEED_BYTES, PairPads, Stream, ZeroUse, zero_share
 from crypto.joins.hidden.messages import mismatch, receive, refuse, send
 from crypto.joins.hidden.upload import Sizes
-from crypto.ports import Channels
+from crypto.ports import Channels, Randomness
 from crypto.sharing import UInt64Array
 
 RING_BITS: Final = 64
@@ -113,20 +114,41 @@ def coefficients(rank: int, pads: Mapping[int, PairPads], channels: Channels) ->
 
 
 def require_equal_keys(
-    difference: UInt64Array, rank: int, pads: Mapping[int, PairPads], channels: Channels
+    difference: UInt64Array,
+    task: HiddenTask,
+    pads: Mapping[int, PairPads],
+    channels: Channels,
+    randomness: Randomness,
 ) -> None:
     """difference: this party's share of sum of r_i * (A's check word - B's), shape (1,), plus, of
     three holders, the same of A and D with coefficients of its own. A, B and C open it,
     zero-shared; it must be 0. A wrong pair is missed below 2**-58: see docs.
 
+    Each commits to its share before any is opened: a helper that answered last could take what
+    makes the sum 0, whatever it paired. Of the canaries it hears no share, so there it cannot.
+
     Raises EngineFailed (mismatch) at all three parties alike.
     """
+    rank = task.seat.rank
     total = difference + zero_share(rank, pads, ZeroUse.CHECK, 1)
     others = [peer for peer in range(3) if peer != rank]
+    nonce = randomness.draw(SALT_BYTES)
+    own = _check_commitment(task, rank, nonce, total.tobytes())
     for peer in others:
-        send(channels, peer, "check", total)
+        channels.send(peer, "check commitment", own.raw)
+    commitments = {peer: bytes(channels.receive(peer, "check commitment")) for peer in others}
     for peer in others:
-        total = total + receive(channels, peer, "check", np.uint64, 1)
+        channels.send(peer, "check", nonce + total.tobytes())
+    shares = []
+    for peer in others:
+        opened = bytes(channels.receive(peer, "check"))
+        salt, share = opened[:SALT_BYTES], opened[SALT_BYTES:]
+        if len(share) != total.nbytes:
+            raise mismatch("the message 'check' does not have the length that the plan gives it")
+        if not compare_digest(_check_commitment(task, peer, salt, share).raw, commitments[peer]):
+            refuse(channels, others, "a party opened another check than it had committed itself to")
+        shares.append(np.frombuffer(share, dtype=np.uint64))
+    total = total + shares[0] + shares[1]
     if int(total[0]):
         refuse(
             channels,
@@ -135,11 +157,16 @@ def require_equal_keys(
         )
 
 
+def _check_commitment(task: HiddenTask, rank: int, nonce: bytes, share: bytes) -> Digest:
+    """Of one party in this attempt of this plan: nobody can repeat a peer's as its own."""
+    return commit(nonce, b"check" + task.common.raw + bytes([rank]) + share)
+
+
 def open_canaries(
     canaries: UInt64Array, rank: int, pads: Mapping[int, PairPads], channels: Channels
 ) -> int | None:
     """canaries: this party's share of the sum of the canary column over all pairs, shape (1,).
-    Opened to A and B, zero-shared: how many agreed rows are among the pairs; None at the helper."""
+    Opened to A and B, zero-shared; None at the helper."""
     share = canaries + zero_share(rank, pads, ZeroUse.CANARY, 1)
     holders = [holder for holder in _HOLDERS if holder != rank]
     for peer in holders:
@@ -152,12 +179,13 @@ def open_canaries(
     return int(share[0])
 
 
-def require_no_losses(found: int, agreed: int, rank: int, channels: Channels) -> None:
+def require_no_losses(found: int, expected: int, rank: int, channels: Channels) -> None:
     """A and B: every row that all holders agreed on is among the pairs.
 
-    Both drew `agreed`, so of an honest helper they learn nothing. Raises EngineFailed (mismatch).
+    expected: the sum of these rows' words, which both know, so that of an honest helper they learn
+    nothing. Raises EngineFailed (mismatch).
     """
-    if found != agreed:
+    if found != expected:
         refuse(
             channels,
             [1 - rank],

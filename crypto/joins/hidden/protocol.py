@@ -40,6 +40,7 @@ from crypto.joins.hidden.keys import (
     PairPads,
     TagKeys,
     agreed_tags,
+    canary_words,
     pair_pads,
     tag_keys,
     tags_of_names,
@@ -231,12 +232,12 @@ def _begin(party: _Party, bounds: PaddingBounds) -> tuple[ColumnPlan, Sizes]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Held:
-    """After step 4. shares: by the rank of the holder whose columns they are; agreed: how many rows
-    all holders agreed on, where this party drew it."""
+    """After step 4. shares: by the rank of the holder whose columns they are; canaries: what the
+    canary column must add up to, where this party knows it."""
 
     shares: Mapping[int, Shares]
     pairs: int
-    agreed: int | None
+    canaries: int | None
 
 
 def _holder(
@@ -249,7 +250,7 @@ def _holder(
     uploads = uploads if own == A else {A: sizes.rows[0]}
     if D in uploads:
         channels.send(D, "tag key", task.token_key)
-    agreed = _upload(party, rows, tag_keys(task.token_key), plan, sizes, bounds, seed_to=other)
+    canaries = _upload(party, rows, tag_keys(task.token_key), plan, sizes, bounds, seed_to=other)
     seeds = {holder: bytes(channels.receive(holder, "seed")) for holder in uploads}
     if any(len(seed) != SEED_BYTES for seed in seeds.values()):
         raise mismatch("another holder's seed does not have its length")
@@ -268,7 +269,7 @@ def _holder(
         holder: SharesOfOther(seeds[holder], size=uploads[holder], at=at)
         for holder, at in lists.items()
     }
-    return _Held(shares, pairs, agreed)
+    return _Held(shares, pairs, canaries)
 
 
 def _third_holder(party: _Party, rows: SideRows, bounds: PaddingBounds) -> HiddenResult:
@@ -296,7 +297,7 @@ def _upload(
     *,
     seed_to: int,
 ) -> int:
-    """Steps 2 and 3. Returns how many rows all holders agreed on."""
+    """Steps 2 and 3. Returns what the canary column of the pairs must add up to."""
     task, rank, channels = party.task, party.rank, party.channels
     place = min(rank, len(task.caps) - 1)
     if len(task.caps) == 3:
@@ -319,7 +320,7 @@ def _upload(
         upload.send_canary(channels)
     for index, column in enumerate(plan.columns[place]):
         upload.send_column(channels, index, column)
-    return common
+    return int(_sum(canary_words(keys, agreed[:common])))
 
 
 def _agreed(party: _Party, keys: TagKeys, bounds: PaddingBounds) -> tuple[UInt8Array, int]:
@@ -405,13 +406,13 @@ def _check_pairs(party: _Party, plan: ColumnPlan, held: _Held, reshare: Resharin
     for holder, weight in weights.items():
         if holder in words:
             difference -= weight @ words[holder]
-    require_equal_keys(difference, rank, party.pads, channels)
+    require_equal_keys(difference, party.task, party.pads, channels, party.randomness)
     canaries = np.zeros(1, dtype=np.uint64)
     if B in shares:
         canaries += shares[B].canary().sum(dtype=np.uint64)
     found = open_canaries(canaries, rank, party.pads, channels)
-    if found is not None and held.agreed is not None:
-        require_no_losses(found, held.agreed, rank, channels)
+    if found is not None and held.canaries is not None:
+        require_no_losses(found, held.canaries, rank, channels)
 
 
 class _Columns:
