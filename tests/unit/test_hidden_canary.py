@@ -13,7 +13,14 @@ import pytest
 from crypto.engine import HiddenTask, PaddingBounds
 from crypto.errors import EngineFault
 from crypto.joins.hidden import protocol
-from crypto.joins.hidden.keys import TagKeys, agreed_tags, pair_pads, tag_keys
+from crypto.joins.hidden.keys import (
+    TagKeys,
+    agreed_tags,
+    canary_words,
+    check_words,
+    pair_pads,
+    tag_keys,
+)
 from crypto.joins.hidden.matching import Pairs, equal_tags, match
 from crypto.joins.hidden.padding import Padding, padding
 from crypto.joins.hidden.upload import Upload
@@ -86,18 +93,20 @@ def test_an_honest_helper_is_believed_and_tells_the_holders_what_both_drew(varia
     }
     assert set(words) == {(A, B), (B, A), (C, A), (C, B)}
     total = (words[A, B] + words[B, A] + words[C, A]) % 2**64
-    assert total == agreed(tasks)
-    assert min(words.values()) > 2**20  # zero-shared: A's own part alone would be 0
+    assert total == expected(tasks)
+    assert min(words.values()) > 2**20  # zero-shared: B's own part alone would be 0
 
 
-def agreed(tasks: Sequence[HiddenTask]) -> int:
-    """What all holders drew."""
+def expected(tasks: Sequence[HiddenTask]) -> int:
+    """The sum of the words of the rows that all holders agreed on."""
     party = protocol._Party(
         tasks[A],
         {peer: pair_pads(tasks[A].seat, peer) for peer in range(1, len(tasks))},
         *(None,) * 4,  # type: ignore[arg-type]  # only keys are asked
     )
-    return protocol._agreed(party, tag_keys(tasks[A].token_key), SMALL)[1]
+    keys = tag_keys(tasks[A].token_key)
+    tags, common = protocol._agreed(party, keys, SMALL)
+    return int(canary_words(keys, tags[:common]).sum(dtype=np.uint64))
 
 
 @pytest.mark.parametrize(
@@ -134,6 +143,32 @@ def test_one_agreed_row_that_is_missing_is_enough(
     losing(monkeypatch, variant, one, kept=True)
     _, outcome = joined(variant)
     assert "the helper lost pairs" in failed(outcome, A).problem
+
+
+def test_a_helper_that_lies_about_the_sum_as_well_cannot_guess_what_it_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It loses every pair and adds to its share what ones would have added up to: the draw, which
+    here it even knows. Words are wide enough that it misses."""
+    monkeypatch.setattr(protocol, "padding", lambda bounds: ALWAYS)
+    losing(monkeypatch, "two", lambda tags, at_a: np.arange(len(at_a)), kept=False)
+
+    def lying(of: int, to: int, label: str, count: int, payload: bytes) -> bytes:
+        if (of, label) != (C, "canary"):
+            return payload
+        return ((int.from_bytes(payload, "little") + 3) % 2**64).to_bytes(8, "little")
+
+    rows = people(range(30))
+    outcome = run_three(tasks_of(OF_TWO, caps=(50, 50)), rows, rows, tamper=lying)
+    for rank in (A, B):
+        assert "the helper lost pairs" in failed(outcome, rank).problem
+
+
+def test_agreed_rows_words_are_those_of_no_other_attempt_and_no_check_word() -> None:
+    tags = agreed_tags(tag_keys(bytes(32)), 5)
+    one, other = (tag_keys(key * 32) for key in (b"k", b"l"))
+    words = [*canary_words(one, tags), *canary_words(other, tags), *check_words(one, tags)]
+    assert len({int(word) for word in words}) == 15
 
 
 @VARIANTS

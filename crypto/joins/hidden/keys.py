@@ -215,10 +215,14 @@ def check_words(keys: TagKeys, tags: npt.NDArray[np.uint8]) -> UInt64Array:
     distinct inputs (but for 2**-128 a pair), so it distinguishes the same rows, and one call does
     a whole block.
     """
-    # Every block is a different tag, and each is a PRF's input of its own: no mode is wanted.
-    encryptor = Cipher(AES(keys.check), ECB()).encryptor()  # noqa: S305
-    words = np.frombuffer(encryptor.update(np.ascontiguousarray(tags).tobytes()), dtype=np.uint64)
-    return words.reshape(-1, 2)[:, 0].copy()
+    return _checked(keys, tags)[:, 0].copy()
+
+
+def canary_words(keys: TagKeys, tags: npt.NDArray[np.uint8]) -> UInt64Array:
+    """The other 64 bits, shape (n,): what agreed rows have in the canary column. Words that the
+    helper can't guess, where the specification has 1: of ones it could guess how many it lost, and
+    add as many to its share of their sum."""
+    return _checked(keys, tags)[:, 1].copy()
 
 
 class ZeroShares:
@@ -240,6 +244,13 @@ class ZeroShares:
 def zero_share(rank: int, pads: Mapping[int, PairPads], use: ZeroUse, count: int) -> UInt64Array:
     """The whole of one sharing of `count` zeros, shape (count,)."""
     return ZeroShares(rank, pads, use).words(count)
+
+
+def _checked(keys: TagKeys, tags: npt.NDArray[np.uint8]) -> UInt64Array:
+    # Every block is a different tag, and each is a PRF's input of its own: no mode is wanted.
+    encryptor = Cipher(AES(keys.check), ECB()).encryptor()  # noqa: S305
+    words = np.frombuffer(encryptor.update(np.ascontiguousarray(tags).tobytes()), dtype=np.uint64)
+    return words.reshape(-1, 2)
 
 
 def _prf(key: bytes) -> blake2b:

@@ -30,6 +30,7 @@ from crypto.joins.hidden.keys import (
     Pad,
     Stream,
     TagKeys,
+    canary_words,
     check_words,
 )
 from crypto.joins.hidden.messages import blocks, receive, receive_all, send, send_all
@@ -106,12 +107,13 @@ class Upload:
         randomness: Randomness,
     ) -> None:
         """rows: within the domain, at most the cap. agreed: tags of this attempt's agreed rows, of
-        which the first `canaries` are known to all holders and have a 1 in the canary column.
+        which the first `canaries` are known to all holders and have a word in the canary column.
 
         check_agreed: whether agreed rows carry a check word. B's do not where the size is hidden:
         there A's word is multiplied by B's validity, which is 0 on agreed rows.
         """
-        self._rows, self._tags, self._canaries = rows, agreed, canaries
+        self._rows, self._tags = rows, agreed
+        self._canaries = canary_words(keys, agreed[:canaries])
         self._real, self._agreed, self._pool, self._size = len(rows), len(agreed), pool, size
         self._keys, self._check_agreed = keys, check_agreed
         self.seed = randomness.draw(SEED_BYTES)
@@ -137,13 +139,14 @@ class Upload:
             send(channels, HELPER, "column", np.subtract(self._check[part], hidden, out=hidden))
 
     def send_canary(self, channels: Channels) -> None:
-        """The share of the canary column: 1 on the rows that all holders agreed on, else 0."""
+        """The share of the canary column, which is 0 but on the rows that all holders agreed on."""
         stream = self._shares.stream(CANARY_COLUMN)
         for part in blocks(self._size):
             hidden = stream.words(part.stop - part.start)
             np.negative(hidden, out=hidden)
             item = self._item[part]
-            hidden[(item >= self._real) & (item < self._real + self._canaries)] += np.uint64(1)
+            at = (item >= self._real) & (item < self._real + len(self._canaries))
+            hidden[at] += self._canaries[item[at] - self._real]
             send(channels, HELPER, "column", hidden)
 
     def send_column(self, channels: Channels, index: int, column: Column) -> None:
