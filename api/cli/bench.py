@@ -64,13 +64,22 @@ def join(
     rows: Annotated[int, typer.Option(min=100, help="Of each holder; half in common.")] = 100_000,
     groups: Annotated[int, typer.Option(min=1, max=4096, help="Groups of holder A.")] = 16,
     protocol: Annotated[Protocol, typer.Option(help="How rows meet.")] = Protocol.HIDDEN,
+    against: Annotated[
+        int | None, typer.Option(min=2, help="Rows of holder B, in a revealed join with few.")
+    ] = None,
     runs: RunsOption = 3,
     save: SaveOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """COUNT and SUM by group over rows in common; hidden runs beside revealed, in turn."""
-    from api.bench.join import join
+    from api.bench.join import join, unbalanced
 
+    if against is not None:
+        if protocol is not Protocol.REVEALED or against > rows:
+            raise typer.BadParameter("goes with --protocol revealed and fewer than --rows")
+        few = against
+        _report("join", lambda: unbalanced(runs, rows, few, groups), save, as_json)
+        return
     _report("join", lambda: join(runs, protocol.value, rows, groups), save, as_json)
 
 
