@@ -17,8 +17,9 @@ from crypto.joins.layout import COUNTED, Order
 from crypto.joins.rows import plain_output, second_side
 from crypto.session import PairKeys
 from exchange.errors import QuestionRefused
-from exchange.node.parts import Keys, local_query, noise_authors, own_sums, task_of
+from exchange.node.parts import Keys, local_query, noise_authors, task_of
 from exchange.privacy import cost_of
+from exchange.query.exact import companies, summed
 from exchange.query.explanation import Language, learns
 from exchange.query.forecast import QueryPart, Step, explain
 from exchange.query.plan import Argument, CrossCondition, Padding, Plan, Receiver, Statistic
@@ -150,17 +151,17 @@ def test_each_engine_is_told_the_caps_of_all_and_only_the_first_two_the_tags_key
         assert isinstance(task.seat, Seat)
 
 
-def test_the_history_gate_compares_each_holders_own_factors() -> None:
+def test_each_holder_computes_and_is_asked_about_its_own_columns_alone() -> None:
     plan = compiled(f"SELECT AVG(c.bmi), AVG(b.age) {JOIN}", THREE)
     program = program_of(plan, PRODUCTS)
-    read = [
-        {column for one in own_sums(plan, program, place) for column in one.reads}
-        for place in range(3)
-    ]
-    assert read == [set(), {"age"}, {"bmi"}]
+    assert [summed(plan, place) for place in range(3)] == [(), ("age",), ("bmi",)]
     for place in range(3):
-        query = local_query(plan, program, place)
-        assert query.factors == program.factors[place]
+        assert local_query(plan, program, place).factors == program.factors[place]
+    (met,) = {company for _, company in companies(plan, PRODUCTS, 2)}
+    assert set(met.tables) == {PRODUCTS[0].id, PRODUCTS[1].id}
+    # The same column of the same people and a third is another company: so both are not given.
+    both = compiled("SELECT AVG(b.age) FROM a JOIN b USING (person)", THREE)
+    assert companies(both, PRODUCTS[:2], 1).isdisjoint(companies(plan, PRODUCTS, 1))
 
 
 # What is refused, by name
