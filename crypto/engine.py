@@ -31,7 +31,6 @@ from crypto.lookup.limits import (
 from crypto.noise import Distribution
 from crypto.scoring.hiding import require_hiding
 from crypto.scoring.shape import MAX_SCORES, ModelShape
-from crypto.sharing import ZERO_KEY_BYTES
 
 KEY_BYTES: Final = 32
 
@@ -116,8 +115,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class RevealedTask:
-    """Both holders learn who matched. zero_key: 32 bytes both derived, see crypto.sharing.
-    standing: of an unbalanced intersection."""
+    """Both holders learn who matched. Ranks 0 and 1; rank 2, where there is one, helps to compute.
+
+    zero_key: 32 bytes both derived, see crypto.sharing; empty with a helper, where every two
+              parties have keys. standing: of an unbalanced intersection.
+    """
 
     kind: ClassVar[str] = "revealed"
     seat: Seat
@@ -129,10 +131,16 @@ class RevealedTask:
     def __post_init__(self) -> None:
         if (self.intersection is Intersection.UNBALANCED) != (self.standing is not None):
             raise Malformed("standing", "goes with the unbalanced intersection")
-        if len(self.zero_key) != ZERO_KEY_BYTES:
-            raise Malformed("zero_key", f"is not {ZERO_KEY_BYTES} bytes")
-        if len(self.seat.peers) != 2:
-            raise Malformed("seat", "the revealed join has two parties")
+        if len(self.seat.peers) not in (2, 3):
+            raise Malformed("seat", "the revealed join has two parties, or three with a helper")
+        if len(self.zero_key) != (0 if self.helped else KEY_BYTES):
+            raise Malformed("zero_key", f"is {KEY_BYTES} bytes, and empty with a helper")
+        if self.layout.third is not None:
+            raise Malformed("layout", "the revealed join has two holders")
+
+    @property
+    def helped(self) -> bool:
+        return len(self.seat.peers) > 2
 
     @property
     def common(self) -> Digest:
@@ -338,8 +346,8 @@ class SumTask:
             raise Malformed("seat", "the sum join has two parties")
         if len(self.caps) != 2 or min(self.caps) < 1 or max(self.caps) > MAX_SIDE_ROWS:
             raise Malformed("caps", f"must be one per holder, each from 1 to {MAX_SIDE_ROWS}")
-        if len(self.zero_key) != ZERO_KEY_BYTES:
-            raise Malformed("zero_key", f"is not {ZERO_KEY_BYTES} bytes")
+        if len(self.zero_key) != KEY_BYTES:
+            raise Malformed("zero_key", f"is not {KEY_BYTES} bytes")
         require_summable(self.layout)
 
     @property

@@ -17,7 +17,6 @@ import typer
 from api.cli.output import progress
 from api.cli.speech import common, say
 from api.settings import SETTINGS_VARIABLE, NodeSettings
-from api.wiring import node as wiring
 
 if TYPE_CHECKING:
     from api.wiring.node import Opened
@@ -48,7 +47,9 @@ class NotAnswered(TimeoutError):
 @contextmanager
 def opened() -> Iterator[Opened]:
     """The folder that --settings or UNSEEN_SETTINGS names. Raises SettingsRefused."""
-    found = wiring.open_node(NodeSettings.load(common().settings))
+    from api.wiring.node import open_node  # storage and engines, which --help does without
+
+    found = open_node(NodeSettings.load(common().settings))
     try:
         yield found
     finally:

@@ -33,7 +33,6 @@ from crypto.identifiers import DealId, JobId, ProductId
 from crypto.record import encode_time
 from exchange.errors import HubUnreachable, PlanRefused, QuestionRefused, UnknownSubject
 from exchange.jobs import FINAL, JobState
-from exchange.node import receiving
 from exchange.node.model import NodeJob
 from exchange.query.plan import Plan
 from exchange.query.requests import Request
@@ -341,6 +340,8 @@ def _ended(number: JobId, node: Opened) -> NodeJob | None:
     if job.state not in FINAL:
         return None
     if job.state is JobState.RELEASED and job.consumer == node.identity.party:
+        from exchange.node import receiving  # numbers, which --help does without
+
         return job if receiving.is_dealt_with(number, node.store) else None
     return job
 
@@ -368,6 +369,8 @@ def result(
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="result.parquet")] = None,
 ) -> None:
     number = JobId.parse(job, where="JOB")
+    from exchange.node import receiving
+
     with opened() as node:
         state = _job(number, node)
         if state.state in FINAL and state.state is not JobState.RELEASED:

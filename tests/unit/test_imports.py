@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,8 +77,6 @@ def test_a_module_imports_only_packages_below_its_own(path: Path) -> None:
 @pytest.mark.parametrize("place", ["ledger/verify", "exchange/audit"])
 def test_the_auditors_programs_need_only_cryptography(place: str) -> None:
     """Follows imports from the program; whatever it reaches may use `cryptography` alone."""
-    import sys
-
     seen: set[Path] = set()
     queue = sorted((ROOT / place).rglob("*.py"))
     while queue:
@@ -96,3 +96,16 @@ def test_the_auditors_programs_need_only_cryptography(place: str) -> None:
                         queue.append(package)
             else:
                 assert top in sys.stdlib_module_names or top == "cryptography", f"{path}: {name}"
+
+
+HEAVY = {"alembic", "duckdb", "jax", "numpy", "opendp", "spu", "sqlalchemy", "sqlglot", "tenseal"}
+
+
+@pytest.mark.parametrize("name", ["api.cli", "api.cli.job", "api.cli.node", "api.cli.party"])
+def test_help_is_said_without_storage_engines_or_arithmetic(name: str) -> None:
+    """Asked of a fresh interpreter: `exchange job explain --help` imports as much as this."""
+    script = f"import sys, {name}; print(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"
