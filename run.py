@@ -68,7 +68,9 @@ def install() -> None:
     say("3/4 installing what requirements.lock lists, checked by hash")
     if with_uv:
         uv = [python, "-m", "uv", "pip"]
-        step([*uv, "install", "--python", python, "--require-hashes", "-r", str(LOCK)])
+        # As pip does: where Python may not write bytecode, every start would compile it all anew.
+        compiled = ["--compile-bytecode", "--require-hashes"]
+        step([*uv, "install", "--python", python, *compiled, "-r", str(LOCK)])
         step([*uv, "install", "--python", python, "--no-deps", "--no-build-isolation", "-e", "."])
     else:
         say("    uv does not run here; using pip, which takes a minute longer")
