@@ -139,10 +139,11 @@ _ENGLISH: Final = MappingProxyType(
             "whole upload, matched or not: every shared column, and every key it can guess."
         ),
         "collusion.hidden_three": (
-            "If the helper {helper} colludes with a holder, the pair reads the other holders' "
-            "whole uploads, matched or not: every shared column, and every key it can guess. If "
-            "holder 1 colludes with another holder, the two learn which of the people that both "
-            "have the third has too."
+            "If the helper {helper} colludes with a holder, the pair learns of every key it can "
+            "guess whether another holder has it; with holder 1 it also reads the other holders' "
+            "whole uploads, matched or not: every shared column; with holder 2 that of holder 1, "
+            "and the matched rows of holder 3. If holder 1 colludes with another holder, the two "
+            "learn which of the people that both have the third has too."
         ),
         "collusion.union": (
             "If the helper {helper} colludes with a holder, the pair reads the other holder's own "
@@ -267,9 +268,10 @@ _CHINESE: Final = MappingProxyType(
             "每个共享的列，以及它们猜得到的每个主键。"
         ),
         "collusion.hidden_three": (
-            "若协助方 {helper} 与某一持有方合谋，二者可读出其他持有方上传的全部内容，无论是否匹配："
-            "每个共享的列，以及它们猜得到的每个主键。若持有方 1 与另一持有方合谋，则二者可知道"
-            "双方共有的人中哪些第三方也有。"
+            "若协助方 {helper} 与某一持有方合谋，二者可得知猜到的每个主键是否在其他持有方处；与"
+            "持有方 1 合谋还可读出其他持有方上传的全部内容，无论是否匹配：每个共享的列；与持有方 2 "
+            "合谋则可读出持有方 1 上传的全部内容，以及持有方 3 匹配的行。若持有方 1 与另一持有方"
+            "合谋，则二者可知道双方共有的人中哪些第三方也有。"
         ),
         "collusion.union": (
             "若协助方 {helper} 与某一持有方合谋，二者可读出另一持有方在每个分组中隐去和加噪声之前"

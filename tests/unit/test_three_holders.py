@@ -350,9 +350,11 @@ def test_everybody_in_a_plan_of_three_is_told_what_it_learns(language: Language)
     assert set(words) == {OPERATOR, CONSUMER, CLINIC, LAB, PHARMACY, HELPER}
     assert words[CLINIC] == words[LAB] != words[PHARMACY]
     collusion = {
-        Language.ENGLISH: f"If the helper {HELPER} colludes with a holder, the pair reads the "
+        Language.ENGLISH: f"If the helper {HELPER} colludes with a holder, the pair learns of "
+        "every key it can guess whether another holder has it; with holder 1 it also reads the "
         "other holders' whole uploads",
-        Language.CHINESE: f"若协助方 {HELPER} 与某一持有方合谋，二者可读出其他持有方上传的全部内容",
+        Language.CHINESE: f"若协助方 {HELPER} 与某一持有方合谋，二者可得知猜到的每个主键是否在其他"
+        "持有方处；与持有方 1 合谋还可读出其他持有方上传的全部内容",
     }[language]
     for party in (CLINIC, LAB, PHARMACY, HELPER):
         assert collusion in words[party]
