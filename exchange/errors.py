@@ -105,14 +105,22 @@ class QuestionRefused(ExchangeError):
 
 
 class HistoryRefused(ExchangeError):
-    """An exact answer that, beside an earlier one, would isolate fewer people than `least`."""
+    """An exact answer that, alone or beside an earlier one, would isolate fewer people than
+    `least`."""
 
     def __init__(self, least: int) -> None:
         super().__init__(
-            f"the difference from an earlier answer would be about fewer than {least} people; ask "
-            "with noise, or for other groups"
+            "the answer, or its difference from an earlier one, would be about fewer than "
+            f"{least} people; ask with noise, or for other groups"
         )
         self.least = least
+
+
+class ExactRefused(ExchangeError):
+    """A question that this holder's product answers with noise only, by now."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; ask with noise (give epsilon)")
 
 
 class EvidenceMissing(ExchangeError):

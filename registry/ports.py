@@ -129,6 +129,11 @@ class DataSource(Protocol):
         `compute`."""
         ...
 
+    def digest(self, product: DataProduct) -> Digest:
+        """Of all rows as the source has them now, in any order: another one once a value of a
+        column of the product has changed, or a row has come or gone. It never leaves the node."""
+        ...
+
     def describe(self, product: DataProduct) -> SourceReport:
         """How the rows fit the product, for the owner: see SourceReport.
 

@@ -1,4 +1,5 @@
-"""The history gate: no exact answer that, beside those already given, is about a few people alone.
+"""The history gate: no exact answer that, alone or beside those already given, is about a few
+people.
 
 Two exact answers that are each about many people can be subtracted, and what is left may be about
 one. So before an exact answer is computed, this holder looks at its own rows and refuses a job
@@ -6,19 +7,24 @@ one. So before an exact answer is computed, this holder looks at its own rows an
 - whose groups, added up in any way, differ by more than nobody and fewer than the least group from
   groups of an earlier job, added up in any way. All sums of groups are covered at once: take the
   groups as places and the people that two groups share as the strength of the edge between them; a
-  difference of a few people is a weak cut (Nagamochi and Ibaraki 1992);
-- with two sums, its own or one of an earlier job, that read the same column and count all people of
-  a group but a few alike: AVG(x) beside CORR(x, y), where all who have x but one have y as well.
-  Compared group by group and whole by whole.
+  difference of a few people is a weak cut (Nagamochi and Ibaraki 1992). So for all people, and for
+  those who have a value in a column that both jobs sum;
+- of which a group holds a column that is the same for nearly everybody: what is summed is then
+  about those few for whom it is not, as SUM(flag * income) is about whoever has the flag;
+- of a union, with a group of few people here: the other holder's people do not hide them from
+  whoever subtracts an answer about that holder alone.
 
 A group that this holder's rows alone are too few for was or will be suppressed and counts as not
 asked for. Answers with noise are not compared: their epsilon covers any combination, and a refusal
-that depends on rows would itself be an answer without noise. What picks people by their values
-inside an aggregate is not compared either: without noise, the rules forbid it.
+that depends on rows would itself be an answer without noise.
+
+What rows need not be asked for is settled from plans, before this (exchange.node.exactly): of each
+column the sums of one company only, of each product one selection only.
 
 What it does not catch, and docs/trust.md says so: combinations of three and more jobs; differences
-of enough people here of whom the other holder's rows leave few. A refusal says that the difference
-is not empty, and costs a run. Noise covers all of that.
+of enough people here of whom the other holder's rows leave few. A refusal says that there are a few
+such people; so a consumer that has been refused so MAX_REFUSALS times gets no exact answer more.
+Noise covers all of that.
 Source: differencing attacks and query set overlap control, Dobkin, Jones and Lipton 1979.
 """
 
@@ -26,33 +32,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import combinations, product
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from exchange.errors import HistoryRefused
-from registry.expression import LocalFactor
 
 Int64Array = npt.NDArray[np.int64]
 NOT_SELECTED: Final = -2  # of a membership: the job does not count this person at all
+MAX_REFUSALS: Final = 3  # of one consumer on one product: each tells it that somebody is there
 _NOBODY: Final = 0
-_WHOLE: Final = -1  # all released groups together
-
-
-@dataclass(frozen=True)
-class Sum:
-    """One released sum as this holder's rows enter it.
-
-    reads:   the columns whose values are added up; of a count none
-    present: the factor that is not 0 for whom it counts; None for everybody
-    """
-
-    reads: frozenset[str]
-    present: LocalFactor | None
 
 
 @dataclass(frozen=True)
@@ -61,13 +54,24 @@ class Counted:
 
     membership: shape (people,): the group that counts each person; below 0 for none
     floor:      fewer people than this in a group, and the job surely suppressed it
-    marks:      of the factors that `needed` names, shape (people,)
     """
 
     membership: Int64Array
     floor: int
-    sums: Sequence[Sum] = ()
-    marks: Mapping[LocalFactor, Int64Array] = field(default_factory=dict)
+
+    def of(self, present: npt.NDArray[np.bool_]) -> Counted:
+        """The same of those who have a column."""
+        return Counted(np.where(present, self.membership, NOT_SELECTED), self.floor)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A column of this holder's that a job sums. values: shape (people,), 0 where there is none;
+    present: shape (people,), who has a value, and one in each other column of its company."""
+
+    column: str
+    values: Int64Array
+    present: npt.NDArray[np.bool_]
 
 
 def require_no_isolation(new: Counted, earlier: Counted, least: int) -> None:
@@ -81,29 +85,26 @@ def require_no_isolation(new: Counted, earlier: Counted, least: int) -> None:
     pairs = [divmod(cell, width) for cell in cells.tolist()]
     if _has_weak_cut(pairs, people.tolist(), least):
         raise HistoryRefused(least)
-    meeting = [(i, j) for i, j in pairs if i and j]
-    wholes = [(i, _WHOLE) for i in {i for i, _ in meeting}]
-    wholes += [(_WHOLE, j) for j in {j for _, j in meeting}]
-    groups = [*meeting, *wholes, (_WHOLE, _WHOLE)]
-    _require_alike(new, earlier, product(new.sums, earlier.sums), groups, least)
 
 
-def require_no_isolation_within(new: Counted, least: int) -> None:
-    """The same between the sums of one job. Raises HistoryRefused."""
-    groups = [(i, i) for i in np.unique(_released(new)).tolist() if i]
-    _require_alike(new, new, combinations(new.sums, 2), [*groups, (_WHOLE, _WHOLE)], least)
+def require_many(new: Counted, columns: Sequence[Held], least: int) -> None:
+    """Raises HistoryRefused where a group of the job, or its sum of a column, is about few.
 
-
-def needed(jobs: Iterable[Sequence[Sum]]) -> frozenset[LocalFactor]:
-    """The marks that decide, of all jobs together: none where all sums of a column count alike."""
-    every = {one for job in jobs for one in job}
-    return frozenset(
-        mark
-        for one, other in combinations(every, 2)
-        if _comparable(one, other)
-        for mark in (one.present, other.present)
-        if mark is not None
-    )
+    Of a column: fewer than `least` people have another value than most of the group have.
+    """
+    rows = _Rows(_released(new))
+    for people in rows.groups():
+        if people.size < least:  # of a union alone: elsewhere such a group is suppressed
+            raise HistoryRefused(least)
+        for column in columns:
+            values = column.values[people[column.present[people]]]
+            if values.size < max(new.floor, 1):
+                continue  # nobody, or suppressed
+            _, alike = np.unique(values, return_counts=True)
+            most = int(alike.max())
+            few = values.size - most
+            if values.size < least or 0 < few < min(least, most):
+                raise HistoryRefused(least)
 
 
 # Whom
@@ -192,31 +193,6 @@ class _Graph:
         self._above[other] = one
 
 
-# Who has a value
-
-
-def _require_alike(
-    first: Counted,
-    second: Counted,
-    sums: Iterable[tuple[Sum, Sum]],
-    groups: Sequence[tuple[int, int]],
-    least: int,
-) -> None:
-    """sums: one of the first job, one of the second. groups: of each job one, or all of them."""
-    marks = {(one.present, other.present) for one, other in sums if _comparable(one, other)}
-    if not marks:
-        return
-    a, b = _Rows(_released(first)), _Rows(_released(second))
-    for i, j in groups:
-        mine, theirs = a.of(i), b.of(j)
-        for one, other in marks:
-            ours, others = _present(first, one, mine), _present(second, other, theirs)
-            if ours.size < first.floor or others.size < second.floor:
-                continue  # suppressed
-            if 0 < np.setxor1d(ours, others, assume_unique=True).size < least:
-                raise HistoryRefused(least)
-
-
 class _Rows:
     """Which people are in each released group."""
 
@@ -226,15 +202,8 @@ class _Rows:
             groups[self._order], np.arange(int(groups.max(initial=0)) + 2)
         )
 
-    def of(self, group: int) -> Int64Array:
-        if group == _WHOLE:
-            return self._order[self._starts[1] :]
-        return self._order[self._starts[group] : self._starts[group + 1]]
-
-
-def _present(job: Counted, mark: LocalFactor | None, people: Int64Array) -> Int64Array:
-    return people if mark is None else people[job.marks[mark][people] != 0]
-
-
-def _comparable(one: Sum, other: Sum) -> bool:
-    return one.present != other.present and not one.reads.isdisjoint(other.reads)
+    def groups(self) -> Iterable[Int64Array]:
+        """The people of each, where there are any."""
+        for first, end in pairwise(self._starts[1:].tolist()):
+            if first < end:
+                yield self._order[first:end]

@@ -28,15 +28,13 @@ from crypto.errors import Malformed
 from crypto.identifiers import PartyId
 from crypto.joins.hidden.keys import row_names, row_tags
 from crypto.joins.intersection import Intersection
-from crypto.joins.layout import COUNTED, Term
 from crypto.joins.rows import NO_GROUP, SideRows
 from crypto.joins.summable import scheme_for
 from crypto.session import PairKeys
-from exchange.node.history import Sum
 from exchange.query.plan import HELPER_RANK, MAX_SIDES, Plan
 from exchange.query.program import Program, program_of
 from exchange.query.standing import standing_of
-from registry.expression import LocalFactor, LocalQuery, value_columns
+from registry.expression import LocalQuery
 from registry.ports import LocalRows
 from registry.product import DataProduct
 from registry.rule import Join
@@ -57,24 +55,6 @@ class Keys:
 def local_query(plan: Plan, program: Program, place: int) -> LocalQuery:
     """What the source of the holder at this place in the plan's sides computes at home."""
     return LocalQuery(plan.sides[place].where, program.groups[place], program.factors[place])
-
-
-def own_sums(plan: Plan, program: Program, place: int) -> tuple[Sum, ...]:
-    """What a query's terms add up of the rows of the holder at this place in the plan's sides, each
-    once. What only tells whether a value is there is a count."""
-    factors, terms, third = program.factors[place], program.layout.terms, program.layout.third
-
-    def own(term: Term) -> LocalFactor | None:
-        # In a union both holders compute the same factors, and they are the left ones.
-        index = term.left if place == 0 or plan.join is Join.UNION else term.right
-        if place and third is not None:
-            index = third.factors[index][place - 1]
-        return None if index == COUNTED else factors[index - 1]
-
-    def reads(factor: LocalFactor | None) -> frozenset[str]:
-        return frozenset() if factor is None else frozenset(value_columns(factor.expression))
-
-    return tuple(dict.fromkeys(Sum(reads(own(term)), own(terms[term.people])) for term in terms))
 
 
 def suppressed_below(plan: Plan) -> int:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from crypto import joinkeys, record, sealing
@@ -26,23 +25,27 @@ from crypto.joins.rows import KeptRows
 from crypto.keys import ExchangeKey
 from crypto.session import PairKeys, pair_keys, standing_token_key
 from exchange import evidence, jobs, openings
-from exchange.errors import ExchangeError, HistoryRefused, HubUnreachable, UnknownSubject
+from exchange.errors import (
+    ExactRefused,
+    ExchangeError,
+    HistoryRefused,
+    HubUnreachable,
+    UnknownSubject,
+)
 from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
 from exchange.links.errors import LinkError
-from exchange.node import history, outbox, products, requests
+from exchange.node import exactly, history, outbox, products, requests
 from exchange.node import jobs as node_jobs
 from exchange.node.alone import NoiseSource, alone
 from exchange.node.engine import EngineInput, EngineLimits, EngineRun, EngineRunner
-from exchange.node.history import Counted
+from exchange.node.exactly import Asked
 from exchange.node.links import Links, LinkSession, PeerAddress
 from exchange.node.model import Decision, EgressRecord, Identity, NodeJob
 from exchange.node.parts import (
     Keys,
     local_query,
-    own_sums,
     side_rows,
-    suppressed_below,
     task_of,
     unmatched,
 )
@@ -51,8 +54,9 @@ from exchange.node.requests import Part
 from exchange.node.shelf import Shelf
 from exchange.openings import BudgetUse, BytesOut, Opening, PrivacyUse, ReceiptOpenings
 from exchange.privacy import NOTHING, cost_of
+from exchange.query import exact
 from exchange.query.plan import WITH_CONSUMER, Plan, Query
-from exchange.query.program import Program, program_of
+from exchange.query.program import program_of
 from exchange.query.standing import standing_of
 from exchange.results import SealedPart
 from registry.errors import RegistryError, SourceUnreachable
@@ -63,7 +67,7 @@ from registry.rule import Join
 
 MESSAGE_TIMEOUT_S: Final = 120
 LOCAL_PART: Final = "the local part failed at this holder"
-HISTORY: Final = "refused by this holder's history gate"
+HISTORY: Final = "refused by this holder's history gate; ask with noise (give epsilon)"
 LINKS_FAILED: Final = "the links of this party failed"
 
 
@@ -162,7 +166,7 @@ class Run:
             self._compute()
         except EngineFailed as error:
             self._give_up(_said_of(error), str(error))
-        except HistoryRefused as error:
+        except (HistoryRefused, ExactRefused) as error:
             self._give_up(HISTORY, str(error))
         except (RegistryError, KeyRefused, Malformed) as error:
             self._give_up(LOCAL_PART, str(error))
@@ -287,61 +291,50 @@ class Run:
         plan, product = self._plan, known[place]
         with self._store.reading() as tx:
             settings = tx.source(product.id)
-            earlier = self._answered(product, tx)
         if settings is None:
             raise SourceUnreachable(f"no source is set for {product.name}")
         source = self._workshop.open_source(settings)
-        program = program_of(plan, known)
-        if plan.query.noise is None:
-            self._require_no_isolation(place, program, product, source, earlier)
-        return source.compute(product, local_query(plan, program, place))
+        if exact.is_exact(plan):
+            self._require_exact_is_safe(Asked(plan, known, place), source)
+        return source.compute(product, local_query(plan, program_of(plan, known), place))
 
-    def _require_no_isolation(
-        self,
-        place: int,
-        program: Program,
-        product: DataProduct,
-        source: DataSource,
-        earlier: Sequence[Plan],
-    ) -> None:
-        """Compare what this job counts with itself and with every earlier exact answer."""
-        asked = [(self._plan, program, place)]
-        for plan in earlier:
+    def _require_exact_is_safe(self, new: Asked, source: DataSource) -> None:
+        """Judge what this job counts, alone and beside every earlier exact answer. What follows
+        from plans comes first, and the consumer that was refused too often is not told of rows."""
+        with self._store.reading() as tx:
+            held = tx.agreement(new.side.agreement)
+            earlier = self._answered(new.product, tx)
+            refused = int(tx.remark(_refusals(new)) or 0)
+        if held is None:
+            raise UnknownSubject(f"agreement {new.side.agreement}")
+        if refused >= history.MAX_REFUSALS:
+            raise ExactRefused(f"was refused for its rows {refused} times")
+        exactly.require_one_company(new, earlier)
+        self._require_same_rows(new, earlier, source)
+        # Not the plan's own: a consumer that chose it could count any difference by bisection.
+        least = max(held.agreement.terms.min_group, new.product.rule.min_group)
+        try:
+            exactly.require_many(new, earlier, source, least)
+        except HistoryRefused:
             with self._store.transaction() as tx:
-                known = [products.by_digest(s.product, tx=tx, hub=self._hub) for s in plan.sides]
-            then = [side.holder for side in plan.sides].index(self._identity.party)
-            asked.append((plan, program_of(plan, known), then))
-        sums = [own_sums(*one) for one in asked]
-        wanted = history.needed(sums)
-        if not earlier and not wanted:
-            return
-        queries = [local_query(*one) for one in asked]
-        memberships = source.memberships(product, queries)
-        least = self._plan.query.gate.min_group
+                tx.set_remark(_refusals(new), str(int(tx.remark(_refusals(new)) or 0) + 1))
+            raise
 
-        def counted(place: int) -> Counted:
-            marks = {}
-            found = tuple(f for f in queries[place].factors if f in wanted)
-            if found:
-                local = source.compute(product, replace(queries[place], factors=found))
-                selected = memberships[place] != history.NOT_SELECTED
-                if np.count_nonzero(selected) != len(local.keys):
-                    raise SourceUnreachable(f"the rows of {product.name} changed meanwhile")
-                for index, factor in enumerate(found):
-                    marks[factor] = np.zeros(selected.shape, dtype=np.int64)
-                    marks[factor][selected] = local.factors[:, index]
-            floor = suppressed_below(asked[place][0])
-            return Counted(memberships[place], floor, sums[place], marks)
+    def _require_same_rows(self, new: Asked, earlier: Sequence[Asked], source: DataSource) -> None:
+        """Two exact answers to one question, before and after a row came, are about that row; and
+        what earlier answers counted can be told from the rows that they were computed of only."""
+        found, name = str(source.digest(new.product)), f"rows of {new.side.product}"
+        with self._store.transaction() as tx:
+            before = tx.remark(name)
+            again = any(old.side.product == new.side.product for old in earlier)
+            if again and before is not None and before != found:
+                raise ExactRefused("would be of other rows than an earlier exact answer")
+            tx.set_remark(name, found)
 
-        new = counted(0)
-        history.require_no_isolation_within(new, least)
-        for place in range(1, len(asked)):
-            history.require_no_isolation(new, counted(place), least)
-
-    def _answered(self, product: DataProduct, tx: NodeTransaction) -> list[Plan]:
-        """Plans of other jobs on this product whose exact answer left this node, for whomever:
-        consumers may pool what they learn. What is running may leave any moment, and what was
-        sealed has left, however its job ended."""
+    def _answered(self, product: DataProduct, tx: NodeTransaction) -> list[Asked]:
+        """Other jobs on this product whose exact answer left this node, for whomever: consumers may
+        pool what they learn. What is running may leave any moment, and what was sealed has left,
+        however its job ended."""
         found = []
         for job in tx.jobs():
             running = job.state is JobState.RUNNING
@@ -351,11 +344,11 @@ class Run:
                 continue
             plan = node_jobs.plan_of(job, tx)
             side = plan.side_of(self._identity.party)
-            exact = isinstance(plan.work, Query) and plan.work.noise is None
-            if side is None or not exact:
+            if side is None or not exact.is_exact(plan):
                 continue
             if products.by_digest(side.product, tx=tx, hub=self._hub).id == product.id:
-                found.append(plan)
+                known = [products.by_digest(s.product, tx=tx, hub=self._hub) for s in plan.sides]
+                found.append(Asked(plan, known, plan.sides.index(side)))
         return found
 
     def _run_engine(
@@ -512,6 +505,11 @@ class Run:
         ]
         with self._store.transaction() as tx:
             tx.add_egress(records)
+
+
+def _refusals(new: Asked) -> str:
+    """Under which name a node counts how often its rows refused a consumer an exact answer."""
+    return f"history refusals {new.plan.consumer} {new.product.id}"
 
 
 def _computed(ran: _Ran, snapshot: Digest | None) -> Computed:

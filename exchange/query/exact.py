@@ -27,16 +27,19 @@ from typing import Final
 
 from crypto.identifiers import ProductId
 from crypto.joins.layout import Order
-from exchange.query.plan import Argument, Plan, Query, Statistic
+from exchange.query.plan import Argument, Plan, Query, SidePlan, Statistic
 from registry.expression import (
     Both,
     Case,
     ColumnValue,
+    Compare,
     Condition,
     Expression,
     Number,
+    OneOf,
     Present,
     When,
+    columns,
 )
 from registry.product import DataProduct
 from registry.rule import Function, Join
@@ -118,6 +121,29 @@ def summed(plan: Plan, place: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def unvalued(plan: Plan) -> tuple[str, ...]:
+    """Columns whose value the sum join's WHERE must ask for, in the order of the plan.
+
+    That join counts one number of people, which everything is gated by: those in common who have
+    whatever is summed of either table. So each statistic must be about just these.
+    """
+    found: dict[str, None] = {}
+    for place, side in enumerate(plan.sides):
+        asked = set(_asked_for(side))
+        read = [
+            {
+                column
+                for argument in statistic.arguments
+                if argument.side == place
+                for column in columns(argument.expression)
+            }
+            for statistic in plan.query.statistics
+        ]
+        for own in read:
+            found.update(dict.fromkeys(sorted(set().union(*read) - asked - own)))
+    return tuple(found)
+
+
 # Companies
 
 
@@ -126,8 +152,8 @@ class Company:
     """Whom the sums of one column count, beside what WHERE and GROUP BY say of its own table.
 
     tables:  the products whose people are matched with, in order of id
-    present: columns, each with its product, that must have a value; but for those that WHERE has
-             already asked for, which all sums of the job leave out alike
+    present: columns, each with its product, that must have a value; but for those that WHERE or
+             GROUP BY asks for already, which all sums of the job leave out alike
     united:  of a union
     """
 
@@ -146,7 +172,7 @@ def companies(
     asked = frozenset(
         (product.id, column)
         for product, side in zip(products, plan.sides, strict=True)
-        for column in _asked_for(side.where)
+        for column in _asked_for(side)
     )
     found = set()
     for statistic in query.statistics:
@@ -176,13 +202,25 @@ def _values(statistic: Statistic, plan: Plan) -> frozenset[tuple[int, str]]:
     )
 
 
-def _asked_for(where: Condition | None) -> Iterator[str]:
-    """The columns that a WHERE asks to be there, whatever else it asks."""
+def _asked_for(side: SidePlan) -> Iterator[str]:
+    """The columns without which a row is in no group, whatever else the side asks."""
+    yield from (group.name for group in side.group_by if group.cases is None)
+    if side.where is not None:
+        yield from _needed(side.where)
+
+
+def _needed(where: Condition) -> Iterator[str]:
+    """The columns without which a condition does not hold."""
     if isinstance(where, Both):
-        yield from _asked_for(where.left)
-        yield from _asked_for(where.right)
-    elif isinstance(where, Present) and isinstance(where.value, ColumnValue):
-        yield where.value.column
+        yield from _needed(where.left)
+        yield from _needed(where.right)
+        return
+    operands: tuple[Expression, ...] = ()
+    if isinstance(where, Compare):
+        operands = (where.left, where.right)
+    elif isinstance(where, Present | OneOf):
+        operands = (where.value,)
+    yield from (one.column for one in operands if isinstance(one, ColumnValue))
 
 
 # Selections

@@ -18,6 +18,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from crypto.digest import Digest
 from registry.adapters.staging import NUMBER_TYPES, StagedRows, staged
 from registry.errors import SourceRefused, SourceUnreachable
 from registry.expression import LocalQuery
@@ -59,6 +60,10 @@ class DuckDBFileSource:
     ) -> npt.NDArray[np.int64]:
         with self._staged(product) as rows:
             return rows.memberships(queries)
+
+    def digest(self, product: DataProduct) -> Digest:
+        with self._staged(product) as rows:
+            return rows.digest()
 
     def describe(self, product: DataProduct) -> SourceReport:
         with self._staged(product) as rows:

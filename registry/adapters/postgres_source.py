@@ -23,6 +23,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from crypto.digest import Digest
 from registry.adapters.duckdb_source import MAX_LINE_BYTES, READ_CSV, csv_columns
 from registry.adapters.staging import NUMBER_TYPES, StagedRows, staged
 from registry.errors import SourceRefused, SourceUnreachable
@@ -78,6 +79,10 @@ class PostgresTableSource:
     ) -> npt.NDArray[np.int64]:
         with self._reading() as reading, reading.staged(product) as rows:
             return rows.memberships(queries)
+
+    def digest(self, product: DataProduct) -> Digest:
+        with self._reading() as reading, reading.staged(product) as rows:
+            return rows.digest()
 
     def describe(self, product: DataProduct) -> SourceReport:
         with self._reading() as reading:

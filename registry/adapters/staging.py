@@ -27,6 +27,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from crypto.digest import Digest, digest
 from crypto.joinkeys import MAX_KEY_BYTES
 from registry.adapters.local_sql import LocalSql
 from registry.errors import SourceRefused, SourceUnreachable
@@ -176,6 +177,19 @@ class StagedRows:
             for index in range(len(queries)):
                 found[index] = columns[f"m{index}"]
         return found
+
+    def digest(self) -> Digest:
+        """Of the rows as they were loaded: how many there are, and the sum of each one's MD5, so
+        that their order does not matter. It tells a change; the owner, who could forge it, need
+        not."""
+        self._refuse(self._misfits())
+        texts = [
+            f"coalesce(strlen(c{index})::VARCHAR || ':' || c{index}, '-')"
+            for index in range(len(self._product.columns))
+        ]
+        row = f"concat_ws('|', {', '.join(texts)})"
+        found = self._one(f"SELECT count(*), sum(md5_number_lower({row})::HUGEINT) FROM raw")  # noqa: S608
+        return digest(" ".join(map(str, found)).encode())
 
     def report(self) -> SourceReport:
         product = self._product

@@ -15,8 +15,8 @@ from pathlib import Path
 from crypto.adapters.opendp_noise import OpenDpNoise
 from crypto.joins.released import Cell, open_cells
 from exchange.node.alone import alone
-from exchange.node.history import Counted, require_no_isolation
-from exchange.node.parts import local_query, suppressed_below, unmatched
+from exchange.node.exactly import Asked, require_many, require_one_company
+from exchange.node.parts import local_query, unmatched
 from exchange.query.plan import Plan
 from exchange.query.program import program_of
 from exchange.query.rules import Ground, violations
@@ -50,27 +50,20 @@ class Holder:
         return compiled(sql, [self.ground], **options)
 
     def answer(self, plan: Plan) -> tuple[Cell, ...]:
-        """As the node gives it. Raises HistoryRefused."""
+        """As the node gives it. Raises ExactRefused and HistoryRefused."""
         assert not violations(plan, [self.ground])
         if plan.query.noise is None:
-            self._require_no_isolation(plan)
+            self.require_safe(plan)
         found = self.unprotected(plan)
         if plan.query.noise is None:
             self.earlier.append(plan)
         return found
 
-    def _require_no_isolation(self, plan: Plan) -> None:
-        product, least = self.ground.product, plan.query.gate.min_group
-        asked = [plan, *self.earlier]
-        queries = [local_query(one, program_of(one, [product]), 0) for one in asked]
-        new, *earlier = (
-            Counted(membership, suppressed_below(one))
-            for membership, one in zip(
-                self.source.memberships(product, queries), asked, strict=True
-            )
-        )
-        for old in earlier:
-            require_no_isolation(new, old, least)
+    def require_safe(self, plan: Plan) -> None:
+        """As the node judges an exact question. Raises ExactRefused and HistoryRefused."""
+        new, *earlier = (Asked(one, [self.ground.product], 0) for one in (plan, *self.earlier))
+        require_one_company(new, earlier)
+        require_many(new, earlier, self.source, LEAST)
 
     def unprotected(self, plan: Plan) -> tuple[Cell, ...]:
         """The twin: the same answer, and nobody asks what was answered before."""

@@ -11,14 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from exchange.errors import HistoryRefused
-from exchange.node.history import (
-    Counted,
-    Sum,
-    needed,
-    require_no_isolation,
-    require_no_isolation_within,
-)
-from registry.expression import Both, Case, ColumnValue, LocalFactor, Number, Present, When
+from exchange.node.history import Counted, Held, require_many, require_no_isolation
 
 Int64Array = npt.NDArray[np.int64]
 LEAST = 5
@@ -186,86 +179,78 @@ def test_many_groups_of_many_people_are_compared_in_little_memory() -> None:
     assert is_refused(counted(second), counted(first))
 
 
-# Who has a value
-
-X, Y = ColumnValue("income"), ColumnValue("height")
+# About whom: few of a group
 
 
-def mark(*columns: ColumnValue) -> LocalFactor:
-    """As the compiler makes it: 1 where all of these are there."""
-    condition: Both | Present = Present(columns[0])
-    for column in columns[1:]:
-        condition = Both(condition, Present(column))
-    return LocalFactor(Case((When(condition, Number(1, 0)),), Number(0, 0)), indicator=True)
+def held(values: Int64Array, *without: int) -> Held:
+    """A column; `without` have no value in it."""
+    present = np.ones(PEOPLE, dtype=np.bool_)
+    present[list(without)] = False
+    return Held("income", np.where(present, values, 0), present)
 
 
-MEAN = Sum(frozenset({"income"}), mark(X))
-OF_BOTH = Sum(frozenset({"income"}), mark(X, Y))  # of CORR(income, height)
-PEOPLE_WITH_BOTH = Sum(frozenset(), mark(X, Y))
+def is_about_few(job: Counted, *columns: Held) -> bool:
+    try:
+        require_many(job, columns, LEAST)
+    except HistoryRefused:
+        return True
+    return False
 
 
-def there(*but: int) -> Int64Array:
-    found = np.ones(PEOPLE, dtype=np.int64)
-    found[list(but)] = 0
+def flag(*people: int) -> Int64Array:
+    found = np.zeros(PEOPLE, dtype=np.int64)
+    found[list(people)] = 1
     return found
 
 
-def a_job(
-    *sums: Sum, without: Sequence[int], membership: Int64Array | None = None, floor: int = LEAST
-) -> Counted:
-    """Everybody has an income; `without` have no height."""
-    marks = {mark(X): there(), mark(X, Y): there(*without)}
-    return Counted(everybody() if membership is None else membership, floor, sums, marks)
+@pytest.mark.parametrize(("marked", "refused"), [(0, False), (1, True), (4, True), (5, False)])
+def test_a_column_that_marks_a_few_is_not_summed(marked: int, refused: bool) -> None:
+    """SUM(flag * income) is about whoever has the flag, and SUM(flag) says how many have."""
+    column = flag(*range(marked))
+    assert (INCOME * column).sum() == INCOME[:marked].sum()
+    assert is_about_few(counted(everybody()), held(column)) is refused
+    assert is_about_few(counted(everybody()), held(1 - column)) is refused  # all but these
 
 
-def test_a_mean_beside_a_correlation_that_lacks_one_person_gives_her_income_away() -> None:
-    both = INCOME * there(VICTIM)
-    assert INCOME.sum() - both.sum() == INCOME[VICTIM]
-    with pytest.raises(HistoryRefused):
-        require_no_isolation_within(a_job(MEAN, OF_BOTH, without=[VICTIM]), LEAST)
-    with pytest.raises(HistoryRefused):
-        require_no_isolation(a_job(OF_BOTH, without=[VICTIM]), a_job(MEAN, without=[VICTIM]), LEAST)
+def test_a_group_is_judged_for_itself_and_by_those_who_have_a_value() -> None:
+    column = flag(*range(0, 12, 2))  # six, all in one half
+    assert not is_about_few(counted(halves()), held(column))
+    assert is_about_few(counted(halves()), held(column, 0, 2))  # four of them are left
+    uneven = flag(*range(0, 12, 2), 1)
+    assert not is_about_few(counted(everybody()), held(uneven))
+    assert is_about_few(counted(halves()), held(uneven))  # one in the other half
 
 
-@pytest.mark.parametrize("without", [0, LEAST])
-def test_nobody_or_enough_without_a_value_are_no_reason(without: int) -> None:
-    job = a_job(MEAN, OF_BOTH, without=range(without))
-    require_no_isolation_within(job, LEAST)
-    require_no_isolation(job, job, LEAST)
+def test_values_of_which_hardly_two_are_alike_are_summed_in_the_least_group() -> None:
+    few = everybody(*range(LEAST, PEOPLE))
+    assert not is_about_few(counted(few), held(INCOME))
 
 
-def test_how_many_have_a_value_isolates_no_value() -> None:
-    require_no_isolation_within(a_job(MEAN, PEOPLE_WITH_BOTH, without=[VICTIM]), LEAST)
+def test_what_is_suppressed_is_about_nobody() -> None:
+    column = flag(VICTIM)
+    rare = everybody(*range(VICTIM), *range(VICTIM + 3, PEOPLE))  # three people
+    assert not is_about_few(counted(rare), held(column))
+    assert not is_about_few(
+        counted(everybody()), held(column, *range(VICTIM + 3, PEOPLE), *range(VICTIM))
+    )
 
 
-def test_groups_are_compared_one_by_one() -> None:
-    """One person in a group of thirty, although five are in all groups together."""
-    job = a_job(MEAN, OF_BOTH, without=[0, 2, 4, 6, 1], membership=halves())
-    with pytest.raises(HistoryRefused):
-        require_no_isolation_within(job, LEAST)
+def test_in_a_union_a_group_of_few_people_here_is_refused() -> None:
+    """The other holder's answer about its own table, subtracted, would be about these few."""
+    few = np.full(PEOPLE, -1, dtype=np.int64)
+    few[:3] = 0
+    assert is_about_few(counted(few, floor=1))
+    assert is_about_few(counted(everybody(), floor=1), held(INCOME, *range(3, PEOPLE)))
+    assert not is_about_few(counted(everybody(), floor=1), held(INCOME))
+    nobody = counted(np.full(PEOPLE, -2), floor=1)
+    assert not is_about_few(nobody, held(INCOME))
 
 
-def test_what_the_gate_suppresses_is_compared_with_nothing() -> None:
-    """Three people have both: their correlation is never shown."""
-    job = a_job(MEAN, OF_BOTH, without=range(3, PEOPLE), floor=LEAST)
-    require_no_isolation_within(job, LEAST)
-    few = a_job(MEAN, OF_BOTH, without=range(VICTIM, PEOPLE), membership=everybody(*range(20, 60)))
-    with pytest.raises(HistoryRefused):
-        require_no_isolation_within(few, LEAST)
-
-
-def test_a_group_of_one_job_is_compared_with_the_whole_of_another() -> None:
-    women = np.where(halves() == 1, 0, -2).astype(np.int64)
-    first = a_job(MEAN, without=[VICTIM], membership=halves())
-    second = a_job(OF_BOTH, without=[VICTIM], membership=women)
-    assert women[VICTIM] == 0
-    with pytest.raises(HistoryRefused):
-        require_no_isolation(second, first, LEAST)
-
-
-def test_marks_are_fetched_where_sums_of_one_column_count_differently() -> None:
-    other = Sum(frozenset({"height"}), mark(Y))
-    assert needed([[MEAN, other], [MEAN, PEOPLE_WITH_BOTH]]) == frozenset()
-    assert needed([[MEAN], [OF_BOTH]]) == {mark(X), mark(X, Y)}
-    everyone = Sum(frozenset({"income"}), None)
-    assert needed([[everyone, MEAN]]) == {mark(X)}
+def test_those_who_have_no_value_do_not_hide_a_difference() -> None:
+    """Five people are left out, and four of them have no income."""
+    few = range(VICTIM, VICTIM + LEAST)
+    first, second = counted(everybody()), counted(everybody(*few))
+    column = held(INCOME, *list(few)[1:])
+    assert answers(first, column.values)[0] - answers(second, column.values)[0] == INCOME[VICTIM]
+    assert not is_refused(second, first)
+    assert is_refused(second.of(column.present), first.of(column.present))

@@ -1,0 +1,114 @@
+"""An exact question at one holder: what of it may be answered beside what was answered before.
+
+First what follows from plans, whatever the rows are (`require_one_company`); then what the own rows
+say (`require_many`, the history gate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from exchange.errors import ExactRefused
+from exchange.node import history
+from exchange.node.history import Counted, Held
+from exchange.node.parts import local_query, suppressed_below
+from exchange.query.exact import Company, Selection, companies, present, selection, summed
+from exchange.query.plan import Plan, SidePlan
+from exchange.query.program import program_of
+from registry.errors import SourceUnreachable
+from registry.expression import ColumnValue, LocalFactor, LocalQuery
+from registry.ports import DataSource
+from registry.product import DataProduct
+
+
+@dataclass(frozen=True)
+class Asked:
+    """known: products of all sides, in the plan's order; place: of this holder in the sides"""
+
+    plan: Plan
+    known: Sequence[DataProduct]
+    place: int
+
+    @property
+    def side(self) -> SidePlan:
+        return self.plan.sides[self.place]
+
+    @property
+    def product(self) -> DataProduct:
+        return self.known[self.place]
+
+    @property
+    def query(self) -> LocalQuery:
+        return local_query(self.plan, program_of(self.plan, self.known), self.place)
+
+    @property
+    def companies(self) -> frozenset[tuple[str, Company]]:
+        return companies(self.plan, self.known, self.place)
+
+    @property
+    def selection(self) -> Selection:
+        return selection(self.plan, self.known, self.place)
+
+
+def require_one_company(new: Asked, earlier: Sequence[Asked]) -> None:
+    """Raises ExactRefused for a column that was summed for other people, and for rows that were
+    chosen otherwise."""
+    for old in earlier:
+        if new.selection != old.selection:
+            raise ExactRefused("compares or filters rows otherwise than an earlier exact answer")
+        known = dict(old.companies)
+        for column, company in new.companies:
+            if known.get(column, company) != company:
+                raise ExactRefused(
+                    f"sums {column} for others than an earlier exact answer did: over another "
+                    "join, with other tables, or for those who have other columns"
+                )
+
+
+def require_many(new: Asked, earlier: Sequence[Asked], source: DataSource, least: int) -> None:
+    """Raises HistoryRefused where an answer or a difference is about fewer than `least` people."""
+    memberships = source.memberships(new.product, [one.query for one in (new, *earlier)])
+    counted = [
+        Counted(membership, suppressed_below(one.plan))
+        for membership, one in zip(memberships, (new, *earlier), strict=True)
+    ]
+    held = _held(new, source, memberships[0])
+    history.require_many(counted[0], held, least)
+    for old, then in zip(earlier, counted[1:], strict=True):
+        history.require_no_isolation(counted[0], then, least)
+        both = {column for column, _ in old.companies}
+        for one in held:
+            if one.column in both:
+                history.require_no_isolation(
+                    counted[0].of(one.present), then.of(one.present), least
+                )
+
+
+def _held(new: Asked, source: DataSource, membership: npt.NDArray[np.int64]) -> list[Held]:
+    """What the job sums of this holder's. Of one row for each person it is read of everybody, since
+    earlier jobs counted others; of several rows all exact answers take the same."""
+    columns = summed(new.plan, new.place)
+    if not columns:
+        return []
+    factors = [LocalFactor(ColumnValue(column), False) for column in columns]
+    factors += [LocalFactor(present(column), True) for column in columns]
+    several = new.product.contribution > 1
+    asked = LocalQuery(new.side.where if several else None, None, tuple(factors))
+    local = source.compute(new.product, asked)
+    people = (membership != history.NOT_SELECTED) | (not several)
+    if np.count_nonzero(people) != len(local.keys):
+        raise SourceUnreachable(f"the rows of {new.product.name} changed meanwhile")
+    found = np.zeros((len(factors), len(people)), dtype=np.int64)
+    found[:, people] = local.factors.T
+    values = dict(zip(columns, found[: len(columns)], strict=True))
+    there = dict(zip(columns, found[len(columns) :] != 0, strict=True))
+    held = []
+    for column, company in sorted(new.companies, key=lambda one: one[0]):
+        own = [name for product, name in company.present if product == new.product.id]
+        both = np.logical_and.reduce([there[name] for name in (column, *own)])
+        held.append(Held(column, values[column], both))
+    return held
