@@ -142,7 +142,9 @@ def helper_violations(
     well, or somebody has not said who controls them. Then one owner has both halves of something.
 
     controllers: by the party documents that the plan names; None where one declares nothing. Two
-    holders, or a holder and the consumer, may have one owner: it joins what it has anyway.
+    holders, or a holder and the consumer, may have one owner: it joins what it has anyway. Of three
+    holders the first must be of another owner than the rest: it has lists of pairs in their
+    uploads, and with one of them it reads there who is the other's too.
     """
     if plan.helper is None:
         return ()
@@ -166,6 +168,18 @@ def helper_violations(
                     "party.controller",
                     "helper",
                     f"is controlled by {own}, as the {role} {party} is; agree on another helper",
+                )
+            )
+    first, *others = (side.holder for side in plan.sides)
+    for place, party in enumerate(others, 1):
+        owner = controllers.get(party)
+        if len(others) > 1 and owner is not None and owner == controllers.get(first):
+            found.append(
+                Violation(
+                    "party.controller",
+                    f"sides[{place}]",
+                    f"{party} is controlled by {owner}, as the first holder {first} is: of three, "
+                    "name the table of the one that is independent of both others first in FROM",
                 )
             )
     return tuple(found)

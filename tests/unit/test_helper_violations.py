@@ -9,7 +9,7 @@ import pytest
 from crypto.identifiers import PartyId
 from exchange.query.plan import HelperSeat, Plan
 from exchange.query.rules import helper_violations
-from tests.queries import a_hidden_plan, a_plan, open_grounds
+from tests.queries import a_hidden_plan, a_plan, compiled, open_grounds, three_grounds
 
 OWNERS = ("91440300708461136T", "91330100799655058B", "12100000400000624D", "51110000DEMNHELP4C")
 
@@ -82,3 +82,22 @@ def test_another_helper_is_judged_by_its_own_declaration() -> None:
     other = replace(plan, helper=HelperSeat(PartyId("pty_" + "9" * 32), plan.helper.document))
     controllers = declared(plan, *OWNERS)
     assert len(helper_violations(other, controllers)) == 1
+
+
+def test_of_three_holders_the_first_is_of_another_owner_than_the_rest() -> None:
+    """With the first holder's lists of pairs its owner would read who of another table is in the
+    third; two others of one owner have no list of their own rows."""
+    plan = compiled(
+        "SELECT COUNT(*) FROM a JOIN b USING (person) JOIN c USING (person)", three_grounds()
+    )
+    fifth = "91110000802100433B"
+    own = dict(zip(seats(plan), (*OWNERS[:3], fifth, OWNERS[3]), strict=True))
+    assert helper_violations(plan, own) == ()
+    first, second, third = (side.holder for side in plan.sides)
+    for place, party in ((1, second), (2, third)):
+        (found,) = helper_violations(plan, {**own, party: own[first]})
+        assert (found.clause, found.where) == ("party.controller", f"sides[{place}]")
+        assert "independent of both others first in FROM" in found.problem
+    assert helper_violations(plan, {**own, third: own[second]}) == ()
+    two = plan_with_helper()
+    assert helper_violations(two, declared(two, OWNERS[0], OWNERS[0], *OWNERS[2:])) == ()
