@@ -92,7 +92,9 @@ QUERIES: Final = (
     ),
     Asked("hidden size", TOWNS, hide_size=True),
     Asked("revealed", TOWNS, Join.REVEALED),
-    Asked("sum", f"SELECT COUNT(*) AS n, SUM(b.score) AS s {ON}", Join.SUM),
+    Asked(
+        "sum", f"SELECT COUNT(*) AS n, SUM(b.score) AS s {ON} WHERE b.score IS NOT NULL", Join.SUM
+    ),
     Asked(
         "union",
         f"SELECT u.sex, COUNT(*) AS n, AVG(u.age) AS m FROM ({BOTH}) AS u GROUP BY u.sex",

@@ -1,8 +1,8 @@
 """What the `sum` join can compute, and under which encryption.
 
 It has one cell, and one number of people: those both sides have in common, which both learn
-anyway and gate on. A *mark* that gates a term ("has a value") must therefore be 1 on every row
-that takes part: how many matched rows lack a value could be gated only by showing it. A sum is of
+anyway and gate on. A row takes part only where every *mark* that gates a term ("has a value") is
+1: how many matched rows lack a value could be gated only by showing it. A sum is of
 one side's factor: nobody knows which of its own rows matched, so nobody can multiply its own value
 into a peer's.
 """

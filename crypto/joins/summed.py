@@ -109,19 +109,16 @@ class _Table:
     def of(cls, task: SumTask, rows: SideRows, randomness: Randomness) -> _Table:
         rank, layout = task.seat.rank, task.layout
         rows.require(layout, rank)
-        counted = np.flatnonzero(rows.group != NO_GROUP)
+        # A row without a value takes no part: a run that failed for it would tell the consumer, of
+        # whomever its filter selects, who has one.
+        valued = np.logical_and.reduce([rows.factor(mark) == 1 for mark in marks(layout, rank)])
+        counted = np.flatnonzero((rows.group != NO_GROUP) & valued)
         cap, factors = task.caps[rank], summed_factors(layout, rank)
         if len(counted) > cap:
             raise Malformed("rows", f"are more than the cap of {cap}")
         fillers = np.frombuffer(randomness.draw((cap - len(counted)) * TOKEN_BYTES), dtype=np.uint8)
         tokens = np.concatenate([rows.tokens[counted], fillers.reshape(-1, TOKEN_BYTES)])
         values = np.zeros((cap, len(factors)), dtype=np.int64)
-        for mark in marks(layout, rank):
-            if not (rows.factor(mark)[counted] == 1).all():
-                raise Malformed(
-                    f"factors[{mark - 1}]",
-                    "is missing in some row: the sum join needs IS NOT NULL on what it sums",
-                )
         for column, factor in enumerate(factors):
             values[: len(counted), column] = rows.factor(factor)[counted]
         order = _shuffle(cap, randomness)

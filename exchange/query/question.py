@@ -43,6 +43,8 @@ class Question:
     join:      None: the one that discloses least of those that are agreed and can compute it
     intersection: of the revealed join; None: unbalanced where one product is that much larger, else
                   RR22
+    helped:    of the revealed join: whether the helper that the agreements name computes as well;
+               None: where that is expected to take less time
     min_group: None: the strictest that was agreed
     epsilon:   of noise on everything released; None: no noise. delta goes with it
     padding:   of the hidden join
@@ -53,6 +55,7 @@ class Question:
     purpose: str
     join: Join | None = None
     intersection: Intersection | None = None
+    helped: bool | None = None
     hide_size: bool = False
     min_group: int | None = None
     epsilon: Fraction | None = None
@@ -112,7 +115,7 @@ def compile_question(
             purpose=question.purpose,
             join=join,
             sides=tuple(_side(index, used, bound) for index in range(len(used))),
-            helper=planner.helper_for(join, grounds, helpers),
+            helper=planner.helper_for(join, grounds, helpers, asked=question.helped),
             work=Query(
                 keep_left=bound.keep_left,
                 hide_size=question.hide_size,
@@ -138,6 +141,8 @@ def compile_question(
         )
 
     plan = _planned(question, bound, grounds, draft)
+    if question.helped is None:
+        plan = planner.quicker(plan, bound.products, grounds, helpers)
     return replace(plan, learns=learns(plan))
 
 
@@ -170,7 +175,7 @@ def _planned(
             except (PlanRefused, QuestionRefused, Malformed, DocumentRefused) as error:
                 problem = str(error)
             else:
-                problem = planner.obstacle(join, plan.query, program.layout)
+                problem = planner.obstacle(plan, program.layout)
                 if problem is None:
                     return _with_noise(question, plan, program)
         reasons.append(f"{join}: {problem}")

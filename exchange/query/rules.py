@@ -528,6 +528,9 @@ def _computable(
             found.append(
                 Violation("plan", "join", f"sum can't compute this: {error.where} {error.problem}")
             )
+        for column in exact.unvalued(plan):
+            asked = f"sum needs WHERE {column} IS NOT NULL: it has one number of people for all"
+            found.append(Violation("plan", "join", asked))
     unbalanced = work.intersection is Intersection.UNBALANCED
     if unbalanced and not is_unbalanced([product.cap for product in products]):
         found.append(Violation("plan", "work.intersection", NOT_UNBALANCED))

@@ -24,12 +24,24 @@ from crypto.errors import Malformed
 from crypto.joins.layout import Layout
 from crypto.joins.rows import MAX_ABSOLUTE_SUM, SideRows, limited_terms, plain_output
 from exchange.errors import PlanRefused
-from exchange.query.plan import Gate, Plan
+from exchange.query.plan import Gate, Plan, Statistic
 from exchange.query.program import Program, program_of
 from exchange.query.rules import Ground, violations
-from registry.rule import Function
+from registry.expression import (
+    Both,
+    ColumnValue,
+    Comparator,
+    Compare,
+    Condition,
+    Either,
+    Number,
+    Present,
+)
+from registry.rule import Function, Join
 from tests.queries import (
     a_hidden_plan,
+    a_plan,
+    a_query,
     a_statistic,
     compiled,
     open_grounds,
@@ -39,6 +51,8 @@ from tests.queries import (
 )
 
 LARGEST = 617  # of the target's group
+COUNT = Statistic(Function.COUNT, (), distinct=False)
+SUM_OF_BMI = a_statistic(Function.SUM, "bmi")
 
 
 def of_bmi(both: tuple[Ground, ...], **changes: object) -> Plan:
@@ -128,6 +142,38 @@ def test_of_three_holders_a_product_of_two_has_room_under_the_limit_too() -> Non
             continue
         with pytest.raises(PlanRefused, match="62 bits"):
             program_for(plan, trio)
+
+
+PRESENT = Present(ColumnValue("bmi"))
+AGED_93 = Compare(Comparator.EQUAL, ColumnValue("age"), Number(93, 0))
+
+
+@pytest.mark.parametrize(
+    ("statistics", "where", "allowed"),
+    [
+        ((SUM_OF_BMI,), None, True),
+        ((SUM_OF_BMI,), AGED_93, True),
+        ((COUNT, SUM_OF_BMI), None, False),
+        ((COUNT, SUM_OF_BMI), AGED_93, False),
+        ((COUNT, SUM_OF_BMI), Both(AGED_93, PRESENT), True),
+        ((COUNT, SUM_OF_BMI), Either(AGED_93, PRESENT), False),
+        ((SUM_OF_BMI, a_statistic(Function.SUM, "age")), PRESENT, False),
+        ((SUM_OF_BMI, a_statistic(Function.SUM, "age")), Both(AGED_93, PRESENT), True),
+        ((SUM_OF_BMI, a_statistic(Function.SUM, "bmi", 1)), PRESENT, False),
+    ],
+)
+def test_the_sum_join_counts_one_number_of_people_whatever_values_are_missing(
+    statistics: tuple[Statistic, ...], where: Condition | None, allowed: bool
+) -> None:
+    """A row without a value is left out by its holder, and the run goes on: failing would say of
+    the one person whom a filter selects whether a value is there. So nothing else may be asked that
+    counts such a row (tests/unit/test_summed.py has the rest)."""
+    both = open_grounds()
+    work = a_query(intersection=None, statistics=statistics)
+    plan = a_plan(both, join=Join.SUM, helper=None, work=work)
+    plan = with_side(with_side(plan, 0, group_by=(), where=where), 1, group_by=())
+    found = {(violation.clause, violation.where) for violation in violations(plan, both)}
+    assert found == (set() if allowed else {("plan", "join")})
 
 
 # A limit of one's own

@@ -47,7 +47,7 @@ from tests.queries import (
 
 JOIN = "FROM a JOIN b ON a.person = b.person"
 COUNT = f"SELECT COUNT(*) {JOIN}"
-SUM = f"SELECT COUNT(*), SUM(b.bmi) {JOIN}"
+SUM = f"SELECT COUNT(*), SUM(b.bmi) {JOIN} WHERE b.bmi IS NOT NULL"
 UNION = "SELECT COUNT(*) FROM (SELECT * FROM a UNION ALL SELECT * FROM b) u"
 BOTH = open_grounds()
 HALF = Fraction(1, 2)

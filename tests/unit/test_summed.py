@@ -102,12 +102,24 @@ def test_where_no_value_is_missing_marks_count_the_people_in_common(round_counts
     assert summed_factors(shape, 0) == summed_factors(shape, 1) == (2,)
 
 
-def test_a_missing_value_is_refused_at_home_before_anything_is_sent() -> None:
-    """How many matched rows lack it could be gated only by showing it to a holder."""
+def test_a_row_without_a_value_takes_no_part() -> None:
+    """How many matched rows lack it could be gated only by showing it to a holder. The rules let no
+    other number be asked that would count them."""
     a = side(range(5), [[i != 3, 10 * i] for i in range(5)])
-    pair = run_both(parties(with_marks(), a, side(range(5), [[1, 1]] * 5)))
-    assert "IS NOT NULL" in str(pair[0].problem)
-    assert not pair[1].received
+    pair = joined(parties(with_marks(), a, side(range(5), [[1, 1]] * 5)))
+    assert pair[0].learned == pair[1].learned == {"matched": 4}
+    assert open_cells(with_marks(), [one.share for one in pair])[0].terms == (4, 4, 70, 4, 4)
+
+
+def test_whether_the_one_selected_person_has_a_value_changes_nothing_that_anybody_hears() -> None:
+    """A run that failed without one would answer a question about people that no gate counts."""
+    heard = []
+    for value in ([1, 250], [0, 0]):
+        a, b = side([1], [value]), side(range(5), [[1, 1]] * 5)
+        pair = joined(parties(with_marks(), a, b, caps=(9, 9)))
+        assert open_cells(with_marks(), [one.share for one in pair])[0].terms == (None,) * 5
+        heard.append([one.sizes() for one in pair])
+    assert heard[0] == heard[1]
 
 
 def test_a_row_that_takes_no_part_may_lack_a_value() -> None:
