@@ -11,6 +11,8 @@ from enum import Enum
 from fractions import Fraction
 from typing import Final
 
+# Beyond this a draw could reach 2**63, where OpenDP cuts it off: below, with odds under exp(-127).
+MAX_SCALE: Final = 2**56
 _DIGITS: Final = 60
 
 
@@ -40,8 +42,10 @@ def slack(distribution: Distribution, scale: Fraction, beta: Fraction) -> int:
         extra = (1 + q * q) / (1 - q * q)
 
         def tail(s: int) -> Decimal:
-            # sum over k >= s of q**k * (k + extra)
-            return lead * q**s * ((s + extra) / (1 - q) + q / (1 - q) ** 2)
+            # sum over k >= s of q**k * (k + extra). At scales below about 4e-7, q is 0 here, and
+            # 0**0 is undefined in decimal arithmetic: then both draws are 0 for all that counts.
+            power = q**s if s else Decimal(1)
+            return lead * power * ((s + extra) / (1 - q) + q / (1 - q) ** 2)
 
         high = 1
         while tail(high) > limit:

@@ -13,16 +13,13 @@ import math
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from crypto.errors import Malformed
-from crypto.noise import Distribution, rounded_up
-
-# Beyond this a draw could reach 2**63, where OpenDP cuts it off: below, with odds under exp(-127).
-MAX_SCALE: Final = 2**56
+from crypto.noise import MAX_SCALE, Distribution, rounded_up
 
 
 class OpenDpNoise:

@@ -22,7 +22,7 @@ from crypto.identifiers import DealId, JobId, PartyId
 from crypto.joins.intersection import Intersection
 from crypto.joins.layout import Order
 from crypto.keys import Signer
-from crypto.noise import Distribution
+from crypto.noise import MAX_SCALE, Distribution
 from crypto.record import Amount
 from exchange.query.released import Calculated, Having, Output, Released, Value
 from registry.expression import MAX_DECIMALS, Condition, Expression
@@ -36,6 +36,7 @@ MAX_EPSILON: Final = 100  # beyond, nothing is private, and exp(epsilon) is no n
 TWO_SIDED: Final = frozenset({Join.HIDDEN, Join.REVEALED, Join.SUM, Join.UNION})
 JOINED: Final = frozenset({Join.HIDDEN, Join.REVEALED, Join.SUM})  # rows matched by key
 HELPED: Final = frozenset({Join.HIDDEN, Join.UNION})  # three parties compute
+MAY_BE_HELPED: Final = HELPED | {Join.REVEALED}
 HELPER_RANK: Final = 2
 HOLDER_RANKS: Final = (0, 1, 3)  # by place in `Plan.sides`
 LEFT_OF_THREE: Final = (
@@ -255,8 +256,11 @@ class Noise:
             )
         if (self.rho is None) != (self.distribution is Distribution.LAPLACE):
             raise Malformed("noise.rho", "goes with Gaussian noise")
-        if any(scale <= 0 for scale in self.scales):
-            raise Malformed("noise.scales", "must be above 0")
+        # Before epsilon is spent: engines draw no wider noise.
+        if not all(0 < scale <= MAX_SCALE for scale in self.scales):
+            raise Malformed(
+                "noise.scales", "must be above 0 and at most 2**56; ask for more epsilon"
+            )
 
 
 @dataclass(frozen=True)
@@ -398,7 +402,8 @@ class Plan:
         self._require_sides()
         if len({side.holder for side in self.sides}) != len(self.sides):
             raise Malformed("sides", "name a holder twice")
-        if (self.join in HELPED) != (self.helper is not None):
+        fits = self.join in MAY_BE_HELPED if self.helper else self.join not in HELPED
+        if not fits:
             raise Malformed("helper", f"does not fit the join {self.join}")
         if len(self.receivers) != 1:
             raise Malformed("receivers", "must be exactly one")

@@ -44,6 +44,17 @@ def test_the_gates_slack_is_the_one_in_the_specification() -> None:
     assert found == [226, 114, 76, 46, 23]
 
 
+@pytest.mark.parametrize(
+    "scale", [Fraction(1, 10**38 - 1), Fraction(3, 10**7), Fraction(1, 2_400_000), Fraction(1, 100)]
+)
+@pytest.mark.parametrize("beta", [Fraction(1, 10**38 - 1), BILLIONTH, Fraction(1, 2)])
+@pytest.mark.parametrize("distribution", Distribution)
+def test_noise_too_narrow_to_be_seen_needs_the_least_slack(
+    distribution: Distribution, scale: Fraction, beta: Fraction
+) -> None:
+    assert slack(distribution, scale, beta) == 1
+
+
 @pytest.mark.parametrize("contribution", [1, 3, 5])
 @pytest.mark.parametrize("epsilon", EPSILONS)
 def test_the_shift_meets_delta_and_a_smaller_one_does_not(

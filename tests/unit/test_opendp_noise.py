@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chi2  # type: ignore[import-untyped]  # ships without types
 
-from crypto.adapters.opendp_noise import MAX_SCALE, OpenDpNoise, epsilon_of, rho_of
+from crypto.adapters.opendp_noise import OpenDpNoise, epsilon_of, rho_of
 from crypto.errors import Malformed
-from crypto.noise import Distribution, gaussian_epsilon
+from crypto.noise import MAX_SCALE, Distribution, gaussian_epsilon
 
 FALSE_ALARM = 1e-7  # of chi-square; rare cells make the true one larger, below 1e-5
 DRAWS = 20_000

@@ -14,7 +14,7 @@ from crypto.digest import digest
 from crypto.errors import BadSignature, Malformed, UnknownKey
 from crypto.joins.layout import Order
 from crypto.keys import SigningKey
-from crypto.noise import Distribution
+from crypto.noise import MAX_SCALE, Distribution
 from exchange.query import plan as plans
 from exchange.query.plan import (
     MAX_CELLS,
@@ -126,6 +126,10 @@ PARTS: dict[str, tuple[str, Callable[[], object]]] = {
     "noise for an epsilon without meaning": ("noise", lambda: noise(epsilon=Fraction(10**9))),
     "a chance of all": ("noise", lambda: noise(beta=Fraction(1))),
     "a scale of zero": ("noise.scales", lambda: noise(scales=(Fraction(0),))),
+    "a scale that no engine draws": (
+        "noise.scales",
+        lambda: noise(scales=(Fraction(MAX_SCALE) + Fraction(1, 9),)),
+    ),
     "Laplace noise with a rho": ("noise.rho", lambda: noise(rho=Fraction(1))),
     "Gaussian noise without": ("noise.rho", lambda: noise(distribution=Distribution.GAUSSIAN)),
     "an output without a name": ("name", lambda: Output("", Released(0, 0))),
