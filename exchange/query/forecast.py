@@ -19,7 +19,7 @@ from typing import ClassVar, Final
 from crypto.engine import PaddingBounds
 from crypto.identifiers import PartyId, ProductId
 from crypto.joins.hidden.columns import Column, ColumnPlan, column_plan, parts, row_columns
-from crypto.joins.hidden.upload import upload_sizes
+from crypto.joins.hidden.padding import upload_sizes
 from crypto.joins.intersection import Intersection
 from crypto.joins.layout import Layout
 from crypto.joins.ports import MASKED_BYTES

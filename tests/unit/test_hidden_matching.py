@@ -10,8 +10,7 @@ import pytest
 from crypto.engine import PaddingBounds
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.hidden.matching import equal_tags, match, require_positions
-from crypto.joins.hidden.padding import Padding, padding
-from crypto.joins.hidden.upload import upload_sizes
+from crypto.joins.hidden.padding import Padding, padding, upload_sizes
 from crypto.ports import SystemRandomness
 from tests.fakes.three_parties import FixedRandomness
 

@@ -22,8 +22,7 @@ from crypto.joins.hidden import protocol
 from crypto.joins.hidden.columns import Column, column_plan
 from crypto.joins.hidden.keys import pair_pads, row_names, tag_keys, tags_of_names
 from crypto.joins.hidden.matching import Pairs, match
-from crypto.joins.hidden.padding import Padding, overlap_bounds, padding
-from crypto.joins.hidden.upload import upload_sizes
+from crypto.joins.hidden.padding import Padding, overlap_bounds, padding, upload_sizes
 from crypto.joins.layout import Layout, Term, Third
 from crypto.joins.rows import SideRows, plain_output, plain_terms, second_side
 from crypto.noise import Distribution

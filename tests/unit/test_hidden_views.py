@@ -20,8 +20,8 @@ from crypto.joins.hidden import protocol, resharing
 from crypto.joins.hidden.columns import column_plan
 from crypto.joins.hidden.keys import Stream, agreed_tags, mask_label, pair_pads, tag_keys
 from crypto.joins.hidden.matching import match
-from crypto.joins.hidden.padding import Padding, padding
-from crypto.joins.hidden.upload import Sizes, Upload, upload_sizes
+from crypto.joins.hidden.padding import Padding, Sizes, padding, upload_sizes
+from crypto.joins.hidden.upload import Upload
 from crypto.joins.layout import Layout
 from crypto.joins.rows import NO_GROUP, Int64Array, SideRows
 from tests.fakes.three_parties import (

@@ -22,7 +22,7 @@ from crypto.errors import Malformed
 from crypto.joins.hidden.columns import Column
 from crypto.joins.hidden.keys import SEED_BYTES, PairPads, Stream, ZeroUse, zero_share
 from crypto.joins.hidden.messages import mismatch, receive, refuse, send
-from crypto.joins.hidden.upload import Sizes
+from crypto.joins.hidden.padding import Sizes
 from crypto.ports import Channels, Randomness
 from crypto.sharing import UInt64Array
 

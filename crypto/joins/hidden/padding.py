@@ -21,8 +21,10 @@ from functools import lru_cache
 from typing import Final
 
 from crypto.engine import PaddingBounds
+from crypto.errors import EngineFailed, EngineFault
 
 DRAW_BYTES: Final = 16
+MAX_UPLOAD_ROWS: Final = 2**31  # positions travel as 32 bits
 _DIGITS: Final = 60
 
 
@@ -40,6 +42,14 @@ class Padding:
         return bisect_right(self.table, int.from_bytes(random, "big"))
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Per holder: rows of the upload, and how many of them are pool rows. Public, from the plan."""
+
+    rows: tuple[int, ...]
+    pool: tuple[int, ...]
+
+
 @lru_cache(maxsize=16)
 def padding(bounds: PaddingBounds) -> Padding:
     """The distribution that every draw of a plan with these bounds follows."""
@@ -55,6 +65,28 @@ def padding(bounds: PaddingBounds) -> Padding:
             table.append(int(below / whole * 2**128))
     table[-1] = 2**128  # every draw is at most 2t
     return Padding(shift, tuple(table))
+
+
+def upload_sizes(caps: tuple[int, ...], bounds: PaddingBounds, *, hide_size: bool) -> Sizes:
+    """N = cap + 2*t_a + 2*t_h, of which 2*t_h are pool rows. caps: of two or three holders, each of
+    whom is in one or in three overlaps with agreed rows of its own.
+
+    Where the size is hidden, the helper draws nothing (t_h = 0) and B's pool has as many rows as
+    A's whole upload. Raises EngineFailed (input) if positions would not fit.
+    """
+    overlaps = 2 * len(caps) - 3
+    agreed = overlaps * 2 * padding(overlap_bounds(bounds, len(caps))).shift
+    pool = 2 * padding(bounds).shift
+    if hide_size:
+        of_a = caps[0] + agreed
+        found = Sizes((of_a, caps[1] + agreed + of_a), (0, of_a))
+    else:
+        found = Sizes(tuple(cap + agreed + pool for cap in caps), (pool,) * len(caps))
+    if max(found.rows) >= MAX_UPLOAD_ROWS:
+        raise EngineFailed(
+            EngineFault.INPUT, f"an upload of {max(found.rows)} rows is too large; split the join"
+        )
+    return found
 
 
 def overlap_bounds(bounds: PaddingBounds, holders: int) -> PaddingBounds:

@@ -52,7 +52,7 @@ from crypto.joins.hidden.matching import (
 )
 from crypto.joins.hidden.messages import mismatch
 from crypto.joins.hidden.opening import Sums, local_limit, local_totals, output_share
-from crypto.joins.hidden.padding import DRAW_BYTES, overlap_bounds, padding
+from crypto.joins.hidden.padding import DRAW_BYTES, Sizes, overlap_bounds, padding, upload_sizes
 from crypto.joins.hidden.ports import NoiseSource, Replicated, RowResults, ThreePartyEngine
 from crypto.joins.hidden.resharing import Resharing, inner_products
 from crypto.joins.hidden.upload import (
@@ -61,12 +61,10 @@ from crypto.joins.hidden.upload import (
     HELPER,
     SharesAtHelper,
     SharesOfOther,
-    Sizes,
     UInt8Array,
     UInt32Array,
     Upload,
     receive_tags,
-    upload_sizes,
     within_domain,
 )
 from crypto.joins.layout import COUNTED, THIRD_RANK, Layout

@@ -15,14 +15,11 @@ what B and D send to the other holder, and B what A does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from crypto.engine import PaddingBounds
-from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.hidden.columns import Column
 from crypto.joins.hidden.keys import (
     SEED_BYTES,
@@ -34,7 +31,6 @@ from crypto.joins.hidden.keys import (
     check_words,
 )
 from crypto.joins.hidden.messages import blocks, receive, receive_all, send, send_all
-from crypto.joins.hidden.padding import overlap_bounds, padding
 from crypto.joins.layout import COUNTED
 from crypto.joins.rows import NO_GROUP, SideRows
 from crypto.ports import Channels, Randomness
@@ -43,42 +39,11 @@ from crypto.sharing import UInt64Array
 HELPER: Final = 2
 CHECK_COLUMN: Final = 0
 CANARY_COLUMN: Final = 2**32 - 1  # label of its own, whatever columns the plan has
-MAX_UPLOAD_ROWS: Final = 2**31  # positions travel as 32 bits
 _SHUFFLE: Final = 0
 _FILL: Final = 1
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Per holder: rows of the upload, and how many of them are pool rows. Public, from the plan."""
-
-    rows: tuple[int, ...]
-    pool: tuple[int, ...]
-
-
-def upload_sizes(caps: tuple[int, ...], bounds: PaddingBounds, *, hide_size: bool) -> Sizes:
-    """N = cap + 2*t_a + 2*t_h, of which 2*t_h are pool rows. caps: of two or three holders, each of
-    whom is in one or in three overlaps with agreed rows of its own.
-
-    Where the size is hidden, the helper draws nothing (t_h = 0) and B's pool has as many rows as
-    A's whole upload. Raises EngineFailed (input) if positions would not fit.
-    """
-    overlaps = 2 * len(caps) - 3
-    agreed = overlaps * 2 * padding(overlap_bounds(bounds, len(caps))).shift
-    pool = 2 * padding(bounds).shift
-    if hide_size:
-        of_a = caps[0] + agreed
-        found = Sizes((of_a, caps[1] + agreed + of_a), (0, of_a))
-    else:
-        found = Sizes(tuple(cap + agreed + pool for cap in caps), (pool,) * len(caps))
-    if max(found.rows) >= MAX_UPLOAD_ROWS:
-        raise EngineFailed(
-            EngineFault.INPUT, f"an upload of {max(found.rows)} rows is too large; split the join"
-        )
-    return found
 
 
 def within_domain(rows: SideRows) -> SideRows:
