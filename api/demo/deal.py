@@ -86,7 +86,7 @@ def laboratory_product(holder: SignedParty, now: datetime, randomness: Randomnes
     uses = {
         "patient": (Use.JOIN_KEY,),
         **dict.fromkeys(("s1", "s2", "s3", "s4", "s6"), (Use.AGGREGATE,)),
-        "s5": (Use.GROUP_KEY, Use.AGGREGATE),
+        "s5": (Use.GROUP_KEY, Use.AGGREGATE, Use.FILTER),
     }
     return _product(
         holder,

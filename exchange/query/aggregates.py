@@ -364,7 +364,8 @@ class Aggregates:
         """Its place; what is asked for twice is computed once."""
         with placed(str(function.value)):
             found = Statistic(function, arguments, distinct, share, cuts)
-        if not self._noisy and not is_plain(found, keep_left=self._tables.keep_left):
+        quantile = function is Function.QUANTILE  # its own words come with the whole question
+        if not (self._noisy or quantile or is_plain(found, keep_left=self._tables.keep_left)):
             raise QuestionRefused(call.text, NOT_PLAIN)
         if found not in self.statistics:
             self.statistics.append(found)

@@ -29,6 +29,7 @@ from crypto.identifiers import ProductId
 from crypto.joins.layout import Order
 from exchange.query.plan import Argument, Plan, Query, SidePlan, Statistic
 from registry.expression import (
+    Arithmetic,
     Both,
     Case,
     ColumnValue,
@@ -37,6 +38,7 @@ from registry.expression import (
     Expression,
     Number,
     OneOf,
+    Operation,
     Present,
     When,
     columns,
@@ -108,6 +110,19 @@ def is_tested(statistic: Statistic, plan: Plan, products: Sequence[DataProduct])
     sides = {argument.side for argument in statistic.arguments}
     others = [product for place, product in enumerate(products) if place not in sides]
     return len(sides) == 1 and all(product.contribution == 1 for product in others)
+
+
+def compared(root: Expression) -> str | None:
+    """The plain column that one side of a comparison is, in its own unit or as x + 0.00 in a finer
+    one; None for anything else."""
+    if (
+        isinstance(root, Arithmetic)
+        and root.operation is Operation.ADD
+        and isinstance(root.right, Number)
+        and root.right.value == 0
+    ):
+        root = root.left
+    return root.column if isinstance(root, ColumnValue) else None
 
 
 def summed(plan: Plan, place: int) -> tuple[str, ...]:
@@ -241,19 +256,13 @@ class Selection:
 
 def selection(plan: Plan, products: Sequence[DataProduct], place: int) -> Selection:
     """Of one side. products: of all sides, in the plan's order."""
-    compared = frozenset(
-        (
-            products[0].id,
-            condition.left.column,
-            condition.order,
-            products[condition.right_side].id,
-            condition.right.column,
-        )
+    found = frozenset(
+        (products[0].id, left, condition.order, products[condition.right_side].id, right)
         for condition in plan.query.comparisons
-        if isinstance(condition.left, ColumnValue) and isinstance(condition.right, ColumnValue)
+        if (left := compared(condition.left)) and (right := compared(condition.right))
     )
     several = products[place].contribution > 1
-    return Selection(compared, plan.sides[place].where if several else None)
+    return Selection(found, plan.sides[place].where if several else None)
 
 
 # The marks that a column's values are read with

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
 from typing import Final
 
 from crypto.errors import Malformed
@@ -53,7 +54,6 @@ from registry.errors import DocumentRefused
 from registry.expression import (
     Arithmetic,
     Case,
-    ColumnValue,
     Condition,
     Expression,
     Operation,
@@ -471,14 +471,8 @@ def _gate(plan: Plan, ground: Ground, products: Sequence[DataProduct]) -> list[V
         found.append(
             Violation("plan", "work.gate.dominance", "is an exact test and would void the noise")
         )
-    if rule.round_counts is not None and (work.gate.round_counts or 1) % rule.round_counts:
-        found.append(
-            Violation(
-                "rule.round_counts",
-                "work.gate.round_counts",
-                f"must be a multiple of {rule.round_counts}",
-            )
-        )
+    if rule.round_counts is not None:
+        found += _rounding(work, least, lcm(*(p.rule.round_counts or 1 for p in products)))
     privacy = rule.privacy
     if privacy is None:
         if plan.epsilon:
@@ -497,6 +491,34 @@ def _gate(plan: Plan, ground: Ground, products: Sequence[DataProduct]) -> list[V
             )
         )
     return found
+
+
+def _rounding(work: Query, least: int, multiple: int) -> list[Violation]:
+    """That the gate tells nothing of a rounded count that the count does not tell itself.
+
+    Rounded to another multiple, a count is between other bounds; and whether it is shown for a
+    least group of the consumer's choice finds it by bisection. least: of this side, as agreed.
+    """
+    found, asked = [], work.gate.min_group
+    if work.gate.round_counts != multiple:
+        found.append(
+            Violation("rule.round_counts", "work.gate.round_counts", f"must be {multiple}")
+        )
+    elif work.noise is None and asked > least and asked != rounds_up(asked, multiple):
+        found.append(
+            Violation(
+                "rule.round_counts",
+                "work.gate.min_group",
+                f"is {asked}, which tells more than a count rounded to {multiple}; "
+                f"take {least} or {rounds_up(asked, multiple)}",
+            )
+        )
+    return found
+
+
+def rounds_up(least: int, multiple: int) -> int:
+    """The first count from `least` on whose predecessor rounds to something smaller."""
+    return -(-(least + multiple // 2) // multiple) * multiple - multiple // 2
 
 
 def _computable(
@@ -565,7 +587,7 @@ def _exact(plan: Plan, work: Query, index: int, products: Sequence[DataProduct])
         elif work.gate.dominance is not None and not exact.is_tested(statistic, plan, products):
             found.append(Violation("rule.dominance", place, exact.UNTESTED))
     for number, condition in enumerate(work.comparisons):
-        if not all(isinstance(e, ColumnValue) for e in (condition.left, condition.right)):
+        if exact.compared(condition.left) is None or exact.compared(condition.right) is None:
             found.append(Violation("plan", f"work.comparisons[{number}]", exact.NOT_COMPARED))
     met = Counter(column for column, _ in exact.companies(plan, products, index))
     for column in sorted(column for column, times in met.items() if times > 1):
