@@ -34,7 +34,7 @@ from exchange.query.plan import (
     Statistic,
 )
 from exchange.query.program import Program
-from exchange.query.rules import BY_ROW, NOISY, NOT_UNBALANCED, Ground, gate_reach
+from exchange.query.rules import BY_ROW, NOISY, NOT_UNBALANCED, Ground, gate_reach, rounds_up
 from exchange.query.standing import is_unbalanced
 from registry.product import DataProduct
 from registry.rule import Function, Join
@@ -123,9 +123,12 @@ def intersection_for(
 def strictest_gate(grounds: Sequence[Ground], min_group: int | None, *, noisy: bool) -> Gate:
     """min_group: what the question asks for; None: the strictest that was agreed."""
     rules = [ground.product.rule for ground in grounds]
-    least = max(max(g.agreement.terms.min_group, g.product.rule.min_group) for g in grounds)
+    agreed = [max(g.agreement.terms.min_group, g.product.rule.min_group) for g in grounds]
+    least = max(agreed)
     limits = [rule.dominance for rule in rules if rule.dominance is not None]
     rounding = lcm(*(rule.round_counts or 1 for rule in rules))
+    if rounding > 1 and min(agreed) < least and not noisy:
+        least = rounds_up(least, rounding)  # no side's own, so it must be the rounding's
     return Gate(
         min_group=least if min_group is None else min_group,
         # An exact test would void the noise, and noise bounds what one person adds anyway.

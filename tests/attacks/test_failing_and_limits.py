@@ -39,11 +39,16 @@ from registry.expression import (
 )
 from registry.rule import Function, Join
 from tests.queries import (
+    CLINIC,
+    LAB,
     a_hidden_plan,
     a_plan,
+    a_product,
     a_query,
     a_statistic,
+    an_open_rule,
     compiled,
+    grounds,
     open_grounds,
     three_grounds,
     with_query,
@@ -206,6 +211,40 @@ def test_limits_of_the_consumers_choice_would_find_the_largest_value_and_are_ref
     for value in range(1, 1000, 37):
         assert clauses(Fraction(value, total)) == {"rule.dominance"}
     assert clauses(None) == {"rule.dominance"}
+
+
+def test_least_groups_of_the_consumers_choice_would_find_a_rounded_count_and_are_refused() -> None:
+    values = [200 + 7 * i for i in range(23)]
+    both = open_grounds(round_counts=10)
+
+    def plan(least: int) -> Plan:
+        return of_bmi(both, gate=Gate(least, round_counts=10))
+
+    program = program_for(plan(6), both)
+    rows = people(program, 0, values)
+    nothing = replace(rows, factors=np.zeros((23, program.layout.factors_b - 1), dtype=np.int64))
+
+    def suppressed(least: int) -> bool:
+        layout = replace(program.layout, min_group=least)
+        return not plain_output(layout, rows, nothing)[0]
+
+    assert bisected(suppressed, 1000) - 1 == 23
+    # What is left is one threshold of the agreement's, and those that rounding has anyway.
+    allowed = [least for least in range(6, 60) if not violations(plan(least), both)]
+    assert allowed == [6, 15, 25, 35, 45, 55]
+    # Rounded to 20 as well, every count would be known to 5.
+    assert violations(of_bmi(both, gate=Gate(6, round_counts=20)), both)
+
+
+def test_where_sides_agreed_on_different_groups_the_planner_takes_one_that_all_of_them_allow() -> (
+    None
+):
+    first = a_product(CLINIC, name="Clinic", rule=an_open_rule(round_counts=10))
+    second = a_product(LAB, name="Lab", rule=an_open_rule(round_counts=4, min_group=30))
+    both = grounds(first, second)
+    plan = compiled("SELECT COUNT(*) FROM a JOIN b ON a.person = b.person", both)
+    assert (plan.query.gate.min_group, plan.query.gate.round_counts) == (50, 20)
+    assert violations(plan, both) == ()
 
 
 def test_a_limit_that_no_rule_asks_for_is_refused() -> None:
