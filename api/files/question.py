@@ -34,6 +34,7 @@ AUTO: Final = "auto"
 class WrittenQuestion(Written):
     """See `exchange.query.question.Question`. join: `auto` picks the one that discloses least.
     intersection: of a revealed join; `auto` picks by the sizes of the products.
+    helped: of a revealed join: whether the agreed helper computes as well; absent: if quicker
 
     padding_epsilon, padding_delta: of the hidden join; noise: laplace or gaussian, with epsilon
     """
@@ -43,6 +44,7 @@ class WrittenQuestion(Written):
     tables: dict[str, str] = Field(default_factory=dict)
     join: str = AUTO
     intersection: str = AUTO
+    helped: bool | None = None
     hide_size: bool = False
     min_group: int | None = None
     epsilon: Plain | None = None
@@ -119,6 +121,7 @@ def _question(written: WrittenQuestion) -> Question:
         intersection=None
         if written.intersection == AUTO
         else member(Intersection, written.intersection, "intersection"),
+        helped=written.helped,
         hide_size=written.hide_size,
         min_group=written.min_group,
         epsilon=None if written.epsilon is None else fraction(written.epsilon, "epsilon"),

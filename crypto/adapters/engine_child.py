@@ -78,7 +78,14 @@ def _outcome(channel: int) -> ChildLine:
 def _load() -> Mapping[type[EngineTask], Work]:
     """What is done for each kind of task. Imports the engines, which takes seconds, and compares
     known answers; so it happens before the child says it is ready."""
-    from crypto.adapters import lookup_engine, score_engine, spu_hidden, spu_revealed, sum_engine
+    from crypto.adapters import (
+        lookup_engine,
+        score_engine,
+        spu_helped,
+        spu_hidden,
+        spu_revealed,
+        sum_engine,
+    )
 
     spu_revealed.check_layout()
     spu_hidden.check_layout()
@@ -86,6 +93,9 @@ def _load() -> Mapping[type[EngineTask], Work]:
     score_engine.check_scheme()
 
     def revealed(task: RevealedTask, on_stage: OnStage) -> EngineOutcome:
+        if task.helped:
+            rows = None if task.seat.rank == HELPER else _rows(task)
+            return spu_helped.run(task, rows, on_stage=on_stage)
         return spu_revealed.run(task, _rows(task), on_stage=on_stage)
 
     def hidden(task: HiddenTask, on_stage: OnStage) -> EngineOutcome:

@@ -92,22 +92,12 @@ def run(task: RevealedTask, rows: SideRows, *, on_stage: OnStage) -> EngineOutco
 
     Raises EngineFailed; SPU may also end the process, which the supervisor reports.
     """
-    if not len(rows):
-        # An empty file would make the other, healthy party abort.
-        raise EngineFailed(EngineFault.INPUT, "no row of this side takes part")
-    if task.layout.by_row:
-        raise EngineFailed(
-            EngineFault.INPUT,
-            "the revealed join computes sums only; comparisons of both sides' values, extremes"
-            " and the dominance limit need the hidden join",
-        )
+    require_sums(task, rows)
     clock = Stages(on_stage)
     clock.enter(EngineStage.CONNECT)
     link = spu_machine.connect(task.seat)
     _require_same(link, str(task.common), "the two parties were given different tasks")
-    at = _matches(link, task, rows, clock)
-    matched = hashlib.sha256(rows.tokens[at].tobytes()).hexdigest()
-    _require_same(link, matched, "the two parties found different matches")
+    at = matches(link, task, rows, clock)
     share = _aggregate(link, task.seat.rank, task.layout, task.zero_key, rows, at, clock.enter)
     # Waits until what was sent has arrived; a peer may still need our last message.
     link.stop_link()
@@ -118,6 +108,19 @@ def run(task: RevealedTask, rows: SideRows, *, on_stage: OnStage) -> EngineOutco
         versions={name: version(name) for name in ("jax", "numpy", "spu")},
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
+
+
+def require_sums(task: RevealedTask, rows: SideRows) -> None:
+    """Raises EngineFailed (input) for what no revealed join can compute."""
+    if not len(rows):
+        # An empty file would make the other, healthy party abort.
+        raise EngineFailed(EngineFault.INPUT, "no row of this side takes part")
+    if task.layout.by_row:
+        raise EngineFailed(
+            EngineFault.INPUT,
+            "the revealed join computes sums only; comparisons of both sides' values, extremes"
+            " and the dominance limit need the hidden join",
+        )
 
 
 def check_layout() -> None:
@@ -172,8 +175,15 @@ def _require_same(link: Any, own: str, problem: str) -> None:
         raise EngineFailed(EngineFault.MISMATCH, problem)
 
 
+def matches(link: Any, task: RevealedTask, rows: SideRows, clock: Stages) -> Int64Array:
+    """Positions of the matched rows, in an order that both holders share; compared."""
+    at = _matches(link, task, rows, clock)
+    matched = hashlib.sha256(rows.tokens[at].tobytes()).hexdigest()
+    _require_same(link, matched, "the two parties found different matches")
+    return at
+
+
 def _matches(link: Any, task: RevealedTask, rows: SideRows, clock: Stages) -> Int64Array:
-    """Positions of the matched rows, in an order that both parties share."""
     rank, standing = task.seat.rank, task.standing
     if standing is None:
         clock.enter(EngineStage.MATCH)

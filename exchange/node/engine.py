@@ -84,7 +84,7 @@ def require_input(task: EngineTask, given: EngineInput | None) -> None:
         if given is None or isinstance(given, SideRows | KeptRows):
             raise EngineFailed(EngineFault.INPUT, f"a {task.kind} brings something, and no rows")
         return
-    if isinstance(task, HiddenTask) and task.seat.rank == HELPER:
+    if isinstance(task, HiddenTask | RevealedTask) and task.seat.rank == HELPER:
         if given is not None:
             raise EngineFailed(EngineFault.INPUT, "a helper brings no rows")
         return

@@ -98,7 +98,8 @@ def task_of(plan: Plan, products: Sequence[DataProduct], seat: Seat, keys: Keys)
             seat=seat,
             layout=program.layout,
             intersection=work.intersection,
-            zero_key=keys.by_rank[1 - seat.rank].zero,
+            # With a helper every two parties have keys, and zero shares come from those.
+            zero_key=b"" if plan.helper else keys.by_rank[1 - seat.rank].zero,
             standing=standing_of(plan, products) if unbalanced else None,
         )
     if plan.join is Join.SUM:

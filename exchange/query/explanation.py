@@ -130,6 +130,10 @@ _ENGLISH: Final = MappingProxyType(
             "them tags and shares that look random, as many as the plan fixes. No key, no value, "
             "no row's group, no result. {collusion}"
         ),
+        "helper.revealed": (
+            "Exactly how many rows matched, not which. Beside it numbers that look random, so many "
+            "a matched row as the plan fixes. No key, no value, no row's group, no result."
+        ),
         "helper.union": (
             "Shares of sums that look random, as many as the plan fixes. No row and no key reaches "
             "it. No sum, no result. {collusion}"
@@ -144,6 +148,10 @@ _ENGLISH: Final = MappingProxyType(
             "whole uploads, matched or not: every shared column; with holder 2 that of holder 1, "
             "and the matched rows of holder 3. If holder 1 colludes with another holder, the two "
             "learn which of the people that both have the third has too."
+        ),
+        "collusion.revealed": (
+            "If the helper {helper} colludes with a holder, the pair reads the other holder's "
+            "values of the matched rows that this plan uses, and every group before the gate."
         ),
         "collusion.union": (
             "If the helper {helper} colludes with a holder, the pair reads the other holder's own "
@@ -259,6 +267,10 @@ _CHINESE: Final = MappingProxyType(
             "计数，对任何一个人合计具差分隐私（epsilon {epsilon}、delta {delta}）。此外只有看起来"
             "随机的标签与份额，数目由计划固定。看不到任何主键、取值、行所属的分组和结果。{collusion}"
         ),
+        "helper.revealed": (
+            "匹配的行数（确切数目），不知道是哪些行。此外只有看起来随机的数，每个匹配行多少个由计划"
+            "固定。看不到任何主键、取值、行所属的分组和结果。"
+        ),
         "helper.union": (
             "看起来随机的总和份额，数目由计划固定。没有任何一行或主键到达它那里。看不到总和与结果。"
             "{collusion}"
@@ -272,6 +284,10 @@ _CHINESE: Final = MappingProxyType(
             "持有方 1 合谋还可读出其他持有方上传的全部内容，无论是否匹配：每个共享的列；与持有方 2 "
             "合谋则可读出持有方 1 上传的全部内容，以及持有方 3 匹配的行。若持有方 1 与另一持有方"
             "合谋，则二者可知道双方共有的人中哪些第三方也有。"
+        ),
+        "collusion.revealed": (
+            "若协助方 {helper} 与某一持有方合谋，二者可读出另一持有方在匹配的行上本计划所用的取值，"
+            "以及每个分组在隐去之前的数字。"
         ),
         "collusion.union": (
             "若协助方 {helper} 与某一持有方合谋，二者可读出另一持有方在每个分组中隐去和加噪声之前"
@@ -323,8 +339,12 @@ def _sentences(
     yield str(plan.operator), words[_operator(plan)]
     for place, side in enumerate(plan.sides):
         yield str(side.holder), words[_holder(plan, place)].format(**facts)
+        if plan.join is Join.REVEALED and plan.helper is not None:
+            yield str(side.holder), str(facts["collusion"])
     if plan.helper is not None:
         yield str(plan.helper.party), words[f"helper.{plan.join}{_three(plan)}"].format(**facts)
+        if plan.join is Join.REVEALED:
+            yield str(plan.helper.party), str(facts["collusion"])
     if isinstance(work, Query):
         yield str(plan.consumer), _received(plan, work, words, language)
     else:

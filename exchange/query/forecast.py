@@ -48,6 +48,7 @@ STANDING_ROW_S: Final = 26e-6  # unbalanced, once: mask one row of the larger pr
 KNOWN_ROW_S: Final = 0.5e-6  # in every job: see that the larger side's rows are those masked
 ASKED_ROW_S: Final = 0.12e-3  # in every job: ask for one row of the smaller product
 CHEETAH_CELL_S: Final = 0.28e-6  # per matched row and group: 4.4 s for 10**6 rows and 16 groups
+HELPER_S: Final = 1.0  # a revealed join's helper: three connect instead of two, and once more
 MASK_ROW_S: Final = 67e-6  # two multiplications on the curve for a row of either cap, both parties
 VALUE_S: Final = {ValueScheme.PAILLIER: 27e-3, ValueScheme.BFV: 0.7e-6}
 SCORE_CELL_S: Final = 3e-6  # encrypt and weigh, per row and feature
@@ -447,12 +448,10 @@ def _revealed(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _S
     if kind is Intersection.UNBALANCED:
         return _unbalanced(plan, caps, layout)
     pairs, holder = min(caps), plan.sides[0].holder
-    cells = _cheetah_cells(pairs, layout)
-    transfers = (
-        Transfer(Step.INTERSECTION, holder, None, PSI_ROW_BYTES[kind] * max(caps)),
-        Transfer(Step.COMPUTING, holder, None, round(CHEETAH_CELL_BYTES * cells)),
-    )
-    seconds = ENGINE_S + PSI_ROW_S[kind] * max(caps) + CHEETAH_CELL_S * cells
+    computing, computing_s = _computing(plan, pairs, layout)
+    found = Transfer(Step.INTERSECTION, holder, None, PSI_ROW_BYTES[kind] * max(caps))
+    transfers = (found, *computing)
+    seconds = ENGINE_S + PSI_ROW_S[kind] * max(caps) + computing_s
     return _Sizes(tuple(caps), pairs, transfers, seconds)
 
 
@@ -460,19 +459,29 @@ def _unbalanced(plan: Plan, caps: Sequence[int], layout: Layout) -> _Sizes:
     """Of the larger side 12 bytes a row, once; of the smaller 80 a row in every job."""
     server, asked, many = server_of(caps), min(caps), max(caps)
     holders = [side.holder for side in plan.sides]
-    cells = _cheetah_cells(asked, layout)
+    computing, computing_s = _computing(plan, asked, layout)
     transfers = (
         Transfer(Step.STANDING, holders[server], holders[1 - server], MASKED_BYTES * many),
         Transfer(Step.INTERSECTION, holders[0], None, ASKED_ROW_BYTES * asked),
-        Transfer(Step.COMPUTING, holders[0], None, round(CHEETAH_CELL_BYTES * cells)),
+        *computing,
     )
     standing = STANDING_ROW_S * many
-    online = KNOWN_ROW_S * many + ASKED_ROW_S * asked + CHEETAH_CELL_S * cells
+    online = KNOWN_ROW_S * many + ASKED_ROW_S * asked + computing_s
     return _Sizes(tuple(caps), asked, transfers, ENGINE_S + standing + online, standing)
 
 
-def _cheetah_cells(pairs: int, layout: Layout) -> float:
-    return pairs * max(layout.groups_a, layout.groups_b) * (len(layout.terms) + 1) / 2
+def _computing(plan: Plan, pairs: int, layout: Layout) -> tuple[tuple[Transfer, ...], float]:
+    """Of the matched rows. Two holders: CHEETAH's ciphertexts. With a helper: a word a column and
+    row, masked, A's to the helper and B's to A (crypto.joins.helped)."""
+    a, b = (side.holder for side in plan.sides)
+    if plan.helper is None:
+        cells = pairs * max(layout.groups_a, layout.groups_b) * (len(layout.terms) + 1) / 2
+        sent = Transfer(Step.COMPUTING, a, None, round(CHEETAH_CELL_BYTES * cells))
+        return (sent,), CHEETAH_CELL_S * cells
+    widths = [layout.groups(rank) * layout.factors(rank) for rank in (0, 1)]
+    to_helper = Transfer(Step.COMPUTING, a, plan.helper.party, WORD_BYTES * widths[0] * pairs)
+    to_a = Transfer(Step.COMPUTING, b, a, WORD_BYTES * widths[1] * pairs)
+    return (to_helper, to_a), HELPER_S + HIDDEN_CELL_S * pairs * sum(widths)
 
 
 def _summed(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Sizes:

@@ -164,7 +164,7 @@ WHOLES: dict[str, tuple[str, Callable[[Plan], Plan]]] = {
     "two sides alone": ("sides", lambda p: replace(p, join=Join.ALONE)),
     "no receiver": ("receivers", lambda p: replace(p, receivers=())),
     "two receivers": ("receivers", lambda p: replace(p, receivers=p.receivers * 2)),
-    "a helper of two parties": ("helper", lambda p: replace(p, helper=HELP)),
+    "a sum join with a helper": ("helper", lambda p: replace(p, join=Join.SUM, helper=HELP)),
     "a hidden join without a helper": ("helper", lambda p: replace(p, join=Join.HIDDEN)),
     "an end before its beginning": ("run_by", lambda p: replace(p, run_by=p.created_at)),
     "no time to run": ("run_seconds", lambda p: replace(p, run_seconds=0)),
