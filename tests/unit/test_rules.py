@@ -481,9 +481,7 @@ def test_the_strictest_side_decides_for_both() -> None:
 
 
 @pytest.mark.parametrize(("asked", "allowed"), [(None, False), (4, False), (6, True), (12, False)])
-def test_counts_are_rounded_to_what_the_rule_says(
-    asked: int | None, allowed: bool
-) -> None:
+def test_counts_are_rounded_to_what_the_rule_says(asked: int | None, allowed: bool) -> None:
     both = grounds(a_product(CLINIC, rule=a_rule(round_counts=6)), a_product(LAB))
     found = clauses(with_query(a_plan(both), gate=Gate(6, round_counts=asked)), both)
     assert found == ([] if allowed else [("rule.round_counts", "work.gate.round_counts")])
