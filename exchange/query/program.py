@@ -252,6 +252,14 @@ class _Compiler:
         (argument,) = statistic.arguments
         shape = self._shape(argument)
         side, value = argument.side, argument.expression
+        if self._query.keep_left and side == 0:
+            # An extreme is taken over rows that meet, and would be gated by all that there are: a
+            # filter of the other table could leave one person among them.
+            raise PlanRefused(
+                "statistics",
+                "MIN and MAX of the first table are of all its rows in a LEFT JOIN; ask for them "
+                "over that table alone",
+            )
         mark = self._mark(side, [value], indicator=True)
         people = self._count_people(self._of(side, mark))
         self._extremes.append(

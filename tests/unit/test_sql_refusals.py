@@ -8,6 +8,7 @@ import pytest
 
 from exchange.errors import QuestionRefused
 from exchange.query.adapters.sqlglot_reader import MAX_TEXT, SqlglotReader
+from exchange.query.rules import violations
 from registry.product import Column, ColumnType
 from tests.queries import (
     CLINIC,
@@ -19,6 +20,7 @@ from tests.queries import (
     compiled,
     grounds,
     open_grounds,
+    with_query,
 )
 
 BOTH = open_grounds()
@@ -416,3 +418,18 @@ def test_a_left_join_to_several_rows_of_a_person_is_refused() -> None:
     )
     with pytest.raises(QuestionRefused, match="several rows for a person"):
         compiled(f"SELECT COUNT(*) {LEFT}", two)
+
+
+@pytest.mark.parametrize("function", ["MIN", "MAX"])
+def test_an_extreme_of_the_left_table_is_not_taken_of_those_whom_a_join_leaves(
+    function: str,
+) -> None:
+    """It would be gated by all rows of the left table and taken over those that meet, of which a
+    filter of the right table can leave one."""
+    refused = refusal(f"SELECT {function}(a.bmi) {LEFT} AND b.age = 93")
+    assert "over that table alone" in refused.problem
+    assert compiled(f"SELECT {function}(b.bmi) {LEFT} AND b.age > 3", BOTH).query.keep_left
+    # A plan that somebody wrote by hand is refused by every node.
+    plan = compiled(f"SELECT {function}(a.bmi) {JOIN}", BOTH)
+    forged = with_query(plan, keep_left=True)
+    assert {found.clause for found in violations(forged, BOTH)} == {"plan"}
