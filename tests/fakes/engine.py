@@ -158,7 +158,7 @@ class InProcessRun:
 
 def _share(task: RevealedTask | HiddenTask | SumTask, output: UInt64Array) -> UInt64Array:
     """Rank 0 has the output and all masks, every other rank takes its own mask away."""
-    if not isinstance(task, HiddenTask):
+    if not isinstance(task, HiddenTask) and task.zero_key:
         masks = [zero_shares(task.zero_key, len(output), sign=1)]
     else:
         # The parties have no key in common, so the mask is made of what they all know.

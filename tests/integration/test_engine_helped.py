@@ -56,7 +56,7 @@ class Three:
             [tunnel.engine for tunnel in tunnels],
             [tunnel.address for tunnel in tunnels],
             attempt=f"att_{self._jobs}",
-            receive_timeout_ms=10_000,
+            receive_timeout_ms=60_000,
         )
 
         def kill(stage: EngineStage) -> None:
@@ -118,7 +118,7 @@ def test_it_is_exact(three: Three, layout: Layout) -> None:
 
 
 def test_it_is_exact_in_several_blocks_and_after_masked_keys(three: Three) -> None:
-    sides = two_sides(80_000, overlap=70_001)
+    sides = two_sides(70_000, overlap=66_001)
     ended = outcomes(three.run(sides, Intersection.UNBALANCED))
     assert open_cells(sides.layout, [end.share for end in ended]) == sides.truth
 

@@ -1,0 +1,42 @@
+"""A revealed join with a helper through the whole house, with the engine faked."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from exchange.audit.deal import audit_deal
+from exchange.audit.openings import Opener
+from exchange.audit.roots import Roots
+from exchange.hub import bundle as hub_bundle
+from exchange.jobs import JobState
+from exchange.node import receiving
+from registry.rule import Join
+from tests.world import a_deal, a_world
+
+
+def test_with_and_without_a_helper_the_answer_is_one_and_the_audit_finds_nothing(
+    tmp_path: Path,
+) -> None:
+    world = a_world(tmp_path)
+    deal = a_deal(world, joins=(Join.HIDDEN, Join.REVEALED), epsilon=Fraction(1))
+    deal.approve_standing()
+    store = world.members["research"].node.store
+    answers = []
+    for helped in (True, False):
+        job = deal.submit(join=Join.REVEALED, helped=helped)
+        world.settle()
+        with store.reading() as tx:
+            found = tx.job(job)
+            assert found is not None and found.state is JobState.RELEASED, found and found.reason
+        answers.append(receiving.answer(job, store))
+    assert answers[0].rows == answers[1].rows
+    folders = (world.operator_folder, *(m.folder for m in world.members.values()))
+    roots = Roots(frozenset(f.party.document.identity.fingerprint for f in folders), ())
+    regulator = world.members["regulator"]
+    with world.store.reading() as tx:
+        bundle = hub_bundle.export(deal.deal, tx)
+    opener = Opener(regulator.id, regulator.folder.sealing)
+    report = audit_deal(bundle, world.policy, roots, opener)
+    assert not [check for check in report.checks if check.passed is False]
+    assert any(check.id == "plan.helper" for check in report.checks)
