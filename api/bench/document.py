@@ -109,7 +109,8 @@ pooled rows' exactly.""",
     "sql": """\
 Queries of growing difficulty by the whole of the planner, three processes and their engines over
 TLS links on loopback, beside DuckDB on both holders' rows in one place. Seconds run from the text
-to the opened answer; engines have loaded before (`start`). Every answer equals DuckDB's: integers
+to the opened answer; engines have loaded before (`start`). *Foretold* is what `explain` says
+before, for all rows in common. Every answer equals DuckDB's: integers
 exactly, what DuckDB computes in floating point to nine digits. The count and median with noise are
 within what the noise can move them, but for one run in 10^12.""",
     "he": """\
@@ -136,6 +137,15 @@ TITLES: Final = {
     "lookup": "Private lookup",
     "budget": "Privacy budgets under load",
 }
+SQL_HEAD: Final = (
+    "",
+    "what is new",
+    "join",
+    "seconds",
+    "foretold",
+    "times DuckDB",
+    "bytes sent by all",
+)
 PARTIES: Final = ("holder A", "holder B", "helper")
 
 
@@ -239,6 +249,7 @@ def _sql_figures(document: Document) -> Iterator[str]:
             query["new"],
             query["join"],
             _number(document[f"q{number}_s"]),
+            _number(document[f"q{number}_expected"]),
             f"{_number(document[f'q{number}_slowdown'])}",
             f"{document[f'q{number}_bytes']:,.0f}",
         ]
@@ -249,7 +260,7 @@ def _sql_figures(document: Document) -> Iterator[str]:
         f"{_number(document['median_s'])} s; start of the engines before each: "
         f"{_number(document['start_s'])} s."
     )
-    yield _table(["", "what is new", "join", "seconds", "times DuckDB", "bytes sent by all"], rows)
+    yield _table(SQL_HEAD, rows)
     yield "\n".join(f"{n}. `{query['sql']}`" for n, query in enumerate(asked["queries"], 1))
 
 

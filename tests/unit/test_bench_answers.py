@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,16 +14,14 @@ from api.bench import budget, sql
 from api.bench.budget_party import COST
 from api.bench.join import WrongAnswer
 from api.database import bring_up_to_date, open_engine, read_only
-from crypto.digest import digest
 from crypto.identifiers import JobId, ProductId
 from crypto.ports import SystemClock, SystemRandomness
 from crypto.record import Rational
 from exchange.hub.adapters.sql import SqlHubStore
 from exchange.privacy import NOTHING
-from exchange.query.adapters.sqlglot_reader import SqlglotReader
-from exchange.query.plan import Plan
 from exchange.query.program import program_of
-from exchange.query.question import Question, compile_question, grounds_of
+from exchange.query.question import grounds_of
+from exchange.query.rules import violations
 from exchange.results import Answer, Figure, Missing, Row
 from registry.rule import Join
 
@@ -93,32 +90,17 @@ def pooled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPy
     database.close()
 
 
-def the_noisy_plan() -> tuple[str, Plan]:
-    (asked,) = [one for one in sql.QUERIES if one.epsilon is not None]
-    question = Question(
-        sql=asked.sql,
-        tables={f.ground.product.name: number for number, f in FOOTINGS.items()},
-        purpose="research",
-        join=asked.join,
-        epsilon=asked.epsilon,
-    )
-    plan = compile_question(
-        question,
-        FOOTINGS,
-        reader=SqlglotReader(),
-        operator=sql._party("operator"),
-        helpers={sql._party("helper"): digest(b"helper")},
-        now=NOW,
-        wait=timedelta(minutes=5),
-        randomness=RANDOM,
-    )
-    return asked.sql, plan
+@pytest.mark.parametrize("asked", sql.QUERIES, ids=lambda asked: asked.new)
+def test_every_query_of_the_sql_suite_is_allowed(asked: sql.Asked) -> None:
+    plan = sql.planned(asked, FOOTINGS)
+    assert violations(plan, grounds_of(plan, FOOTINGS)) == ()
 
 
 def test_what_carries_noise_is_off_by_noise_and_not_by_more(
     pooled: duckdb.DuckDBPyConnection,
 ) -> None:
-    text, plan = the_noisy_plan()
+    (asked,) = [one for one in sql.QUERIES if one.epsilon is not None]
+    text, plan = asked.sql, sql.planned(asked, FOOTINGS)
     program = program_of(plan, [ground.product for ground in grounds_of(plan, FOOTINGS)])
     ((people, median),) = pooled.execute(text).fetchall()
     sql._require_near(text, an_answer(((), (people + 20, median + 3))), plan, program, pooled)

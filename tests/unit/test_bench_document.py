@@ -107,10 +107,11 @@ def test_each_query_of_the_sql_suite_stands_with_its_slowdown_and_its_text() -> 
                 parameters={"runs": 3, "rows": 1000, "queries": queries},
                 start_s=4.4,
                 q1_s=1.25,
+                q1_expected=1.1,
                 q1_slowdown=120.4,
                 q1_bytes=6_000_000,
             )
         }
     )
-    assert "| 1 | count | hidden | 1.25 | 120 | 6,000,000 |" in text
+    assert "| 1 | count | hidden | 1.25 | 1.10 | 120 | 6,000,000 |" in text
     assert "1. `SELECT COUNT(*) FROM a`" in text
