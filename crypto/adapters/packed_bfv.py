@@ -5,7 +5,9 @@ A row's value is one *coefficient* of a polynomial, last row first. The other si
 the polynomial that has 1 at the rows it picked: the top coefficient of the product is the sum of
 the values picked. No slots, rotations or evaluation keys; the factor's coefficients are 0 and 1,
 so noise grows by at most the number of rows picked. The sum has to be exact to 119 bits and a
-plaintext modulus has 60: everything is done modulo two primes, under two keys.
+plaintext modulus has 60: everything is done modulo two primes, under two keys. What is multiplied
+is 1 + that polynomial, whatever was picked, so that no message takes longer than another; the ones
+are taken off again at the end, noise and all, for both are linear.
 
 **Circuit privacy.** The owner of the key knows what it encrypted. In a reply returned as it is,
 the second polynomial is a public linear function of *which rows were picked*, and so is the
@@ -124,23 +126,27 @@ class BfvAdder:
                 self._spaces, _split(public_key, len(self._spaces), _MAX_KEY), strict=True
             )
         ]
+        # Of each message times (1 + picked), and of each message as it came.
         self._sums: list[Any] = [None] * (2 * columns)
+        self._came: list[Any] = [None] * (2 * columns)
 
     def add(self, message: bytes | bytearray, picked: BoolArray) -> None:
         parts = _split(message, len(self._sums), _MAX_CIPHERTEXT)
-        coefficients = np.zeros(RING, dtype=np.uint64)
-        coefficients[: len(picked)] = picked
+        # SEAL refuses to multiply by zero and has a short way for one coefficient: by the time the
+        # owner waits it would see which blocks have no match, and which have one. So all of a block
+        # is picked once, and what matched once more; `close` takes the former off again.
+        coefficients = np.ones(RING, dtype=np.uint64)
+        coefficients[: len(picked)] += picked
         for index, part in enumerate(parts):
             space = self._spaces[index % 2]
             one = space.ciphertext(part, space.context.first_parms_id())
-            if not picked.any():  # SEAL refuses to multiply by zero
-                continue
             product = seal.Ciphertext()
             space.evaluator.multiply_plain(one, space.plaintext(coefficients), product)
             if self._sums[index] is None:
-                self._sums[index] = product
+                self._sums[index], self._came[index] = product, one
             else:
                 space.evaluator.add_inplace(self._sums[index], product)
+                space.evaluator.add_inplace(self._came[index], one)
 
     def close(self, masks: Sequence[int]) -> bytes:
         made: list[bytes] = []
@@ -151,7 +157,11 @@ class BfvAdder:
             fresh = seal.Ciphertext()
             encryptor.encrypt(space.plaintext(hiding), fresh)
             if held is not None:
+                once = seal.Ciphertext()
+                every = space.plaintext(np.ones(RING, dtype=np.uint64))
+                space.evaluator.multiply_plain(self._came[index], every, once)
                 space.evaluator.add_inplace(fresh, held)
+                space.evaluator.sub_inplace(fresh, once)
             space.evaluator.add_inplace(fresh, space.noise(_flood(self._randomness)))
             shorter = seal.Ciphertext()
             space.evaluator.mod_switch_to_next(fresh, shorter)
