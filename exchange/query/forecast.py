@@ -37,19 +37,25 @@ from exchange.results import group_labels
 from registry.product import DataProduct
 from registry.rule import Function, Join
 
-# Seconds, measured on two shared cores. Engine children are warm: starting one is not in here.
-LOCAL_ROW_S: Final = 2e-6  # filter, encode and key of one row: DuckDB and BLAKE2b
+# Seconds, measured on two shared cores; `exchange bench sql` shows what they foretell beside what is
+# measured. Engine children are warm: starting one is not in here.
+# Processor time of a row, bench sql, 10**5 rows: DuckDB 1.1 to 2.2e-6, key 0.5e-6, tag 0.3e-6.
+LOCAL_ROW_S: Final = 2.5e-6
 ENGINE_S: Final = 0.8  # a job of hardly any rows: links, agreement on keys, gate
 HIDDEN_ROW_S: Final = 0.5e-6  # upload, tags and matching of one row: 1.0 s for 2 x 10**6
 HIDDEN_CELL_S: Final = 0.05e-6  # sharing and products, per row and column: 1.1 s for 16 columns
-BY_ROW_S: Final = 20e-6  # a condition or extreme under ABY3, per pair and column
+# A condition or extreme under ABY3, per pair and column; bench sql, 10**5 rows: 9 to 14e-6 busy.
+BY_ROW_S: Final = 10e-6
 PSI_ROW_S: Final = {Intersection.RR22: 5e-6, Intersection.ECDH: 32e-6, Intersection.SM2: 1.3e-3}
 STANDING_ROW_S: Final = 26e-6  # unbalanced, once: mask one row of the larger product, and send it
 KNOWN_ROW_S: Final = 0.5e-6  # in every job: see that the larger side's rows are those masked
 ASKED_ROW_S: Final = 0.12e-3  # in every job: ask for one row of the smaller product
+CHEETAH_S: Final = 0.9  # its keys, processor time of either side; bench join, 2,000 rows
 CHEETAH_CELL_S: Final = 0.28e-6  # per matched row and group: 4.4 s for 10**6 rows and 16 groups
 HELPER_S: Final = 1.0  # a revealed join's helper: three connect instead of two, and once more
-MASK_ROW_S: Final = 67e-6  # two multiplications on the curve for a row of either cap, both parties
+# Two multiplications on the curve for a row of either cap, of either party: processor time over
+# 5,000 rows, 34e-6 with the hash and 31e-6 with the check.
+MASK_ROW_S: Final = 65e-6
 VALUE_S: Final = {ValueScheme.PAILLIER: 27e-3, ValueScheme.BFV: 0.7e-6}
 SCORE_CELL_S: Final = 3e-6  # encrypt and weigh, per row and feature
 LOOKUP_KEY_S: Final = 0.34e-3
@@ -58,6 +64,7 @@ LOOKUP_BYTE_S: Final = 1e-9
 # Both directions together.
 PSI_ROW_BYTES: Final = {Intersection.RR22: 35, Intersection.ECDH: 88, Intersection.SM2: 92}
 ASKED_ROW_BYTES: Final = 32 + 32 + 16  # blinded, evaluated, and named where it matched
+CHEETAH_BYTES: Final = 21_900_000  # its keys, however few the rows; bench join, 2,000 rows
 CHEETAH_CELL_BYTES: Final = 66 / 16  # per matched row and group
 KEY_BYTES: Final = 32
 SHORT_KEY_BYTES: Final = 16
@@ -442,7 +449,8 @@ def _of_both(layout: Layout, columns: ColumnPlan) -> tuple[int, int]:
 
 
 def _revealed(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Sizes:
-    """RR22 sends about 35 bytes a row, ECDH 88; CHEETAH about 66 a matched row of 16 groups."""
+    """RR22 sends about 35 bytes a row, ECDH 88; CHEETAH 22 MB, and about 66 bytes a matched row of
+    16 groups."""
     kind = plan.query.intersection or Intersection.RR22
     caps = [product.cap for product in products]
     if kind is Intersection.UNBALANCED:
@@ -475,9 +483,9 @@ def _computing(plan: Plan, pairs: int, layout: Layout) -> tuple[tuple[Transfer, 
     row, masked, A's to the helper and B's to A (crypto.joins.helped)."""
     a, b = (side.holder for side in plan.sides)
     if plan.helper is None:
-        cells = pairs * max(layout.groups_a, layout.groups_b) * (len(layout.terms) + 1) / 2
-        sent = Transfer(Step.COMPUTING, a, None, round(CHEETAH_CELL_BYTES * cells))
-        return (sent,), CHEETAH_CELL_S * cells
+        cells = pairs * layout.cells * (len(layout.terms) + 1) / 2
+        computed = CHEETAH_BYTES + round(CHEETAH_CELL_BYTES * cells)
+        return (Transfer(Step.COMPUTING, a, None, computed),), CHEETAH_S + CHEETAH_CELL_S * cells
     widths = [layout.groups(rank) * layout.factors(rank) for rank in (0, 1)]
     to_helper = Transfer(Step.COMPUTING, a, plan.helper.party, WORD_BYTES * widths[0] * pairs)
     to_a = Transfer(Step.COMPUTING, b, a, WORD_BYTES * widths[1] * pairs)
