@@ -37,8 +37,8 @@ from exchange.results import group_labels
 from registry.product import DataProduct
 from registry.rule import Function, Join
 
-# Seconds, measured on two shared cores; `exchange bench sql` shows what they foretell beside what is
-# measured. Engine children are warm: starting one is not in here.
+# Seconds, measured on two shared cores; `exchange bench sql` shows what they foretell beside what
+# is measured. Engine children are warm: starting one is not in here.
 # Processor time of a row, bench sql, 10**5 rows: DuckDB 1.1 to 2.2e-6, key 0.5e-6, tag 0.3e-6.
 LOCAL_ROW_S: Final = 2.5e-6
 ENGINE_S: Final = 0.8  # a job of hardly any rows: links, agreement on keys, gate
