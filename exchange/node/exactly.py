@@ -19,6 +19,7 @@ from exchange.node.parts import local_query, suppressed_below
 from exchange.query.exact import Company, Selection, companies, present, selection, summed
 from exchange.query.plan import Plan, SidePlan
 from exchange.query.program import program_of
+from exchange.terms.agreement import Terms
 from registry.errors import SourceUnreachable
 from registry.expression import ColumnValue, LocalFactor, LocalQuery
 from registry.ports import DataSource
@@ -67,6 +68,33 @@ def require_one_company(new: Asked, earlier: Sequence[Asked]) -> None:
                     f"sums {column} for others than an earlier exact answer did: over another "
                     "join, with other tables, or for those who have other columns"
                 )
+
+
+def require_answerable(refused: int) -> None:
+    """refused: how often this consumer's exact questions about the product were refused for what
+    the rows hold, each time an answer of one bit. Raises ExactRefused once it has had enough."""
+    if refused >= history.MAX_REFUSALS:
+        raise ExactRefused(f"was refused for its rows {refused} times")
+
+
+def require_same_rows(
+    new: Asked, earlier: Sequence[Asked], *, before: str | None, now: str
+) -> None:
+    """Raises ExactRefused where an answer of this product version was computed of other rows: two
+    exact answers to one question, before and after a row came, are about that row; and what earlier
+    ones counted can't be told from the rows of today.
+
+    before, now: digests of all rows, at the last exact answer and now.
+    """
+    again = any(old.side.product == new.side.product for old in earlier)
+    if again and before is not None and before != now:
+        raise ExactRefused("would be of other rows than an earlier exact answer")
+
+
+def agreed_least(terms: Terms, product: DataProduct) -> int:
+    """The people that an exact difference must hold: as agreed, not as the plan says. A consumer
+    that chose it could count any difference by bisection."""
+    return max(terms.min_group, product.rule.min_group)
 
 
 def require_many(new: Asked, earlier: Sequence[Asked], source: DataSource, least: int) -> None:

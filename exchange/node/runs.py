@@ -35,7 +35,7 @@ from exchange.errors import (
 from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
 from exchange.links.errors import LinkError
-from exchange.node import exactly, history, outbox, products, requests
+from exchange.node import exactly, outbox, products, requests
 from exchange.node import jobs as node_jobs
 from exchange.node.alone import NoiseSource, alone
 from exchange.node.engine import EngineInput, EngineLimits, EngineRun, EngineRunner
@@ -52,7 +52,14 @@ from exchange.node.parts import (
 from exchange.node.ports import Hub, NodeStore, NodeTransaction, SourceOpener
 from exchange.node.requests import Part
 from exchange.node.shelf import Shelf
-from exchange.openings import BudgetUse, BytesOut, Opening, PrivacyUse, ReceiptOpenings
+from exchange.openings import (
+    BudgetUse,
+    BytesOut,
+    KeptSnapshot,
+    Opening,
+    PrivacyUse,
+    ReceiptOpenings,
+)
 from exchange.privacy import NOTHING, cost_of
 from exchange.query import exact
 from exchange.query.plan import WITH_CONSUMER, Plan, Query
@@ -301,18 +308,16 @@ class Run:
     def _require_exact_is_safe(self, new: Asked, source: DataSource) -> None:
         """Judge what this job counts, alone and beside every earlier exact answer. What follows
         from plans comes first, and the consumer that was refused too often is not told of rows."""
-        with self._store.reading() as tx:
+        with self._store.transaction() as tx:  # a partner's product may have to be fetched
             held = tx.agreement(new.side.agreement)
             earlier = self._answered(new.product, tx)
             refused = int(tx.remark(_refusals(new)) or 0)
         if held is None:
             raise UnknownSubject(f"agreement {new.side.agreement}")
-        if refused >= history.MAX_REFUSALS:
-            raise ExactRefused(f"was refused for its rows {refused} times")
+        exactly.require_answerable(refused)
         exactly.require_one_company(new, earlier)
         self._require_same_rows(new, earlier, source)
-        # Not the plan's own: a consumer that chose it could count any difference by bisection.
-        least = max(held.agreement.terms.min_group, new.product.rule.min_group)
+        least = exactly.agreed_least(held.agreement.terms, new.product)
         try:
             exactly.require_many(new, earlier, source, least)
         except HistoryRefused:
@@ -321,15 +326,10 @@ class Run:
             raise
 
     def _require_same_rows(self, new: Asked, earlier: Sequence[Asked], source: DataSource) -> None:
-        """Two exact answers to one question, before and after a row came, are about that row; and
-        what earlier answers counted can be told from the rows that they were computed of only."""
-        found, name = str(source.digest(new.product)), f"rows of {new.side.product}"
+        now, name = str(source.digest(new.product)), f"rows of {new.side.product}"
         with self._store.transaction() as tx:
-            before = tx.remark(name)
-            again = any(old.side.product == new.side.product for old in earlier)
-            if again and before is not None and before != found:
-                raise ExactRefused("would be of other rows than an earlier exact answer")
-            tx.set_remark(name, found)
+            exactly.require_same_rows(new, earlier, before=tx.remark(name), now=now)
+            tx.set_remark(name, now)
 
     def _answered(self, product: DataProduct, tx: NodeTransaction) -> list[Asked]:
         """Other jobs on this product whose exact answer left this node, for whomever: consumers may
@@ -463,7 +463,8 @@ class Run:
                 epsilon_after=str(epsilon),
                 product=None if cost == NOTHING else PrivacyUse(spent - cost, spent),
             )
-            values |= {"snapshot": computed.snapshot.raw, "budget": record.to_bytes(use)}
+            snapshot = self._kept_snapshot(computed.snapshot, tx)
+            values |= {"snapshot": snapshot, "budget": record.to_bytes(use)}
         opened = {
             name: Opening(self._identity.randomness.draw(SALT_BYTES), value)
             for name, value in values.items()
@@ -480,6 +481,18 @@ class Run:
             raise UnknownSubject(f"party document {terms.regulator_document}")
         context = openings.receipt_context(self._job.plan, self._identity.party)
         return commitments, sealing.seal(plain, regulator.document.sealing, context=context)
+
+    def _kept_snapshot(self, snapshot: Digest, tx: NodeTransaction) -> bytes:
+        """What to commit to for the digest of what went in. Of rows it holds a secret that stays
+        here."""
+        if not isinstance(self._plan.work, Query):
+            return snapshot.raw
+        secret = self._identity.randomness.draw(SALT_BYTES)
+        kept = KeptSnapshot(1, self._job.id, snapshot, secret)
+        plain = record.to_bytes(kept)
+        tx.add_document(digest(plain), plain)
+        tx.set_remark(_snapshot_remark(self._job.id), str(digest(plain)))
+        return kept.value
 
     def _peers(self, tx: NodeTransaction) -> list[Peer]:
         """Everybody else who computes, in order of rank, with the keys of this attempt."""
@@ -529,6 +542,18 @@ def _computed(ran: _Ran, snapshot: Digest | None) -> Computed:
 def engine_remark(job: JobId) -> str:
     """Under which name a node keeps the milliseconds that its engine took for a job."""
     return f"engine_ms {job}"
+
+
+def kept_snapshot(job: JobId, tx: NodeTransaction) -> KeptSnapshot:
+    """What this holder can show of the rows that a query of its read. Raises UnknownSubject."""
+    text = tx.remark(_snapshot_remark(job))
+    if text is None:
+        raise UnknownSubject(f"the snapshot of {job}")
+    return record.from_bytes(KeptSnapshot, tx.document(Digest.parse(text)))
+
+
+def _snapshot_remark(job: JobId) -> str:
+    return f"snapshot {job}"
 
 
 def _said_of(error: EngineFailed) -> str:
