@@ -296,22 +296,22 @@ def judged_of_three(draw: st.DrawFn) -> tuple[tuple[Ground, ...], int, Plan]:
     grounds.insert(place, first)
     sides = [plan.sides[1], a_side(grounds[2 if place < 2 else 1])]
     sides.insert(place, plan.sides[0])
-    of = {0: place, 1: 1 if place == 0 else 0}
-    comparisons = tuple(
-        c if place == 0 else CrossCondition(c.right, c.order, c.left, place)
-        for c in plan.query.comparisons
-    )
-    statistics = tuple(
-        replace(s, arguments=tuple(Argument(of[a.side], a.expression) for a in s.arguments))
-        for s in plan.query.statistics
-    )
+    # Plain columns, which are all that is released without noise, so that many plans are allowed.
+    across = CrossCondition(draw(columns), Order.LESS, ColumnValue("age"))
+    if place:
+        across = CrossCondition(across.right, Order.LESS, across.left, place)
+    function = draw(st.sampled_from(FUNCTIONS))
+    arguments = [Argument(place, draw(columns))]
+    if function is Function.CORRELATION or (function is not Function.MIN and draw(st.booleans())):
+        arguments.insert(int(place == 0), Argument(int(place == 0), ColumnValue("bmi")))
     # Whatever it was: only the hidden join takes three, and all rows must have partners.
     hidden = a_hidden_plan(both).query
     work = replace(
         plan.query,
         keep_left=False,
-        comparisons=comparisons,
-        statistics=statistics,
+        comparisons=draw(seen_in(4, st.just(across))),
+        statistics=(Statistic(function, tuple(arguments), distinct=False),),
+        gate=replace(plan.query.gate, dominance=products[0].rule.dominance),
         intersection=None,
         padding=hidden.padding,
     )
