@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from api.files.question import question_of, read_question
 from crypto import record
 from crypto.engine import HiddenTask, PaddingBounds, Seat
 from crypto.errors import Malformed
@@ -119,6 +121,29 @@ def test_what_a_holder_is_shown_asks_for_the_same_again(sql: str) -> None:
     plan = compiled(sql, THREE, **options)
     again = compiled(render(plan, PRODUCTS), THREE, **options)
     assert (again.query, again.sides) == (plan.query, plan.sides)
+
+
+def test_three_tables_are_named_by_options_and_in_a_questions_file(tmp_path: Path) -> None:
+    tables = {name: product.id for name, product in zip("abc", PRODUCTS, strict=True)}
+    lines = [f'{name} = "{product}"' for name, product in tables.items()]
+    written = tmp_path / "question.toml"
+    written.write_text(
+        "\n".join([f'sql = "{COUNT}"', 'purpose = "research"', "[tables]", *lines]) + "\n"
+    )
+    options = question_of(
+        None,
+        sql=COUNT,
+        tables=[f"{name}={product}" for name, product in tables.items()],
+        purpose="research",
+        join=None,
+        min_group=None,
+        epsilon=None,
+        delta=None,
+        noise=None,
+        hide_size=False,
+    )
+    assert read_question(written) == options
+    assert options.tables == tables
 
 
 def test_a_key_of_any_table_before_joins_the_next() -> None:
