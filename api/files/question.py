@@ -34,7 +34,7 @@ AUTO: Final = "auto"
 class WrittenQuestion(Written):
     """See `exchange.query.question.Question`. join: `auto` picks the one that discloses least.
     intersection: of a revealed join; `auto` picks by the sizes of the products.
-    helped: of a revealed join: whether the agreed helper computes as well; absent: if quicker
+    helped: of a revealed join: whether the agreed helper computes as well; absent: if much quicker
 
     padding_epsilon, padding_delta: of the hidden join; noise: laplace or gaussian, with epsilon
     """

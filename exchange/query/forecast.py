@@ -52,7 +52,6 @@ KNOWN_ROW_S: Final = 0.5e-6  # in every job: see that the larger side's rows are
 ASKED_ROW_S: Final = 0.12e-3  # in every job: ask for one row of the smaller product
 CHEETAH_S: Final = 0.9  # its keys, processor time of either side; bench join, 2,000 rows
 CHEETAH_CELL_S: Final = 0.28e-6  # per matched row and group: 4.4 s for 10**6 rows and 16 groups
-HELPER_S: Final = 1.0  # a revealed join's helper: three connect instead of two, and once more
 # Two multiplications on the curve for a row of either cap, of either party: processor time over
 # 5,000 rows, 34e-6 with the hash and 31e-6 with the check.
 MASK_ROW_S: Final = 65e-6
@@ -489,7 +488,7 @@ def _computing(plan: Plan, pairs: int, layout: Layout) -> tuple[tuple[Transfer, 
     widths = [layout.groups(rank) * layout.factors(rank) for rank in (0, 1)]
     to_helper = Transfer(Step.COMPUTING, a, plan.helper.party, WORD_BYTES * widths[0] * pairs)
     to_a = Transfer(Step.COMPUTING, b, a, WORD_BYTES * widths[1] * pairs)
-    return (to_helper, to_a), HELPER_S + HIDDEN_CELL_S * pairs * sum(widths)
+    return (to_helper, to_a), HIDDEN_CELL_S * pairs * sum(widths)
 
 
 def _summed(plan: Plan, products: Sequence[DataProduct], layout: Layout) -> _Sizes:

@@ -44,7 +44,7 @@ class Question:
     intersection: of the revealed join; None: unbalanced where one product is that much larger, else
                   RR22
     helped:    of the revealed join: whether the helper that the agreements name computes as well;
-               None: where that is expected to take less time
+               None: where that is expected to save two seconds or more
     min_group: None: the strictest that was agreed
     epsilon:   of noise on everything released; None: no noise. delta goes with it
     padding:   of the hidden join
