@@ -8,11 +8,11 @@ because a receipt names its sealed openings and so cannot be named by them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from crypto.digest import Digest
-from crypto.identifiers import PartyId
+from crypto.digest import Digest, commit
+from crypto.identifiers import JobId, PartyId
 from exchange.privacy import PrivacyCost
 
 _STATEMENT: Final = b"unseen/opening/statement/v1\x00"
@@ -34,6 +34,26 @@ class ReceiptOpenings:
 
     v: int
     commitments: Mapping[str, Opening]
+
+
+@dataclass(frozen=True)
+class KeptSnapshot:
+    """What the holder alone keeps of the rows that a query read: their digest, and the secret that
+    is in the value behind the receipt's `snapshot` commitment.
+
+    So who reads the opening cannot try out rows: a digest of few is guessed. In a dispute the
+    holder shows both, and the rows. (A score's or lookup's value is the digest of the listed model
+    or table, which is no secret.)
+    """
+
+    v: int
+    job: JobId
+    snapshot: Digest
+    secret: bytes = field(repr=False)
+
+    @property
+    def value(self) -> bytes:
+        return commit(self.secret, self.snapshot.raw).raw
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from exchange.errors import ExchangeError, HubUnreachable, UnknownSubject
 from exchange.jobs import FINAL
 from exchange.node import trust as trusting
 from exchange.node.model import Alarm, Decision, NodeJob
+from exchange.node.runs import kept_snapshot
 from registry.errors import RegistryError
 
 LISTED: Final = 20
@@ -148,6 +149,20 @@ def egress(job: JobArgument) -> None:
         ),
         as_json=common().as_json,
     )
+
+
+@app.act("snapshot", "node.snapshot")
+def snapshot(job: JobArgument) -> None:
+    number = JobId.parse(job, where="JOB")
+    with opened() as node, node.store.reading() as tx:
+        kept = kept_snapshot(number, tx)
+    shown = {
+        "job": number,
+        "snapshot": str(kept.snapshot),
+        "secret": kept.secret.hex(),
+        "committed": kept.value.hex(),
+    }
+    answer(shown, facts(list(shown.items())), as_json=common().as_json)
 
 
 @app.act("pause", "node.pause")

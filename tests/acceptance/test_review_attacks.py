@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 
 from crypto import record
-from crypto.digest import Digest, digest
+from crypto.digest import Digest, digest, opens
 from crypto.envelope import Envelope
 from crypto.errors import EngineFault, Malformed
 from crypto.identifiers import JobId, NegotiationId
 from crypto.ports import SystemRandomness
+from crypto.sealing import open_sealed
 from crypto.statement import Act, Statement, read_statement
 from exchange import evidence
 from exchange.jobs import JobState
 from exchange.node import outbox, receiving, registering
 from exchange.node.model import NodeJob
-from exchange.node.runs import Run
-from exchange.openings import BytesOut
+from exchange.node.runs import Run, kept_snapshot
+from exchange.openings import BytesOut, ReceiptOpenings, receipt_context
 from exchange.query.rules import Ground, side_violations
 from exchange.terms import agreement as agreements
 from exchange.terms.agreement import Proposal
@@ -175,6 +176,29 @@ def test_a_receipt_commits_to_the_bytes_that_left_and_does_not_say_them(deal: De
         assert [n for n in receipt.body if n.startswith("bytes_out.")] == [f"bytes_out.{research}"]
         assert set(receipt.commitments) == {"budget", "egress", "snapshot"}
     assert record.from_bytes(BytesOut, record.to_bytes(BytesOut({"pty": 1}))).engine == {"pty": 1}
+
+
+def test_a_regulator_cannot_try_out_rows_on_the_opening_of_a_snapshot(deal: Deal) -> None:
+    """A guess is checked by the digest of the guessed rows, were that what the opening holds."""
+    job = deal.submit()
+    deal.world.settle()
+    regulator = deal.world.members["regulator"].folder
+    clinic = deal.world.members["clinic"]
+    (receipt,) = [
+        s for s in statements(deal.world, job) if s.type == "job.sealed" and s.actor == clinic.id
+    ]
+    with clinic.node.store.reading() as tx:
+        kept = kept_snapshot(job, tx)
+        sealed = tx.document(receipt.outputs[1])
+    context = receipt_context(job_at(clinic, job).plan, clinic.id)
+    plain = open_sealed(sealed, regulator.sealing, context=context)
+    opened = record.from_bytes(ReceiptOpenings, plain).commitments["snapshot"]
+    assert opens(receipt.commitments["snapshot"], opened.salt, opened.value)
+    assert opened.value not in (kept.snapshot.raw, digest(kept.snapshot.raw).raw)
+    assert kept.secret not in plain
+    # In a dispute the holder shows digest and secret; no other rows fit what it committed to.
+    assert opened.value == kept.value
+    assert replace(kept, snapshot=digest(b"other rows")).value != opened.value
 
 
 # What a holder leaves out

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from api.folder import PartyFolder
+from crypto.digest import Digest, commit
 from exchange.errors import RestoredBackup
 from exchange.node.model import Alarm
 from tests.desks import Desks
@@ -392,6 +393,17 @@ def test_every_stream_that_left_is_listed_with_its_receiver(desks: Desks, deal: 
     assert stream["size_bytes"] == document["total_bytes"] > 0
     assert stream["digest"].startswith("sha256:")
     assert desks.run("lab", "node", "egress", "job_" + "0" * 32).code == 1
+
+
+def test_a_holder_can_show_what_its_receipt_hides_of_the_rows_that_a_job_read(
+    desks: Desks, deal: Deal
+) -> None:
+    job = released(desks, deal)
+    kept = desks.ok("lab", "node", "snapshot", job)
+    assert commit(bytes.fromhex(kept["secret"]), Digest.parse(kept["snapshot"]).raw).raw.hex() == (
+        kept["committed"]
+    )
+    assert desks.run("lab", "node", "snapshot", "job_" + "0" * 32).code == 1
 
 
 def test_a_paused_holder_refuses_until_it_resumes(desks: Desks, deal: Deal) -> None:
