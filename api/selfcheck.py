@@ -34,13 +34,14 @@ from crypto.engine import (
     RevealedTask,
     ScoreTask,
     Seat,
+    Standing,
     SumTask,
 )
 from crypto.errors import CryptoError, EngineFailed, EngineFault
 from crypto.joins.intersection import Intersection
 from crypto.joins.layout import COUNTED, Comparison, Extreme, Layout, Order, Term, Third
 from crypto.joins.released import open_cells
-from crypto.joins.rows import SideRows, plain_output, second_side
+from crypto.joins.rows import KeptRows, SideRows, plain_output, second_side
 from crypto.joins.summable import ValueScheme
 from crypto.lookup.answers import KEYS_FILE, TABLE_FILE, AskedKeys
 from crypto.lookup.answers import unpack as unpack_records
@@ -97,6 +98,7 @@ class Room:
 
     def __init__(self, folder: Path, randomness: Randomness) -> None:
         self.randomness = randomness
+        self.folder = folder
         self.generator = np.random.default_rng(int.from_bytes(randomness.draw(16), "big"))
         self._engines = [ProcessEngine(folder / f"{i}", folder / f"{i}-logs") for i in range(4)]
         for engine in self._engines:
@@ -209,6 +211,30 @@ def _revealed(intersection: Intersection) -> Callable[[Room], float]:
         return _compare(layout, a, b, room.run(tasks, [a, b]))
 
     return check
+
+
+def _unbalanced(room: Room) -> float:
+    """Twice: a job that masks one side's keys, and one that finds them masked."""
+    layout = _layout(groups=3, terms=(Term(COUNTED, 1, 0, False), Term(1, 1, 0, False)))
+    a, b = room.sides(3, (2, 2))
+    zero = room.randomness.draw(32)
+    standing = Standing(digest(zero), server=0, rows=ROWS, asked=ROWS)
+    given = [KeptRows(side, room.folder / f"standing-{i}") for i, side in enumerate((a, b))]
+    seconds = 0.0
+    for _ in range(2):
+        tasks = [
+            RevealedTask(seat, layout, Intersection.UNBALANCED, zero, standing)
+            for seat in room.seats(2)
+        ]
+        seconds = _compare(layout, a, b, room.run(tasks, given))
+    return seconds
+
+
+def _helped(room: Room) -> float:
+    layout = _layout(groups=3, terms=(Term(COUNTED, 1, 0, False), Term(1, 1, 0, False)))
+    a, b = room.sides(3, (2, 2))
+    tasks = [RevealedTask(seat, layout, Intersection.RR22, b"") for seat in room.seats(3)]
+    return _compare(layout, a, b, room.run(tasks, [a, b, None]))
 
 
 def _hidden(room: Room) -> float:
@@ -416,6 +442,12 @@ _SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
             "ECDH on Curve25519, then CHEETAH over FM64; semi-honest",
             126,
             _revealed(Intersection.ECDH),
+        ),
+        "revealed-unbalanced": Scheme(
+            "oblivious function on FourQ, then CHEETAH over FM64; semi-honest", 122, _unbalanced
+        ),
+        "revealed-helped": Scheme(
+            "RR22, then AES-128 masks and ABY3 over FM64; honest majority of three", 128, _helped
         ),
         "hidden": Scheme(
             "AES-128 masks, BLAKE2b tags, ABY3 over FM64; honest majority of three", 128, _hidden
