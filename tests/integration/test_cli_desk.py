@@ -400,8 +400,9 @@ def test_a_holder_can_show_what_its_receipt_hides_of_the_rows_that_a_job_read(
 ) -> None:
     job = released(desks, deal)
     kept = desks.ok("lab", "node", "snapshot", job)
-    assert commit(bytes.fromhex(kept["secret"]), Digest.parse(kept["snapshot"]).raw).raw.hex() == (
-        kept["committed"]
+    assert (
+        commit(bytes.fromhex(kept["secret"]), Digest.parse(kept["snapshot"]).raw).raw.hex()
+        == (kept["committed"])
     )
     assert desks.run("lab", "node", "snapshot", "job_" + "0" * 32).code == 1
 
