@@ -322,8 +322,12 @@ def test_four_nodes_of_three_holders_give_the_exact_answer(three: Three, layout:
 
 @pytest.mark.parametrize(
     ("victim", "when"),
-    [(3, EngineStage.UPLOAD), (2, EngineStage.CHECK), (0, EngineStage.GATE)],
-    ids=["D, upload", "the helper, check", "A, gate"],
+    [
+        (2, EngineStage.CHECK),
+        pytest.param(3, EngineStage.UPLOAD, marks=pytest.mark.slow),
+        pytest.param(0, EngineStage.GATE, marks=pytest.mark.slow),
+    ],
+    ids=["the helper, check", "D, upload", "A, gate"],
 )
 def test_a_party_of_four_killed_mid_run_fails_every_run_the_third_holders_too(
     three: Three, victim: int, when: EngineStage
