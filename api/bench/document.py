@@ -137,6 +137,9 @@ TITLES: Final = {
     "lookup": "Private lookup",
     "budget": "Privacy budgets under load",
 }
+MANY_WITH_FEW: Final = """\
+Many rows with few, by the revealed join: the first job masks the many once, every later one finds
+them masked; *seconds* are a later job's, and its rival is RR22."""
 SQL_HEAD: Final = (
     "",
     "what is new",
@@ -179,7 +182,13 @@ def _chapter(workload: str, documents: Sequence[Document]) -> Iterator[str]:
     if rows:
         yield _table(["figure", "measured", "aim", ""], rows)
     if workload == "join":
-        yield _join_table(documents)
+        alike = [document for document in documents if "against" not in document["parameters"]]
+        few = [document for document in documents if "against" in document["parameters"]]
+        if alike:
+            yield _join_table(alike)
+        if few:
+            yield MANY_WITH_FEW
+            yield _few_table(few)
         return
     if workload == "he":
         yield _he_table(documents)
@@ -205,6 +214,7 @@ def _busy(document: Document) -> bool:
 
 
 def _size(document: Document) -> tuple[str, int, int]:
+    """What documents of one workload are ordered by."""
     asked = document["parameters"]
     kind = asked.get("protocol") or asked.get("model") or ""
     return str(kind), int(asked.get("rows", 0)), int(asked.get("groups", 0))
@@ -212,8 +222,8 @@ def _size(document: Document) -> tuple[str, int, int]:
 
 def _aim_rows(workload: str, document: Document) -> Iterator[list[str]]:
     asked = document["parameters"]
-    names = {"join": ("protocol", "rows", "groups"), "lookup": ("rows", "keys")}
-    size = (workload, *(asked[name] for name in names.get(workload, ())))
+    names = {"join": ("protocol", "rows", "against", "groups"), "lookup": ("rows", "keys")}
+    size = (workload, *(asked[name] for name in names.get(workload, ()) if name in asked))
     known = {**document, "peak_party_mb": max(document["peak_rss_mb"].values(), default=0.0)}
     for aim in (*AIMS.get(workload, ()), *SIZED_AIMS.get(size, ())):
         row = aim.row(known)
@@ -325,6 +335,32 @@ def _join_table(documents: Sequence[Document]) -> str:
         for name in PARTIES:
             sent, peak = document["bytes_sent"].get(name), document["peak_rss_mb"].get(name)
             row.append("" if sent is None else f"{_number(sent / 1e6)}, {_number(peak)}")
+        rows.append(row)
+    return _table(head, rows)
+
+
+def _few_table(documents: Sequence[Document]) -> str:
+    head = [
+        "rows of A",
+        "of B",
+        "groups",
+        "seconds",
+        "RR22, s",
+        "ratio",
+        "first job, s",
+        "masking, s",
+    ]
+    head += [f"{name}: MB sent, once before, peak MB" for name in PARTIES[:2]]
+    rows = []
+    for document in documents:
+        asked, sent = document["parameters"], document["bytes_sent"]
+        row = [f"{asked['rows']:,}", f"{asked['against']:,}", str(asked["groups"])]
+        figures = ("median_s", "rival_median_s", "ratio", "first_s", "offline_s")
+        row += [_number(document[name]) for name in figures]
+        for name in PARTIES[:2]:
+            moved = (sent[name], max(0, sent[f"{name}, offline"]))
+            peak = _number(document["peak_rss_mb"][name])
+            row.append(", ".join([*(_number(size / 1e6) for size in moved), peak]))
         rows.append(row)
     return _table(head, rows)
 

@@ -155,7 +155,8 @@ def _report(name: str, measure: Callable[[], Measured], save: Path | None, as_js
 def _file_name(document: dict[str, object]) -> str:
     """The workload; where there is more than one to keep, also what was asked of it."""
     workload, asked = str(document["workload"]), document["parameters"]
-    parts = {"join": ("protocol", "rows", "groups"), "he": ("model",)}.get(workload, ())
+    parts = {"join": ("protocol", "rows", "against", "groups"), "he": ("model",)}
     if not isinstance(asked, dict):
         raise TypeError("a document has parameters")
-    return "-".join([workload, *(str(asked[name]) for name in parts)])
+    named = [str(asked[part]) for part in parts.get(workload, ()) if part in asked]
+    return "-".join([workload, *named])

@@ -115,3 +115,25 @@ def test_each_query_of_the_sql_suite_stands_with_its_slowdown_and_its_text() -> 
     )
     assert "| 1 | count | hidden | 1.25 | 1.10 | 120 | 6,000,000 |" in text
     assert "1. `SELECT COUNT(*) FROM a`" in text
+
+
+def test_a_join_of_many_with_few_stands_beside_rr22_with_what_it_took_once() -> None:
+    document = a_join(
+        "revealed",
+        10**6,
+        1,
+        rival_median_s=6.0,
+        ratio=2.857,
+        first_s=30.0,
+        offline_s=26.0,
+        bytes_sent={
+            "holder A": 11_000_000,
+            "holder A, offline": 12_000_000,
+            "holder B": 10_000_000,
+            "holder B, offline": -86,
+        },
+    )
+    document["parameters"]["against"] = 1000
+    text = page({"join-revealed-1000000-1000-1": document})
+    assert "| 1,000,000 | 1,000 | 1 | 2.10 | 6.00 | 2.86 | 30.0 | 26.0 |" in text
+    assert "| 11.0, 12.0, 700 | 10.0, 0.00, 650 |" in text
