@@ -8,6 +8,7 @@ once a holder has begun.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +28,7 @@ from exchange.errors import (
 from exchange.jobs import JobState
 from exchange.node import jobs, receiving
 from exchange.node.model import Decision, NodeJob, StandingApproval
-from exchange.node.runs import LOCAL_PART
+from exchange.node.runs import HISTORY, LOCAL_PART
 from pricing import book
 from registry.source import FileFormat, FileSource
 from tests.conftest import NewDatabase
@@ -153,20 +154,41 @@ def test_rows_that_cannot_be_read_fail_the_job_and_only_their_owner_learns_why(
     ids=["a key twice", "no key", "a wrong type", "no category"],
 )
 def test_an_odd_row_counts_as_missing_and_decides_about_nobody_else(
-    deal: Deal, tmp_path: Path, odd: tuple[str, ...]
+    prepared: Deal, tmp_path: Path, odd: tuple[str, ...]
 ) -> None:
-    world, clinic = deal.world, deal.world.members["clinic"]
-    research = world.members["research"]
     answers = []
     for name, rows in (("plain", CLINIC_ROWS), ("odd", [*CLINIC_ROWS, odd])):
-        path = tmp_path / f"{name}.csv"
-        path.write_bytes(_csv(HEADER, *rows))
-        with clinic.node.store.transaction() as tx:
-            tx.save_source(deal.clinic_product.id, name, FileSource(str(path), FileFormat.CSV))
+        deal = prepared.copied_to(tmp_path / name)
+        deal.approve_standing()
+        world = deal.world
+        _put_clinic_rows(deal, tmp_path / f"{name}.csv", rows)
         number = deal.submit()
         world.settle()
-        answers.append(receiving.answer(number, research.node.store).rows)
+        answers.append(receiving.answer(number, world.members["research"].node.store).rows)
     assert answers[0] == answers[1]
+
+
+def test_once_its_rows_have_changed_a_holder_gives_no_more_exact_answers(
+    deal: Deal, tmp_path: Path
+) -> None:
+    """Two answers to one question, before and after a person came, are about that person."""
+    world, asked = deal.world, []
+    newcomer = ("p999", "f", "1.0")
+    for rows in (CLINIC_ROWS, CLINIC_ROWS, [*CLINIC_ROWS, newcomer], CLINIC_ROWS[::-1]):
+        _put_clinic_rows(deal, tmp_path / "rows.csv", rows)
+        asked.append(deal.submit())
+        world.settle()
+    states = [job_at(world, "research", number).state for number in asked]
+    released, failed = JobState.RELEASED, JobState.FAILED
+    assert states == [released, released, failed, released]
+    assert job_at(world, "research", asked[2]).reason == HISTORY
+    assert "other rows than an earlier exact answer" in job_at(world, "clinic", asked[2]).reason
+
+
+def _put_clinic_rows(deal: Deal, path: Path, rows: Sequence[tuple[str, ...]]) -> None:
+    path.write_bytes(_csv(HEADER, *rows))
+    with deal.world.members["clinic"].node.store.transaction() as tx:
+        tx.save_source(deal.clinic_product.id, path.stem, FileSource(str(path), FileFormat.CSV))
 
 
 def test_a_holder_without_a_source_fails_the_job(prepared: Deal, tmp_path: Path) -> None:

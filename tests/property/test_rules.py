@@ -81,7 +81,15 @@ TEXTS = ("c4",) * 30 + ("c1", "key")
 PURPOSES = ("research", "planning")
 JOINS = (Join.HIDDEN, Join.REVEALED)
 CHECKED = (Use.GROUP_KEY, Use.AGGREGATE, Use.FILTER, Use.COMPARE)
-FUNCTIONS = (Function.COUNT, Function.SUM, Function.MEAN, Function.MIN, Function.CORRELATION)
+FUNCTIONS = (
+    Function.COUNT,
+    Function.SUM,
+    Function.MEAN,
+    Function.MIN,
+    Function.CORRELATION,
+    Function.VARIANCE,
+    Function.COVARIANCE,
+)
 
 
 def _but(values: tuple[Use, ...], gone: Use) -> tuple[Use, ...]:
@@ -211,9 +219,11 @@ def statistics(draw: st.DrawFn) -> Statistic:
         Function.COUNT: (0, 2),
         Function.MIN: (1, 1),
         Function.CORRELATION: (2, 2),
+        Function.COVARIANCE: (2, 2),
     }.get(function, (1, 2))
     sides = draw(st.sampled_from([(0, 1), (1, 0), (0, 0)]))[: draw(st.integers(least, most))]
-    if function in (Function.SUM, Function.MEAN) and len(set(sides)) < len(sides):
+    products = (Function.SUM, Function.MEAN, Function.VARIANCE)
+    if function in products and len(set(sides)) < len(sides):
         sides = sides[:1]
     arguments = tuple(
         Argument(side, draw(expressions) if side == 0 else ColumnValue("bmi")) for side in sides
@@ -442,9 +452,31 @@ def _require_law(plan: Plan, place: int, ground: Ground) -> None:
     assert not rule["privacy"]["noise"]  # these plans draw none
     if {s["function"] for s in work["statistics"]} & {"min"} or work["comparisons"]:
         assert asked["join"] == "hidden"
-    # Without noise, nothing inside an aggregate chooses rows.
-    chosen = {*kinds(work["statistics"])}
-    assert not chosen & {"compare", "one_of", "or", "not", "least", "greatest"}
+    for statistic in work["statistics"]:
+        _require_exact_law(statistic, place, gate, rule)
+    for comparison in work["comparisons"]:
+        compared = {*kinds([comparison["left"], comparison["right"]])}
+        assert compared <= {"column", "arithmetic", "+", "number"}  # x, or x + 0.00
+
+
+def _require_exact_law(statistic: Any, place: int, gate: Any, rule: Any) -> None:
+    """Without noise, what an aggregate sums is a column and nothing else, so that the rule's own
+    words about it (functions, dominance, rounding) can't be gone around by arithmetic."""
+    function, arguments = statistic["function"], statistic["arguments"]
+    values = [argument["expression"] for argument in arguments]
+    if function == "count":  # who has a value, and nothing about it
+        assert not {*kinds(values)} - {"column", "case", "present", "number"}
+        assert not [name for value in values if value["kind"] == "case" for name in valued(value)]
+        return
+    assert all(value["kind"] == "column" for value in values)
+    own = [a["expression"]["column"] for a in arguments if a["side"] == place]
+    if len(values) > 1 and function in ("sum", "mean"):
+        for name in own:
+            limit = rule.get("limits", {}).get(name, {})
+            assert "covariance" in {*rule["functions"]} & {*limit.get("functions", ["covariance"])}
+    assert function not in ("min", "variance") or len(values) == 1
+    if "dominance" in gate:  # of sums of one table alone does the engine test it
+        assert len({argument["side"] for argument in arguments}) == 1
 
 
 # A stricter rule
