@@ -33,6 +33,8 @@ MAX_CELLS: Final = 4096
 MAX_STATISTICS: Final = 64
 MAX_SIDES: Final = 3  # holders whose rows meet on one key
 MAX_EPSILON: Final = 100  # beyond, nothing is private, and exp(epsilon) is no number one can write
+MIN_PADDING_EPSILON: Final = Fraction(1, 2000)  # with the least delta 100,000 rows of either kind
+MIN_PADDING_DELTA: Final = Fraction(1, 10**18)
 TWO_SIDED: Final = frozenset({Join.HIDDEN, Join.REVEALED, Join.SUM, Join.UNION})
 JOINED: Final = frozenset({Join.HIDDEN, Join.REVEALED, Join.SUM})  # rows matched by key
 HELPED: Final = frozenset({Join.HIDDEN, Join.UNION})  # three parties compute
@@ -229,6 +231,12 @@ class Padding:
             raise Malformed(
                 "padding", f"needs epsilon from 0 to {MAX_EPSILON} and delta between 0 and 1"
             )
+        # Padding grows with 1/epsilon, at every party: a job must not exhaust engines for nothing.
+        for name, least in (("epsilon", MIN_PADDING_EPSILON), ("delta", MIN_PADDING_DELTA)):
+            if getattr(self, name) < least:
+                raise Malformed(
+                    f"padding.{name}", f"is below {least}: uploads would be padding and little else"
+                )
 
 
 @dataclass(frozen=True)

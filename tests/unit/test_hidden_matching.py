@@ -10,7 +10,9 @@ import pytest
 from crypto.engine import PaddingBounds
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins.hidden.matching import equal_tags, match, require_positions
+from crypto.joins.hidden import padding as hidden_padding
 from crypto.joins.hidden.padding import Padding, padding, upload_sizes
+from exchange.query.plan import MIN_PADDING_DELTA, MIN_PADDING_EPSILON
 from crypto.ports import SystemRandomness
 from tests.fakes.three_parties import FixedRandomness
 
@@ -137,6 +139,25 @@ def test_an_upload_too_large_for_its_positions_is_refused_before_it_starts() -> 
     with pytest.raises(EngineFailed, match="split the join") as refused:
         upload_sizes((2**31, 1), BOUNDS, hide_size=False)
     assert refused.value.fault is EngineFault.INPUT
+
+
+@pytest.mark.parametrize("hide_size", [False, True])
+def test_padding_without_end_is_refused_before_its_table_is_made(
+    hide_size: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table for epsilon 10**-8 has 10**9 entries: an engine that began to make it would end."""
+    monkeypatch.setattr(hidden_padding, "padding", None)
+    endless = PaddingBounds(Fraction(1, 10**8), Fraction(1, 10**9), 1)
+    for caps in ((100, 50), (100, 50, 70)):
+        with pytest.raises(EngineFailed, match=r"padding\.epsilon") as refused:
+            upload_sizes(caps, endless, hide_size=hide_size)
+        assert refused.value.fault is EngineFault.INPUT
+
+
+def test_the_least_padding_that_a_plan_may_name_is_one_that_engines_make() -> None:
+    least = PaddingBounds(MIN_PADDING_EPSILON, MIN_PADDING_DELTA, 1)
+    for caps in ((100, 50), (100, 50, 70)):
+        assert max(upload_sizes(caps, least, hide_size=False).rows) < 2_000_000
 
 
 def test_the_number_of_pairs_follows_the_padding_and_the_matches_alone() -> None:

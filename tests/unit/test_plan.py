@@ -122,6 +122,14 @@ PARTS: dict[str, tuple[str, Callable[[], object]]] = {
         "padding",
         lambda: Padding(Fraction(101), Fraction(1, 2)),
     ),
+    "padding that would be all of an upload": (
+        "padding.epsilon",
+        lambda: Padding(Fraction(1, 10**8), Fraction(1, 10**9)),
+    ),
+    "padding that never fails": (
+        "padding.delta",
+        lambda: Padding(Fraction(1, 10), Fraction(1, 10**300)),
+    ),
     "noise for nothing": ("noise", lambda: noise(epsilon=Fraction(0))),
     "noise for an epsilon without meaning": ("noise", lambda: noise(epsilon=Fraction(10**9))),
     "a chance of all": ("noise", lambda: noise(beta=Fraction(1))),

@@ -96,7 +96,7 @@ def test_a_common_fraction_is_charged_exactly(denominator: int) -> None:
 
 
 def test_an_odd_fraction_is_rounded_up_and_makes_no_account_grow() -> None:
-    odd = Padding(Fraction(10**36, 10**37 + 9), Fraction(1, 10**37 + 9))
+    odd = Padding(Fraction(10**36, 10**37 + 9), Fraction(10**20, 10**37 + 9))
     cost = cost_of(a_plan(odd))
     assert 0 < cost.epsilon - odd.epsilon < Fraction(1, 10**20)
     assert 0 < cost.delta - odd.delta <= Fraction(1, 10**30)

@@ -25,6 +25,7 @@ from crypto.errors import EngineFailed, EngineFault
 
 DRAW_BYTES: Final = 16
 MAX_UPLOAD_ROWS: Final = 2**31  # positions travel as 32 bits
+MAX_SHIFT: Final = 2**18  # the table of draws has twice as many entries, made in seconds
 _DIGITS: Final = 60
 
 
@@ -72,11 +73,16 @@ def upload_sizes(caps: tuple[int, ...], bounds: PaddingBounds, *, hide_size: boo
     whom is in one or in three overlaps with agreed rows of its own.
 
     Where the size is hidden, the helper draws nothing (t_h = 0) and B's pool has as many rows as
-    A's whole upload. Raises EngineFailed (input) if positions would not fit.
+    A's whole upload. Raises EngineFailed (input) if positions or the table of draws don't fit.
     """
     overlaps = 2 * len(caps) - 3
-    agreed = overlaps * 2 * padding(overlap_bounds(bounds, len(caps))).shift
-    pool = 2 * padding(bounds).shift
+    shifts = [least_shift(one) for one in (overlap_bounds(bounds, len(caps)), bounds)]
+    # Before any table is made: for an epsilon near 0 it fills the memory, whatever the rows.
+    if max(shifts) > MAX_SHIFT:
+        raise EngineFailed(
+            EngineFault.INPUT, "padding.epsilon or padding.delta is too small; give more of it"
+        )
+    agreed, pool = overlaps * 2 * shifts[0], 2 * shifts[1]
     if hide_size:
         of_a = caps[0] + agreed
         found = Sizes((of_a, caps[1] + agreed + of_a), (0, of_a))
