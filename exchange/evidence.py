@@ -2,23 +2,78 @@
 
 Types are `negotiation.<event>` and `job.<event>`. What a statement may say is public: digests of
 salted documents, commitments, and the few facts below. Amounts, terms, columns and inputs are in
-the documents, which only the parties, the hub and the named regulator hold.
+the documents, which only the parties, the hub and the named regulator hold; so is why a plan or
+terms were declined, for such words quote terms, columns and budgets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from crypto.digest import Digest
+from crypto import record
+from crypto.digest import SALT_BYTES, Digest, digest
+from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import DealId, JobId, NegotiationId
 from crypto.keys import PublicKey
-from crypto.statement import Act
+from crypto.ports import Randomness
+from crypto.statement import Act, Statement
 from exchange.query.plan import Plan, Query
 from exchange.terms.negotiation import Event
 from registry.rule import Join
 
 MAX_REASON: Final = 300
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something was declined: a document beside its statement, for parties and auditors.
+
+    subject: the job or negotiation, or a party could get hold of another deal's reason by naming
+    its digest in a statement of its own. constraint: what failed, as a program reads it. problem:
+    as a person does. salt: makes the digest in the public log say nothing, for there are few
+    constraints to guess from.
+    """
+
+    v: int
+    subject: str
+    constraint: str
+    problem: str
+    salt: bytes
+
+    def __post_init__(self) -> None:
+        if self.v != 1:
+            raise Malformed("v", f"is {self.v}; this version reads 1")
+        if max(len(self.constraint), len(self.problem)) > MAX_REASON:
+            raise Malformed("problem", f"is longer than {MAX_REASON} characters")
+        if len(self.salt) != SALT_BYTES:
+            raise Malformed("salt", f"has {len(self.salt)} bytes, not {SALT_BYTES}")
+
+
+def reason_document(subject: str, constraint: str, problem: str, randomness: Randomness) -> bytes:
+    # Both are bounded: a constraint may hold a column's name as a stranger's plan spells it.
+    constraint, problem = constraint[:MAX_REASON], problem[:MAX_REASON]
+    return record.to_bytes(Reason(1, subject, constraint, problem, randomness.draw(SALT_BYTES)))
+
+
+def reason_in(statement: Statement, documents: Mapping[Digest, bytes]) -> Reason | None:
+    """The reason that came with a statement, if it is there and about the same subject."""
+    for name in statement.outputs:
+        try:
+            found = record.from_bytes(Reason, documents[name])
+        except (KeyError, CryptoError):
+            continue
+        if found.subject == statement.subject:
+            return found
+    return None
+
+
+def reason_of(statement: Statement, documents: Mapping[Digest, bytes]) -> str:
+    """Why a statement ends what it is about, as far as the reader was told: a reason that is
+    missing or unreadable keeps nothing from ending."""
+    found = reason_in(statement, documents)
+    return statement.body.get("problem", statement.type) if found is None else found.problem
 
 
 def negotiated(
@@ -29,19 +84,16 @@ def negotiated(
     after: Sequence[Digest] = (),
     proposal: Digest,
     document: Digest | None = None,
-    reason: str = "",
 ) -> Act:
-    """proposal: the terms on the table. document: the proposal or agreement this act brings."""
-    body = {"deal": str(deal)}
-    if reason:
-        body["reason"] = reason[:MAX_REASON]
+    """proposal: the terms on the table. document: what this act brings: the proposal, the
+    agreement, or the reason of a termination."""
     return Act(
         type=f"negotiation.{event.value}",
         subject=negotiation,
         after=tuple(after),
         policy_digest=proposal,
         outputs=(document,) if document else (),
-        body=body,
+        body={"deal": str(deal)},
     )
 
 
@@ -67,9 +119,9 @@ def submitted(
     )
 
 
-def rejected(job: JobId, *, plan: Digest, after: Digest, constraint: str, problem: str) -> Act:
-    """The operator's early answer: nothing was reserved."""
-    return _declined("job.rejected", job, plan, (after,), constraint, problem)
+def rejected(job: JobId, *, plan: Digest, after: Digest, reason: bytes) -> Act:
+    """The operator's early answer: nothing was reserved. reason: a `reason_document`."""
+    return _declined("job.rejected", job, plan, (after,), reason)
 
 
 def admitted(
@@ -94,10 +146,9 @@ def admitted(
     )
 
 
-def refused(
-    job: JobId, *, plan: Digest, after: Sequence[Digest], constraint: str, problem: str
-) -> Act:
-    return _declined("job.refused", job, plan, after, constraint, problem)
+def refused(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: bytes) -> Act:
+    """reason: a `reason_document`."""
+    return _declined("job.refused", job, plan, after, reason)
 
 
 def started(job: JobId, *, plan: Digest, admissions: Sequence[Digest]) -> Act:
@@ -159,7 +210,8 @@ def gate_words(plan: Plan) -> str:
 
 
 def failed(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: str) -> Act:
-    return _declined("job.failed", job, plan, after, "run", reason)
+    """reason: which kind of failure, in words that are the same for every job."""
+    return _broken("job.failed", job, plan, after, reason)
 
 
 def cancelled(job: JobId, *, plan: Digest, after: Sequence[Digest]) -> Act:
@@ -168,7 +220,7 @@ def cancelled(job: JobId, *, plan: Digest, after: Sequence[Digest]) -> Act:
 
 def expired(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: str) -> Act:
     """The operator's: somebody did not answer, or did not finish, in time."""
-    return _declined("job.expired", job, plan, after, "deadline", reason)
+    return _broken("job.expired", job, plan, after, reason)
 
 
 def released(job: JobId, *, plan: Digest, receipts: Sequence[Digest]) -> Act:
@@ -188,14 +240,17 @@ def alarmed(subject: str, *, kind: str, words: str) -> Act:
     )
 
 
-def _declined(
-    kind: str, job: JobId, plan: Digest, after: Sequence[Digest], constraint: str, problem: str
-) -> Act:
+def _declined(kind: str, job: JobId, plan: Digest, after: Sequence[Digest], reason: bytes) -> Act:
+    return Act(
+        type=kind, subject=job, after=tuple(after), inputs=(plan,), outputs=(digest(reason),)
+    )
+
+
+def _broken(kind: str, job: JobId, plan: Digest, after: Sequence[Digest], reason: str) -> Act:
     return Act(
         type=kind,
         subject=job,
         after=tuple(after),
         inputs=(plan,),
-        # Both are bounded: a constraint may hold a column's name as a stranger's plan spells it.
-        body={"constraint": constraint[:MAX_REASON], "problem": problem[:MAX_REASON]},
+        body={"problem": reason[:MAX_REASON]},
     )

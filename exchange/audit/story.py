@@ -9,6 +9,7 @@ from crypto.digest import Digest
 from exchange.audit.evidence import Evidence
 from exchange.audit.report import Check, Deed, phrase
 from exchange.audit.words import PHRASES
+from exchange.evidence import reason_of
 
 ALARM: Final = "alarm.raised"
 
@@ -24,7 +25,7 @@ def tell(evidence: Evidence, no_effect: Mapping[Digest, str]) -> list[Deed]:
             actor=evidence.parties.name(statement.actor),
             subject=statement.subject,
             kind=statement.type,
-            problem=statement.body.get("problem", statement.body.get("words", "")),
+            problem=statement.body.get("words", "") or reason_of(statement, evidence.documents),
         )
         reason = no_effect.get(said.signed.digest)
         if reason is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from typing import Final
@@ -20,6 +21,7 @@ from crypto.statement import SignedStatement, read_statement
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import Bundle
 from exchange.errors import BundleNotReady, UnknownSubject
+from exchange.evidence import reason_in
 from exchange.hub.ports import HubTransaction
 from exchange.query import plan as plans
 from exchange.terms.agreement import Proposal, Terms, read_agreement
@@ -32,6 +34,7 @@ from registry.evidence import LISTED, REGISTERED, UPDATED
 _PROPOSING: Final = ("negotiation.requested", "negotiation.offered")
 _AGREEING: Final = ("negotiation.agreed", "negotiation.verified")
 _SUBMITTED: Final = "job.submitted"
+_EXPLAINING: Final = ("job.rejected", "job.refused", "negotiation.terminated")
 
 
 def export(deal: DealId, tx: HubTransaction) -> bytes:
@@ -99,6 +102,13 @@ def _add_documents(found: _Collected, tx: HubTransaction) -> None:
             for output in statement.outputs:
                 data = found.documents[output] = tx.document(output)
                 _note_terms(read_agreement(Envelope.from_bytes(data)).terms, found)
+        elif statement.type in _EXPLAINING:
+            # Only a reason about this very subject: whoever declines may name any digest.
+            for output in statement.outputs:
+                with suppress(UnknownSubject):
+                    document = {output: tx.document(output)}
+                    if reason_in(statement, document) is not None:
+                        found.documents |= document
         elif statement.type == _SUBMITTED:
             for output in statement.outputs:
                 data = found.documents[output] = tx.document(output)

@@ -13,6 +13,7 @@ from typing import Final
 
 from crypto import envelope as dsse
 from crypto.digest import Digest
+from crypto.digest import digest as digest_of
 from crypto.envelope import Envelope
 from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import JobId, PartyId
@@ -83,14 +84,12 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
         constraint = getattr(error, "constraint", type(error).__name__)
         # The log is public and the holders read the job: nobody's balance belongs in either.
         problem = NO_MONEY if isinstance(error, PricingError) else str(error)
+        reason = evidence.reason_document(number, constraint, problem, operator.randomness)
         rejected = evidence.rejected(
-            number,
-            plan=digest,
-            after=submission.signed.digest,
-            constraint=constraint,
-            problem=problem,
+            number, plan=digest, after=submission.signed.digest, reason=reason
         )
-        chains.act(rejected, tx=tx, operator=operator, to=[plan.consumer])
+        documents = {digest_of(reason): reason}
+        chains.act(rejected, tx=tx, operator=operator, to=[plan.consumer], documents=documents)
         declined = _step(job, JobEvent.REFUSE, tx, operator, reason=problem)
         _note(declined, "rejected", operator.party, problem, tx, operator)
         return
@@ -119,7 +118,7 @@ def admit(submission: Submission, tx: HubTransaction, operator: Operator) -> Non
 def refuse(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     """One holder declines: the job ends, and what was reserved returns."""
     job = _job_of_party(submission, tx)
-    reason = submission.signed.statement.body.get("problem", "")
+    reason = evidence.reason_of(submission.signed.statement, submission.documents)
     after = _step(job, JobEvent.REFUSE, tx, operator, reason=reason)
     settlement.give_back(after, submission.signed.digest, tx, operator, runs=True)
     _pass_on(submission, job, tx)
@@ -185,7 +184,7 @@ def keep_late_openings(submission: Submission, tx: HubTransaction) -> None:
 def fail(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     """A node's run broke. Money returns; a run that had started stays spent."""
     job = _job_of_party(submission, tx)
-    reason = submission.signed.statement.body.get("problem", "")
+    reason = evidence.reason_of(submission.signed.statement, submission.documents)
     after = _step(job, JobEvent.FAIL, tx, operator, reason=reason)
     settlement.give_back(after, submission.signed.digest, tx, operator, runs=not job.started)
     _pass_on(submission, job, tx)

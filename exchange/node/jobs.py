@@ -477,7 +477,7 @@ def hear_ended(submission: Submission, tx: NodeTransaction, hub: Hub, identity: 
     if job.decision is Decision.ADMITTED and job.state in (JobState.REQUESTED, JobState.ADMITTED):
         _return_run(plan, tx, identity)
     tx.forget_secret(job.id)
-    reason = statement.body.get("problem", statement.type)
+    reason = evidence.reason_of(statement, submission.documents)
     tx.save_job(at(job, ends, identity, reason=reason))
 
 
@@ -661,10 +661,9 @@ def _refuse(
     job: NodeJob, constraint: str, problem: str, tx: NodeTransaction, identity: Identity
 ) -> None:
     after = [job.submitted] if job.held is None else [job.submitted, job.held]
-    act = evidence.refused(
-        job.id, plan=job.plan, after=after, constraint=constraint, problem=problem
-    )
-    outbox.say(act, [], tx=tx, identity=identity)
+    reason = evidence.reason_document(job.id, constraint, problem, identity.randomness)
+    act = evidence.refused(job.id, plan=job.plan, after=after, reason=reason)
+    outbox.say(act, [reason], tx=tx, identity=identity)
     state = jobs.advance(job.id, job.state, JobEvent.REFUSE)
     refused = replace(job, decision=Decision.REFUSED)
     tx.save_job(at(refused, state, identity, reason=problem))

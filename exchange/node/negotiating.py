@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from crypto import record
 from crypto.digest import SALT_BYTES, Digest
+from crypto.digest import digest as digest_of
 from crypto.envelope import Envelope
 from crypto.errors import Malformed
 from crypto.identifiers import AgreementId, DealId, NegotiationId, PartyId
@@ -132,7 +133,8 @@ class Party:
         with self.store.transaction() as tx:
             known = _load(number, tx)
             after = table.advance(known, Event.TERMINATED, self.identity.party)
-            self._say(Event.TERMINATED, known, known, tx, reason=reason)
+            words = evidence.reason_document(number, "terms", reason, self.identity.randomness)
+            self._say(Event.TERMINATED, known, known, tx, digest_of(words), words)
             return after
 
     def _say(
@@ -143,8 +145,6 @@ class Party:
         tx: NodeTransaction,
         digest: Digest | None = None,
         document: bytes | None = None,
-        *,
-        reason: str = "",
     ) -> Negotiation:
         tx.save_negotiation(after)
         act = evidence.negotiated(
@@ -154,7 +154,6 @@ class Party:
             after=_heard(known.id, tx),
             proposal=after.proposal,
             document=digest,
-            reason=reason,
         )
         documents = [document] if document is not None else []
         outbox.say(act, documents, tx=tx, identity=self.identity)

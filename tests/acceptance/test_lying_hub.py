@@ -214,11 +214,15 @@ def require_refused(deal: Deal, job: NodeJob, clause: str) -> None:
     with deal.world.members["clinic"].node.store.reading() as tx:
         number = tx.head().next_seq - 1
         entry = tx.entry(number)
-    assert entry is not None
-    statement = read_statement(entry).statement
+        assert entry is not None
+        statement = read_statement(entry).statement
+        (output,) = statement.outputs
+        reason = evidence.reason_in(statement, {output: tx.document(output)})
     assert (statement.type, statement.subject) == ("job.refused", job.id)
-    assert statement.body["constraint"] == clause, statement.body
-    assert statement.body["problem"] == job.reason
+    assert reason is not None
+    assert reason.constraint == clause, reason
+    assert reason.problem == job.reason
+    assert statement.body == {}  # the log is public
     require_untouched(deal)
 
 

@@ -110,6 +110,15 @@ def test_what_a_holder_refuses_is_given_back_everywhere(deal: Deal) -> None:
     for name, product in (("clinic", deal.clinic_product), ("lab", deal.lab_product)):
         assert at_node(world, name, product) == NOTHING
         assert at_hub(world, product) == NOTHING
+    # Why is for the parties and the auditor; the public log does not say it.
+    assert job_at(world, "clinic", job).reason == job_at(world, "research", job).reason
+    assert "not today" in job_at(world, "research", job).reason
+    report = audited(deal)
+    assert report.failed == ()
+    assert any("not today" in str(deed.said.facts.get("problem")) for deed in report.story)
+    with world.store.reading() as tx:
+        entries = tx.log.entries(0, tx.log.placed())
+    assert not any(b"not today" in logged.entry for logged in entries)
 
 
 @pytest.mark.slow

@@ -159,9 +159,13 @@ def test_a_balance_is_told_neither_to_the_log_nor_to_the_holders(tmp_path: Path)
     job = deal.submit()
     deal.world.settle()
     rejected = statements(deal.world, job)[-1]
-    assert (rejected.type, rejected.body["constraint"]) == ("job.rejected", "InsufficientFunds")
-    assert "1234" not in rejected.body["problem"]
+    assert (rejected.type, rejected.body) == ("job.rejected", {})
     with deal.world.store.reading() as tx:
+        (output,) = rejected.outputs
+        reason = evidence.reason_in(rejected, {output: tx.document(output)})
+        assert reason is not None
+        assert reason.constraint == "InsufficientFunds"
+        assert "1234" not in reason.problem
         assert "1234" not in tx.job(job).reason
         assert not any("1234" in note.detail for note in tx.notes(job, after=0))
 
@@ -299,13 +303,9 @@ def test_a_plan_for_more_outputs_than_an_engine_has_is_no_plan(deal: Deal) -> No
 
 
 def test_a_refusal_of_a_column_with_an_endless_name_can_still_be_said(deal: Deal) -> None:
-    act = evidence.refused(
-        JobId.new(deal.world.clock.now(), SystemRandomness()),
-        plan=digest(b"plan"),
-        after=[],
-        constraint="rule.uses." + "x" * 100_000,
-        problem="",
-    )
+    job, random = JobId.new(deal.world.clock.now(), SystemRandomness()), SystemRandomness()
+    reason = evidence.reason_document(job, "rule.uses." + "x" * 100_000, "", random)
+    act = evidence.refused(job, plan=digest(b"plan"), after=[], reason=reason)
     say(deal.world.members["clinic"], act)
 
 
