@@ -9,11 +9,11 @@ import pytest
 
 from crypto.engine import PaddingBounds
 from crypto.errors import EngineFailed, EngineFault
-from crypto.joins.hidden.matching import equal_tags, match, require_positions
 from crypto.joins.hidden import padding as hidden_padding
+from crypto.joins.hidden.matching import equal_tags, match, require_positions
 from crypto.joins.hidden.padding import Padding, padding, upload_sizes
-from exchange.query.plan import MIN_PADDING_DELTA, MIN_PADDING_EPSILON
 from crypto.ports import SystemRandomness
+from exchange.query.plan import MIN_PADDING_DELTA, MIN_PADDING_EPSILON
 from tests.fakes.three_parties import FixedRandomness
 
 BOUNDS = PaddingBounds(Fraction(1), Fraction(1, 1000), 1)
