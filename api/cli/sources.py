@@ -58,10 +58,21 @@ def add(
     number = ProductId.parse(product, where="PRODUCT")
     with opened() as node, node.store.transaction() as tx:
         listed = registering.own_product(number, tx)
+        same = [
+            name for p, (name, held) in tx.sources().items() if held == settings and p != number
+        ]
         tx.save_source(number, listed.name, settings)
+    said = [say("source.added", product=listed.name, source=source_text(settings))]
+    # History and epsilon are kept by product: of one table under two, answers could be subtracted.
+    said += [say("source.twice", product=listed.name, other=name) for name in same]
     answer(
-        {"product": number, "name": listed.name, "source": source_document(settings)},
-        lines(say("source.added", product=listed.name, source=source_text(settings))),
+        {
+            "product": number,
+            "name": listed.name,
+            "source": source_document(settings),
+            "same_rows_as": same,
+        },
+        lines(*said),
         as_json=common().as_json,
     )
 

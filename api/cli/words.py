@@ -360,6 +360,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "source.one": "name one of --csv, --parquet and --postgresql",
     "source.needs_table": "--postgresql needs --table",
     "source.added": "{product} is read from {source}. See how it fits: exchange node source test",
+    "source.twice": "{product} and {other} are read from the same rows. Epsilon and the history of "
+    "exact answers are kept by product, so answers about the two can be subtracted: withdraw one.",
     "source.fits": "The rows fit the product.",
     "standing.added": "Standing approval {id} is in force.",
     "standing.removed": "Standing approval {id} is taken back.",
@@ -839,6 +841,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "source.one": "请在 --csv、--parquet 与 --postgresql 中指定一个",
     "source.needs_table": "--postgresql 需要 --table",
     "source.added": "{product} 将从 {source} 读取。核对是否相符：exchange node source test",
+    "source.twice": "{product} 与 {other} 读取同一批数据。epsilon 与精确答案的历史按产品分别记录，"
+    "两者的答案可以相减：请撤下其中一个。",
     "source.fits": "数据与产品相符。",
     "standing.added": "常设准许 {id} 已生效。",
     "standing.removed": "常设准许 {id} 已撤回。",
