@@ -19,7 +19,8 @@ import numpy as np
 
 from crypto import record
 from crypto.errors import Malformed
-from crypto.joins.ports import MASK_SECRET_BYTES, MASKED_BYTES, KeptSecret, UInt8Array
+from crypto.joins.intersection import MASKED_BYTES
+from crypto.joins.ports import MASK_SECRET_BYTES, KeptSecret, UInt8Array
 
 SERVER_FILE: Final = "server.json"
 CLIENT_FILE: Final = "client.bin"

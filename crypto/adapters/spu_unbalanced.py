@@ -27,7 +27,8 @@ import numpy as np
 from spu import libspu, psi  # type: ignore[import-untyped]  # ships without types
 
 from crypto.errors import EngineFailed, EngineFault
-from crypto.joins.ports import MASKED_BYTES, Int64Array, UInt8Array
+from crypto.joins.intersection import MASKED_BYTES
+from crypto.joins.ports import Int64Array, UInt8Array
 
 # Of psi's own files: offsets and sizes in bytes.
 _MADE_RECORD: Final = 44

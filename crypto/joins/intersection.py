@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+MASKED_BYTES: Final = 12  # of a masked key: n * m pairs are taken for equal with n * m / 2**96
 
 
 class Intersection(StrEnum):

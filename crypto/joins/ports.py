@@ -16,7 +16,6 @@ from crypto.ports import Randomness
 
 POINT_BYTES: Final = 32
 MASK_BITS: Final = 118  # of what hides a sum from the owner of its key
-MASKED_BYTES: Final = 12  # of a masked key: n * m pairs are taken for equal with n * m / 2**96
 MASK_SECRET_BYTES: Final = 32
 SUM_BITS: Final = 63  # of a sum made positive: see MAX_ABSOLUTE_SUM
 

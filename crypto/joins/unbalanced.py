@@ -35,9 +35,9 @@ from crypto.digest import Digest, digest
 from crypto.engine import EngineStage, Standing
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joinkeys import TOKEN_BYTES
+from crypto.joins.intersection import MASKED_BYTES
 from crypto.joins.ports import (
     MASK_SECRET_BYTES,
-    MASKED_BYTES,
     Int64Array,
     Kept,
     KeptSecret,

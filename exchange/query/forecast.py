@@ -20,9 +20,8 @@ from crypto.engine import PaddingBounds
 from crypto.identifiers import PartyId, ProductId
 from crypto.joins.hidden.columns import Column, ColumnPlan, column_plan, parts, row_columns
 from crypto.joins.hidden.padding import upload_sizes
-from crypto.joins.intersection import Intersection
+from crypto.joins.intersection import MASKED_BYTES, Intersection
 from crypto.joins.layout import Layout
-from crypto.joins.ports import MASKED_BYTES
 from crypto.joins.summable import ValueScheme, scheme_for, summed_factors
 from crypto.lookup.table import size_bytes
 from crypto.noise import Distribution, gate_delta

@@ -23,7 +23,6 @@ from crypto.joins.summable import require_summable
 from crypto.noise import Distribution, gate_delta, gaussian_rho, rounded_up
 from exchange.errors import QuestionRefused
 from exchange.query.exact import unvalued
-from exchange.query.forecast import explain
 from exchange.query.plan import (
     HELPED,
     MAY_BE_HELPED,
@@ -98,6 +97,9 @@ def quicker(
     takes so much less time that one party more may learn how many rows matched; else as it was."""
     if plan.join is not Join.REVEALED or plan.helper is not None:
         return plan
+    # Here, because it loads numpy, and whoever asks for help should not wait for that.
+    from exchange.query.forecast import explain
+
     try:
         helped = replace(plan, helper=helper_for(plan.join, grounds, helpers, asked=True))
     except QuestionRefused:
