@@ -506,6 +506,12 @@ def test_a_product_file_with_a_mistake_is_refused_naming_the_field(
     (tmp_path / "new.toml").write_text(f'id = "{first["product"]}"\n{text}')
     second = desks.ok("clinic", "product", "publish", tmp_path / "new.toml")
     assert (second["product"], second["version"]) == (first["product"], 2)
+    (tmp_path / "new.toml").write_text(text)
+    other = desks.ok("clinic", "product", "publish", tmp_path / "new.toml")
+    rows = tmp_path / "rows.csv"
+    for product, alike in ((first, 0), (first, 0), (other, 1)):
+        added = desks.ok("clinic", "node", "source", "add", product["product"], "--csv", rows)
+        assert len(added["same_rows_as"]) == alike
 
 
 def test_rows_that_do_not_fit_the_product_are_reported_and_the_command_fails(
