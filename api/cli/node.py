@@ -29,7 +29,6 @@ from exchange.errors import ExchangeError, HubUnreachable, UnknownSubject
 from exchange.jobs import FINAL
 from exchange.node import trust as trusting
 from exchange.node.model import Alarm, Decision, NodeJob
-from exchange.node.runs import kept_snapshot
 from registry.errors import RegistryError
 
 LISTED: Final = 20
@@ -153,6 +152,9 @@ def egress(job: JobArgument) -> None:
 
 @app.act("snapshot", "node.snapshot")
 def snapshot(job: JobArgument) -> None:
+    # Here, because runs load numpy, and whoever asks for help should not wait for that.
+    from exchange.node.runs import kept_snapshot
+
     number = JobId.parse(job, where="JOB")
     with opened() as node, node.store.reading() as tx:
         kept = kept_snapshot(number, tx)
