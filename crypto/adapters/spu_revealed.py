@@ -51,7 +51,6 @@ from crypto.adapters.spu_gate import GateRows, gate_program
 from crypto.adapters.spu_machine import Machine, OnStage, program
 from crypto.adapters.spu_unbalanced import SpuMasking, SpuPeerLink
 from crypto.adapters.stages import Stages
-from crypto.digest import SALT_BYTES, commit
 from crypto.engine import EngineOutcome, EngineStage, RevealedTask
 from crypto.errors import EngineFailed, EngineFault
 from crypto.joins import unbalanced
@@ -364,8 +363,7 @@ def _aggregate(
         machine.execute(check)
     on_stage(EngineStage.GATE)
     fresh = zero_shares(zero_key, layout.outputs + len(sides), sign=1 if rank == 0 else -1)
-    checks = _take(machine, "checks", len(sides)) + fresh[layout.outputs :]
-    _require_marks(link, rank, zero_key, checks)
+    _require_marks(link, _take(machine, "checks", len(sides)) + fresh[layout.outputs :])
     terms = _term_shares(machine, layout)
     if rank == 0:
         terms += _outer_totals(layout, rows).view(np.uint64)
@@ -466,20 +464,13 @@ def _coefficients(seed: str, side: _Side, block: int) -> tuple[Int64Array, Int64
     return odd[: side.groups], odd[side.groups :]
 
 
-def _require_marks(link: Any, rank: int, zero_key: bytes, share: UInt64Array) -> None:
-    """Both commit to their shares before either opens: who opened last could make the sum 0."""
-    nonce, own = secrets.token_bytes(SALT_BYTES), to_bytes(share)
-    said = commit(nonce, bytes([rank]) + zero_key + own).raw.hex()
-    commitments = spu_machine.exchange(link, said)
-    opened = [bytes.fromhex(one) for one in spu_machine.exchange(link, (nonce + own).hex())]
-    for party, (commitment, one) in enumerate(zip(commitments, opened, strict=True)):
-        salt, held = one[:SALT_BYTES], one[SALT_BYTES:]
-        short = len(held) != len(own)
-        if short or commit(salt, bytes([party]) + zero_key + held).raw.hex() != commitment:
-            raise EngineFailed(
-                EngineFault.MISMATCH, "a side opened another check than it had committed itself to"
-            )
-    if recombine([one[SALT_BYTES:] for one in opened]).any():
+def _require_marks(link: Any, share: UInt64Array) -> None:
+    # Nothing is gained by commitments here: a side whose engine lies knows its own column and the
+    # coefficients, hence what the sketch is, and can take it off its share before it commits.
+    opened = recombine(
+        [bytes.fromhex(said) for said in spu_machine.exchange(link, to_bytes(share).hex())]
+    )
+    if opened.any():
         raise EngineFailed(
             EngineFault.MISMATCH, "a side entered something else than one mark for each person"
         )
