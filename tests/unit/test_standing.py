@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from crypto.digest import digest
-from crypto.errors import Malformed
+from crypto.engine import RevealedTask, Standing
+from crypto.errors import EngineFailed, Malformed
 from crypto.identifiers import PartyId
 from crypto.joins.intersection import Intersection
+from crypto.joins.rows import KeptRows
 from crypto.keys import ExchangeKey
 from crypto.session import standing_token_key
 from exchange.errors import QuestionRefused
 from exchange.node import shelf as shelves
+from exchange.node.engine import require_input
 from exchange.node.shelf import Shelf
 from exchange.query.explanation import Language, learns
 from exchange.query.forecast import QueryPart, Step, explain
@@ -24,6 +27,8 @@ from exchange.query.plan import Plan
 from exchange.query.rules import Ground, violations
 from exchange.query.standing import LEAST_RATIO, standing_of
 from registry.rule import Join
+from tests.fakes.seats import nowhere
+from tests.fakes.two_sides import two_sides
 from tests.queries import (
     CLINIC,
     CONSUMER,
@@ -200,3 +205,37 @@ def test_an_engine_that_died_while_it_wrote_leaves_nothing_for_long(tmp_path: Pa
 def test_noise_does_not_come_with_it() -> None:
     with pytest.raises(QuestionRefused, match="adds no noise"):
         plan_of(BOTH, epsilon=Fraction(1))
+
+
+# What an engine is given
+
+
+def test_an_engine_is_given_the_folder_where_something_stands_and_nowhere_else(
+    tmp_path: Path,
+) -> None:
+    sides = two_sides(20)
+    seat = nowhere(2)[0]
+    standing = Standing(NAME, server=0, rows=20, asked=5)
+    task = RevealedTask(seat, sides.layout, UNBALANCED, b"z" * 32, standing)
+    plain = RevealedTask(seat, sides.layout, Intersection.RR22, b"z" * 32)
+    kept = KeptRows(sides.a, tmp_path)
+    require_input(task, kept)
+    require_input(plain, sides.a)
+    for wrong, given in ((task, sides.a), (plain, kept)):
+        with pytest.raises(EngineFailed, match="a folder goes with"):
+            require_input(wrong, given)
+    few = replace(task, standing=replace(standing, server=1))
+    with pytest.raises(EngineFailed, match="more rows than the 5"):
+        require_input(few, kept)
+
+
+def test_a_task_names_what_stands_and_only_then() -> None:
+    sides = two_sides(20)
+    seat = nowhere(2)[0]
+    with pytest.raises(Malformed, match="standing"):
+        RevealedTask(seat, sides.layout, UNBALANCED, b"z" * 32)
+    with pytest.raises(Malformed, match="standing"):
+        RevealedTask(seat, sides.layout, Intersection.RR22, b"z" * 32, Standing(NAME, 0, 9, 9))
+    one = RevealedTask(seat, sides.layout, UNBALANCED, b"z" * 32, Standing(NAME, 0, 9, 9))
+    other = replace(one, standing=Standing(OTHER, 0, 9, 9))
+    assert one.common != other.common
