@@ -6,6 +6,7 @@ A key that is not known stops the program; a missing one is named with the comma
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import tomllib
@@ -109,6 +110,7 @@ class NodeSettings(Settings):
     link_listen:  host:port where links of peers come in; absent: this node only dials out
     link_address: host:port under which peers reach it; absent: as link_listen
     relay:        host:port of the hub's relay
+    peer_networks: networks besides the public internet in which peers may be dialled
     """
 
     prefix: ClassVar[str] = "UNSEEN_NODE_"
@@ -124,6 +126,7 @@ class NodeSettings(Settings):
     link_listen: str | None = None
     link_address: str | None = None
     relay: str | None = None
+    peer_networks: tuple[NetworkText, ...] = ()
     engine_memory_mb: int = 4096
 
 
@@ -155,8 +158,17 @@ def _checked(check: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(refuse)
 
 
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise Malformed("peer_networks", f"is not a network such as 10.8.0.0/16: {error}") from None
+    return text
+
+
 ListenAddress = Annotated[str, _checked(_listen)]
 KeyText = Annotated[str, _checked(_named)]
+NetworkText = Annotated[str, _checked(_network)]
 
 
 class WitnessAddress(BaseModel):

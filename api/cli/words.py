@@ -228,6 +228,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "absent: this node only dials out.",
     "setting.link_address": "host:port under which peers reach it; absent: as link_listen.",
     "setting.relay": "host:port of the hub's relay.",
+    "setting.peer_networks": "Networks in which peers may be dialled, besides the public "
+    "internet,\nsuch as 10.8.0.0/16. An address elsewhere that a peer names is not dialled.",
     "setting.engine_memory_mb": "Most memory that one engine run may take.",
     # The product file
     "template.heading": "A data product. Publish it with: exchange product publish THIS_FILE",
@@ -717,6 +719,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "setting.link_listen": "接受他方引擎连接的 host:port；\n不写：本节点只向外拨号。",
     "setting.link_address": "他方连接本节点的 host:port；不写：与 link_listen 相同。",
     "setting.relay": "平台中继的 host:port。",
+    "setting.peer_networks": "除公共互联网外，允许向他方拨号的网络，如 10.8.0.0/16。\n"
+    "他方所称的其他地址一概不拨。",
     "setting.engine_memory_mb": "一次引擎运行最多占用的内存（MB）。",
     "template.heading": "一个数据产品。挂牌命令：exchange product publish 本文件",
     "template.id": "发布已挂牌产品的下一版本时，在此写明其标识：",

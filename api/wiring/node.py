@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -221,6 +222,7 @@ def _workshop(opened: Opened) -> tuple[Workshop | None, Callable[[], None]]:
         signer=identity.signing,
         clock=identity.clock,
         randomness=identity.randomness,
+        networks=[ip_network(text) for text in settings.peer_networks],
     )
     links.start()
 

@@ -15,7 +15,7 @@ import logging
 import ssl
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from itertools import count
@@ -54,7 +54,7 @@ from exchange.links.header import (
     require_accepted,
 )
 from exchange.links.session import Route, SessionTerms, route
-from exchange.node.adapters.outbound import connect
+from exchange.node.adapters.outbound import EVERYWHERE, Network, connect, connect_to_peer
 from exchange.node.adapters.tls_stream import TlsStream
 from exchange.node.links import Egress, LinkSession, PeerAddress, StreamState
 
@@ -98,9 +98,12 @@ class LinkService:
         signer: Signer,
         clock: Clock,
         randomness: Randomness,
+        networks: Sequence[Network] | None = None,
         deadlines: LinkDeadlines | None = None,
     ) -> None:
         """listen: where peers may dial in; None for a node that only dials out.
+
+        networks: where peers may be dialled besides the public internet; None: anywhere.
 
         relay: the hub's relay, for peers of which neither side listens. proxy: for every dial to
         a peer or to the relay. signer: the party's signing key, known to the hub.
@@ -110,6 +113,7 @@ class LinkService:
         self._listen = listen
         self._relay = relay
         self._proxy = proxy
+        self._networks = EVERYWHERE if networks is None else tuple(networks)
         self._signer = signer
         self._clock = clock
         self._randomness = randomness
@@ -268,7 +272,7 @@ class LinkService:
 
     async def dial_peer(self, endpoint: Endpoint, pinned: bytes) -> TlsStream:
         """Dial a listening node: this side is the TLS client."""
-        connection = await connect(endpoint, self._proxy)
+        connection = await connect_to_peer(endpoint, self._proxy, self._networks)
         return await self.secure(connection, pinned, server_side=False)
 
     async def dial_relay(self, session: Digest, peer: PartyId, role: DialRole) -> Connection:
