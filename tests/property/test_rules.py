@@ -312,7 +312,8 @@ def judged_of_three(draw: st.DrawFn) -> tuple[tuple[Ground, ...], int, Plan]:
         across = CrossCondition(across.right, Order.LESS, across.left, place)
     function = draw(st.sampled_from(FUNCTIONS))
     arguments = [Argument(place, draw(columns))]
-    if function is Function.CORRELATION or (function is not Function.MIN and draw(st.booleans())):
+    of_two = function in (Function.CORRELATION, Function.COVARIANCE)
+    if of_two or (function is not Function.MIN and draw(st.booleans())):
         arguments.insert(int(place == 0), Argument(int(place == 0), ColumnValue("bmi")))
     # Whatever it was: only the hidden join takes three, and all rows must have partners.
     hidden = a_hidden_plan(both).query
