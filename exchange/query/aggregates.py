@@ -101,8 +101,8 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "ARG_MAX": "rows are never shown",
     "ARG_MIN": "rows are never shown",
     "ROW_NUMBER": "rows are never shown",
-    "BOOL_OR": "write MAX(CASE WHEN … THEN 1 ELSE 0 END)",
-    "BOOL_AND": "write MIN(CASE WHEN … THEN 1 ELSE 0 END)",
+    "BOOL_OR": "count them with WHERE, or with FILTER and noise",
+    "BOOL_AND": "count them with WHERE, or with FILTER and noise",
 }
 
 
