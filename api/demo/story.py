@@ -46,7 +46,7 @@ STAGES: Final = (
     "audit",
     "learned",
 )
-FUNDS: Final = 1_000_00
+FUNDS: Final = 10_000_00  # for more questions of whoever keeps it running
 T = TypeVar("T")
 
 
