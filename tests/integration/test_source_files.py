@@ -335,6 +335,25 @@ def test_of_a_key_in_several_rows_the_first_by_value_takes_part(
     )
 
 
+def test_the_digest_of_all_rows_is_another_once_one_has_changed_come_or_gone(csv: Save) -> None:
+    product = a_product(AGE, SEX)
+    table = "id,age,sex\na,1,f\nb,,m\nb,2,\n"
+    digests = {
+        csv(changed).digest(product)
+        for changed in (
+            table,
+            table.replace("a,1", "a,2"),
+            table.replace("b,,m", "b,m,"),  # the same texts in other columns
+            table + "c,3,f\n",
+            table + "a,1,f\n",  # a row twice
+            table.replace("b,2,\n", ""),
+        )
+    }
+    assert len(digests) == 6
+    other_order = "sex,unused,age,id\n,x,2,b\nm,y,,b\nf,z,1,a\n"
+    assert csv(other_order).digest(product) == csv(table).digest(product)
+
+
 def test_which_row_of_a_person_takes_part_does_not_depend_on_the_question(csv: Save) -> None:
     """Else a person with two rows could be counted among women and among men."""
     rows = csv("id,age,sex\na,30,f\na,20,m\nb,1,f\n")

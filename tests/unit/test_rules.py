@@ -690,6 +690,22 @@ def test_what_a_case_decides_on_is_used_as_a_filter() -> None:
     assert ("rule.uses.age", "work.statistics[0]") in clauses(with_side(plan, 1, group_by=()), both)
 
 
+def test_what_least_and_greatest_compare_is_used_as_a_filter() -> None:
+    """LEAST(1, GREATEST(0, age - 92)) is 1 for whoever is older than 92."""
+    uses = {**OPEN_USES, "age": (Use.AGGREGATE,)}
+    both = grounds(
+        a_product(CLINIC, rule=an_open_rule(uses=uses)), a_product(LAB, rule=an_open_rule())
+    )
+    older = calculated(Operation.GREATEST, ZERO, calculated(Operation.SUBTRACT, AGE, Number(92, 0)))
+    mark = calculated(Operation.LEAST, Number(1, 0), older)
+    chosen = Statistic(Function.SUM, (Argument(0, mark),), distinct=False)
+    plan = a_hidden_plan(both, statistics=(chosen,), noise=some_noise(epsilon=Fraction(2)))
+    assert ("rule.uses.age", "work.statistics[0]") in clauses(with_side(plan, 1, group_by=()), both)
+    open_both = open_grounds()
+    plan = a_hidden_plan(open_both, statistics=(chosen,), noise=some_noise(epsilon=Fraction(2)))
+    assert "rule.uses.age" not in {clause for clause, _ in clauses(plan, open_both)}
+
+
 # Ranges and rows
 
 
