@@ -9,7 +9,10 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
+from rich.console import Console
 
+from api.cli.explain_view import plan_document, plan_tree
+from api.cli.views import show_plan
 from crypto.digest import Digest
 from crypto.identifiers import JobId
 from exchange.audit.deal import audit_deal
@@ -104,6 +107,22 @@ def test_every_node_refuses_it_where_the_hub_looks_away(
     assert world.opened == opened
 
 
+def test_whoever_is_shown_the_plan_reads_who_controls_each_party(deal: Deal) -> None:
+    world = deal.world
+    declare(world, "helper", a_controller("helper"))
+    research = world.members["research"]
+    plan = research.desk.compile(deal.deal, deal.question(sql=QUESTION))
+    shown = show_plan(plan, research.node)  # type: ignore[arg-type]  # of Opened it needs as much
+    parties = ("clinic", "lab", "helper", "research")
+    assert shown.controllers == {world.members[name].id: a_controller(name) for name in parties}
+    assert plan_document(shown)["controllers"] == shown.controllers
+    screen = Console(width=200)
+    with screen.capture() as taken:
+        screen.print(plan_tree(shown))
+    for name in parties:
+        assert a_controller(name) in taken.get()
+
+
 @pytest.mark.slow
 def test_an_auditor_finds_the_job_that_ran_with_such_a_helper(
     deal: Deal, monkeypatch: pytest.MonkeyPatch
@@ -123,8 +142,9 @@ def test_an_auditor_finds_the_job_that_ran_with_such_a_helper(
         assert at(deal, "research", bad).state is JobState.RELEASED
     checks = {c.subject: c for c in audited(deal) if c.id == "plan.helper"}
     assert checks[fine].passed is True
-    assert checks[fine].note is not None
-    assert checks[fine].note.facts["controller"] == a_controller("helper")
+    note = checks[fine].note
+    assert note is not None
+    assert note.facts["controller"] == a_controller("helper")
     assert checks[bad].passed is False
 
 
