@@ -98,6 +98,7 @@ def opened(shares: list[Replicated]) -> np.ndarray[Any, np.dtype[np.int64]]:
     return recombine([to_bytes(share.first) for share in shares])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layout",
     [
@@ -271,9 +272,11 @@ def shares(ends: list[EngineOutcome | EngineFailed]) -> list[bytes]:
 @pytest.mark.parametrize(
     ("layout", "hide_size"),
     [
-        (a_layout(), False),
-        (a_layout(3, 1, 1, 0, 5, outer=True, round_counts=7), True),
-        (EVERYTHING, False),
+        pytest.param(a_layout(), False, marks=pytest.mark.slow),
+        pytest.param(
+            a_layout(3, 1, 1, 0, 5, outer=True, round_counts=7), True, marks=pytest.mark.slow
+        ),
+        pytest.param(EVERYTHING, False, marks=pytest.mark.slow),
         (EVERYTHING, True),
     ],
     ids=["sums", "a left join, size hidden", "everything by row", "by row, size hidden"],
@@ -309,6 +312,7 @@ def of_three(layout: Layout) -> tuple[Sides, SideRows]:
     return replace(sides, layout=layout), rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [OF_THREE, BY_ROW_OF_THREE], ids=["sums", "by row"])
 def test_four_nodes_of_three_holders_give_the_exact_answer(three: Three, layout: Layout) -> None:
     sides, rows = of_three(layout)
@@ -320,12 +324,13 @@ def test_four_nodes_of_three_holders_give_the_exact_answer(three: Three, layout:
     assert shares(ends)[3] == bytes(8 * layout.outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "when"),
     [
         (2, EngineStage.CHECK),
-        pytest.param(3, EngineStage.UPLOAD, marks=pytest.mark.slow),
-        pytest.param(0, EngineStage.GATE, marks=pytest.mark.slow),
+        (3, EngineStage.UPLOAD),
+        (0, EngineStage.GATE),
     ],
     ids=["the helper, check", "D, upload", "A, gate"],
 )
@@ -345,6 +350,7 @@ def test_a_party_of_four_killed_mid_run_fails_every_run_the_third_holders_too(
     assert set(faults) <= {EngineFault.PEER, EngineFault.CRASHED}
 
 
+@pytest.mark.slow
 def test_a_helper_that_holds_another_plan_lets_nobody_compute(three: Three) -> None:
     sides = two_sides(50)
     tasks = three.tasks(sides.layout)
@@ -356,6 +362,7 @@ def test_a_helper_that_holds_another_plan_lets_nobody_compute(three: Three) -> N
     assert set(faults) <= {EngineFault.MISMATCH, EngineFault.PEER}
 
 
+@pytest.mark.slow
 def test_two_draws_of_noise_stand_between_the_exact_answer_and_the_receiver(three: Three) -> None:
     """Two draws of scale 3 together: one beyond 120 with odds below 1e-13; no more than five
     different values among twenty with odds below 1e-6."""
@@ -378,6 +385,7 @@ def test_two_draws_of_noise_stand_between_the_exact_answer_and_the_receiver(thre
     assert len(set(differences)) > 5
 
 
+@pytest.mark.slow
 def test_a_union_adds_up_what_each_holder_has(three: Three) -> None:
     layout = a_layout(3, 1, 1, 0, 5)
     sides = two_sides(300, layout=layout)
@@ -398,6 +406,7 @@ def test_a_union_adds_up_what_each_holder_has(three: Three) -> None:
             assert value == (expected[term][cell.group_a] if of_gate >= 5 else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "when"),
     [(1, EngineStage.UPLOAD), (2, EngineStage.CHECK), (1, EngineStage.GATE)],

@@ -70,6 +70,7 @@ def tasks() -> Iterator[Callable[[Sides], tuple[RevealedTask, RevealedTask]]]:
         tunnel.close()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_are_exact(
     engines: tuple[ProcessEngine, ProcessEngine],
     tasks: Callable[[Sides], tuple[RevealedTask, RevealedTask]],
@@ -84,6 +85,7 @@ def test_a_hundred_thousand_rows_are_exact(
     assert outcome_a.peak_rss_bytes < LIMITS.memory_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [EngineStage.MATCH, EngineStage.COMPUTE], ids=lambda s: s.value)
 def test_a_peer_killed_mid_run_fails_the_survivors_run_and_not_the_survivor(
     engines: tuple[ProcessEngine, ProcessEngine],
@@ -208,7 +210,13 @@ def a_weight_that_wraps(columns: Int64Array) -> None:
 
 @pytest.mark.parametrize(
     "forge",
-    [a_weight, two_groups_at_once, a_pair_that_cancels, a_weight_that_wraps],
+    [
+        a_weight,
+        *(
+            pytest.param(forge, marks=pytest.mark.slow)
+            for forge in (two_groups_at_once, a_pair_that_cancels, a_weight_that_wraps)
+        ),
+    ],
     ids=lambda forge: forge.__name__,
 )
 @pytest.mark.parametrize("cheat", [0, 1], ids=["A", "B"])

@@ -82,7 +82,10 @@ class Pair:
         return ends
 
 
-@pytest.fixture(scope="module", params=["fake", pytest.param("spu", marks=pytest.mark.engine)])
+@pytest.fixture(
+    scope="module",
+    params=["fake", pytest.param("spu", marks=[pytest.mark.engine, pytest.mark.slow])],
+)
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
