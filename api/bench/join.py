@@ -90,14 +90,14 @@ class Parties:
         return found
 
 
-def join(runs: int, protocol: str, rows: int, groups: int) -> Measured:
-    """protocol: hidden (with its rival beside it), revealed or sum, which knows one group only."""
+def join(runs: int, protocol: str, rows: int, groups: int, *, rival: bool) -> Measured:
+    """protocol: hidden, revealed or sum, which knows one group only. rival: beside hidden."""
     question = Question(protocol, rows, groups)
-    rival = Question("revealed", rows, groups) if protocol == "hidden" else None
+    beside = Question("revealed", rows, groups) if rival and protocol == "hidden" else None
     found: list[Run] = []
     peaks: dict[str, float] = {}
     sent: dict[str, int] = {}
-    with parties(protocol) as own, _beside(rival) as other:
+    with parties(protocol) as own, _beside(beside) as other:
         for _ in range(runs):
             said = own.run(question)
             seconds, stages = _checked(question, said)
@@ -110,8 +110,8 @@ def join(runs: int, protocol: str, rows: int, groups: int) -> Measured:
                 )
                 sent[name] = one["sent_bytes"]
             rival_s = None
-            if rival is not None and other is not None:
-                rival_s, _ = _checked(rival, other.run(rival))
+            if beside is not None and other is not None:
+                rival_s, _ = _checked(beside, other.run(beside))
             found.append(Run(seconds, stages, rival_s))
     parameters = {"runs": runs, "protocol": protocol, "rows": rows, "groups": groups}
     return Measured(parameters, tuple(found), peaks, sent)

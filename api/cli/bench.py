@@ -67,6 +67,7 @@ def join(
     against: Annotated[
         int | None, typer.Option(min=2, help="Rows of holder B, in a revealed join with few.")
     ] = None,
+    rival: Annotated[bool, typer.Option(help="Run revealed beside hidden.")] = True,
     runs: RunsOption = 3,
     save: SaveOption = None,
     as_json: JsonOption = False,
@@ -80,7 +81,7 @@ def join(
         few = against
         _report("join", lambda: unbalanced(runs, rows, few, groups), save, as_json)
         return
-    _report("join", lambda: join(runs, protocol.value, rows, groups), save, as_json)
+    _report("join", lambda: join(runs, protocol.value, rows, groups, rival=rival), save, as_json)
 
 
 @app.command()
