@@ -27,6 +27,7 @@ from exchange.errors import (
 )
 from exchange.jobs import JobState
 from exchange.node import jobs, receiving
+from exchange.node.history import MAX_REFUSALS
 from exchange.node.model import Decision, NodeJob, StandingApproval
 from exchange.node.runs import HISTORY, LOCAL_PART
 from pricing import book
@@ -183,6 +184,26 @@ def test_once_its_rows_have_changed_a_holder_gives_no_more_exact_answers(
     assert states == [released, released, failed, released]
     assert job_at(world, "research", asked[2]).reason == HISTORY
     assert "other rows than an earlier exact answer" in job_at(world, "clinic", asked[2]).reason
+
+
+def test_after_three_refusals_for_its_rows_a_holder_answers_this_consumer_with_noise_only(
+    deal: Deal, tmp_path: Path
+) -> None:
+    """Each refusal says that one of them is unlike the others, and the fourth says nothing."""
+    world = deal.world
+    alike = [(person, sex, "100.0") for person, sex, _ in CLINIC_ROWS[:-2]]
+    _put_clinic_rows(deal, tmp_path / "rows.csv", [*alike, ("p039", "f", "5.0")])
+    refused = []
+    for _ in range(MAX_REFUSALS):
+        refused.append(deal.submit())
+        world.settle()
+    _put_clinic_rows(deal, tmp_path / "rows.csv", CLINIC_ROWS)
+    last = deal.submit()
+    world.settle()
+    for number in (*refused, last):
+        assert job_at(world, "research", number).reason == HISTORY
+    assert all("fewer than" in job_at(world, "clinic", number).reason for number in refused)
+    assert "was refused for its rows 3 times" in job_at(world, "clinic", last).reason
 
 
 def _put_clinic_rows(deal: Deal, path: Path, rows: Sequence[tuple[str, ...]]) -> None:
