@@ -19,7 +19,7 @@ from exchange.privacy import NOTHING, PrivacyAccount, PrivacyCost, account_of, c
 from exchange.query import plan as plans
 from exchange.query.explanation import learns
 from exchange.query.plan import SidePlan
-from exchange.query.rules import Ground, helper_violations, violations
+from exchange.query.rules import Ground, owner_violations, violations
 from exchange.terms.agreement import Agreement
 from registry.errors import RegistryError
 from registry.evidence import LISTED
@@ -33,7 +33,7 @@ def check_plan(job: Job, evidence: Evidence) -> list[Check]:
         _signed(job, evidence),
         _agreements(job, evidence),
         _rules(job, evidence),
-        *_helper(job, evidence),
+        _owners(job, evidence),
         _learns(job),
     ]
 
@@ -251,12 +251,10 @@ def _rules(job: Job, evidence: Evidence) -> Check:
     return Check("plan.rules", True, job.id)
 
 
-def _helper(job: Job, evidence: Evidence) -> list[Check]:
-    """By each party's own document, which a registrar may have signed: who controls the helper
-    controls no holder and not the receiver."""
+def _owners(job: Job, evidence: Evidence) -> Check:
+    """By each party's own document, which a registrar may have signed: no owner has both halves of
+    something."""
     plan = job.plan
-    if plan.helper is None:
-        return []
     try:
         controllers = {
             party: evidence.parties.by_digest(named).document.controller
@@ -264,16 +262,18 @@ def _helper(job: Job, evidence: Evidence) -> list[Check]:
             if (named := plan.document_of(party)) is not None
         }
     except (ExchangeError, CryptoError) as error:
-        return [Check("plan.helper", False, job.id, phrase("reason", reason=error))]
-    if found := helper_violations(plan, controllers):
+        return Check("plan.owners", False, job.id, phrase("reason", reason=error))
+    if found := owner_violations(plan, controllers):
         note = phrase("reason", reason="; ".join(map(str, found)))
-        return [Check("plan.helper", False, job.id, note)]
+        return Check("plan.owners", False, job.id, note)
+    if plan.helper is None:
+        return Check("plan.owners", True, job.id)
     note = phrase(
         "plan.controller",
         helper=evidence.parties.name(plan.helper.party),
         controller=controllers[plan.helper.party],
     )
-    return [Check("plan.helper", True, job.id, note)]
+    return Check("plan.owners", True, job.id, note)
 
 
 def _learns(job: Job) -> Check:

@@ -152,10 +152,12 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
             "The rule checker finds nothing in the plan that an agreement or product forbids.",
             "规则检查未发现计划中有协议或产品所禁止的内容。",
         ),
-        "plan.helper": _both(
-            "The helper is under the control of nobody who controls a holder or the receiver, as "
-            "their party documents declare.",
-            "据各方主体文件声明，协助方的实际控制人不控制任何持有方或结果接收方。",
+        "plan.owners": _both(
+            "As the party documents declare, nobody who controls the helper controls a holder or "
+            "the receiver, and nobody who controls the receiver of exact numbers controls a holder "
+            "of what was joined.",
+            "据各方主体文件声明，协助方的实际控制人不控制任何持有方或结果接收方；"
+            "未加噪声的连接结果，其接收方的实际控制人不控制任何一个被连接产品的持有方。",
         ),
         "plan.learns": _both(
             "The plan tells each party in words exactly what follows from it.",

@@ -28,7 +28,7 @@ from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
 from exchange.query import plan as plans
 from exchange.query.plan import WITH_CONSUMER, Plan
-from exchange.query.rules import Ground, helper_violations, violations
+from exchange.query.rules import Ground, owner_violations, violations
 from exchange.submission import Submission
 from exchange.terms import agreement as agreements
 from pricing.errors import PricingError
@@ -258,7 +258,7 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
         agreements.require_in_force(agreement, now)
         agreements.require_outlasts(agreement, plan.run_by)
         grounds.append(Ground(agreement, tx.products.by_digest(side.product)))
-    found = violations(plan, grounds) + helper_violations(plan, _controllers(plan, tx))
+    found = violations(plan, grounds) + owner_violations(plan, _controllers(plan, tx))
     if found:
         raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
     for digest in in_order:

@@ -21,7 +21,7 @@ from exchange.privacy import PrivacyAccount, cost_of
 from exchange.query import plan as plans
 from exchange.query.explanation import learns
 from exchange.query.plan import Plan, Query
-from exchange.query.rules import Ground, helper_violations, side_violations
+from exchange.query.rules import Ground, owner_violations, side_violations
 from exchange.terms import agreement as agreements
 from registry.party import SignedParty
 from registry.product import DataProduct
@@ -70,19 +70,18 @@ def check(envelope: Envelope, plan: Plan, view: View) -> None:
         raise PlanRefused("run_seconds", f"is more than {LONGEST_RUN}")
     if dict(plan.learns) != learns(plan):
         raise PlanRefused("learns", "does not say what this plan lets each party learn")
-    _require_neutral_helper(plan, view)
+    _require_own_owners(plan, view)
     if plan.helper is None or plan.helper.party != view.me:
         _check_own_side(plan, view)
 
 
-def _require_neutral_helper(plan: Plan, view: View) -> None:
+def _require_own_owners(plan: Plan, view: View) -> None:
     """A helper that also holds rows or gets the result would hold both shares of something, and so
     would an owner that it has in common with whoever does."""
-    if plan.helper is None:
-        return
-    if plan.helper.party in {plan.consumer, *(side.holder for side in plan.sides)}:
+    holders = {side.holder for side in plan.sides}
+    if plan.helper is not None and plan.helper.party in {plan.consumer, *holders}:
         raise PlanRefused("helper", "must be neither a holder nor the consumer")
-    found = helper_violations(plan, view.controllers)
+    found = owner_violations(plan, view.controllers)
     if found:
         raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
 

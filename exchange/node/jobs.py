@@ -38,7 +38,7 @@ from exchange.query.plan import WITH_CONSUMER, Plan
 from exchange.query.ports import SqlReader
 from exchange.query.question import Footing, Question, compile_question, grounds_of
 from exchange.query.requests import Request, compile_request
-from exchange.query.rules import Ground, helper_violations, violations
+from exchange.query.rules import Ground, owner_violations, violations
 from exchange.submission import Submission
 from registry.errors import RegistryError
 from registry.product import DataProduct
@@ -374,7 +374,7 @@ def heed_answer(
 def _require_allowed(
     plan: Plan, grounds: Sequence[Ground], controllers: Mapping[PartyId, str | None]
 ) -> None:
-    found = violations(plan, grounds) + helper_violations(plan, controllers)
+    found = violations(plan, grounds) + owner_violations(plan, controllers)
     if found:
         raise PlanRefused(found[0].clause, "; ".join(map(str, found)))
 

@@ -57,7 +57,8 @@ TWO_COMPANIES: Final = (
     "every column, with WHERE … IS NOT NULL" + ASK_WITH_NOISE
 )
 OWN_ROWS: Final = (
-    "the consumer holds one of the tables and could mark one person in it" + ASK_WITH_NOISE
+    "the consumer, or who controls it, holds one of the tables and could mark one person in it"
+    + ASK_WITH_NOISE
 )
 UNTESTED: Final = (
     "the dominance limit tests sums of one table's columns only, where the others have one row for "

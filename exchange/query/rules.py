@@ -135,20 +135,35 @@ def side_violations(
     return tuple(found)
 
 
-def helper_violations(
+def owner_violations(
     plan: Plan, controllers: Mapping[PartyId, str | None]
 ) -> tuple[Violation, ...]:
-    """Why a plan's helper is not neutral: whoever controls it controls a holder or the receiver as
-    well, or somebody has not said who controls them. Then one owner has both halves of something.
+    """Where one owner would have both halves of something.
 
-    controllers: by the party documents that the plan names; None where one declares nothing. Two
-    holders, or a holder and the consumer, may have one owner: it joins what it has anyway. Of three
-    holders the first must be of another owner than the rest: it has lists of pairs in their
-    uploads, and with one of them it reads there who is the other's too.
+    controllers: by the party documents that the plan names; None where one declares nothing.
+    - Whoever controls the helper controls a holder or the receiver as well, or somebody has not
+      said who controls them.
+    - Of three holders the first is of one owner with another: it has lists of pairs in their
+      uploads, and with one of them it reads there who is the other's too.
+    - Without noise, the consumer is of one owner with a holder, who could mark one person.
+
+    Two holders may have one owner, and so may a holder and the consumer where there is noise: they
+    join what they have anyway.
     """
-    if plan.helper is None:
-        return ()
-    helper = plan.helper.party
+    found = [] if plan.helper is None else _not_neutral(plan, plan.helper.party, controllers)
+    owner = controllers.get(plan.consumer)
+    if owner is not None and exact.is_exact(plan) and len(plan.sides) > 1:
+        found += [
+            Violation("party.controller", f"sides[{place}]", exact.OWN_ROWS)
+            for place, side in enumerate(plan.sides)
+            if side.holder != plan.consumer and controllers.get(side.holder) == owner
+        ]
+    return tuple(found)
+
+
+def _not_neutral(
+    plan: Plan, helper: PartyId, controllers: Mapping[PartyId, str | None]
+) -> list[Violation]:
     roles = [("holder", side.holder) for side in plan.sides] + [("consumer", plan.consumer)]
     found = [
         Violation(
@@ -182,7 +197,7 @@ def helper_violations(
                     "name the table of the one that is independent of both others first in FROM",
                 )
             )
-    return tuple(found)
+    return found
 
 
 def disclosures(plan: Plan, index: int) -> Iterator[Disclosure]:

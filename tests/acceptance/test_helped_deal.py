@@ -45,7 +45,7 @@ def test_with_and_without_a_helper_the_answer_is_one_and_the_audit_finds_nothing
     opener = Opener(regulator.id, regulator.folder.sealing)
     report = audit_deal(bundle, world.policy, roots, opener)
     assert not [check for check in report.checks if check.passed is False]
-    assert any(check.id == "plan.helper" for check in report.checks)
+    assert any(check.id == "plan.owners" for check in report.checks)
 
 
 @pytest.mark.engine

@@ -77,7 +77,7 @@ def test_the_hub_refuses_it_where_the_consumer_does_not_look(
     deal: Deal, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declare(deal.world, "helper", a_controller(other))
-    monkeypatch.setattr(jobs, "helper_violations", looking_away)
+    monkeypatch.setattr(jobs, "owner_violations", looking_away)
     number = deal.submit(sql=QUESTION)
     deal.world.settle()
     assert at(deal, "research", number).state is JobState.REFUSED
@@ -90,8 +90,8 @@ def test_every_node_refuses_it_where_the_hub_looks_away(
 ) -> None:
     world = deal.world
     declare(world, "helper", a_controller(other))
-    monkeypatch.setattr(jobs, "helper_violations", looking_away)
-    monkeypatch.setattr(coordination, "helper_violations", looking_away)
+    monkeypatch.setattr(jobs, "owner_violations", looking_away)
+    monkeypatch.setattr(coordination, "owner_violations", looking_away)
     opened = list(world.opened)
     for name in ("clinic", "lab", "helper"):
         number = deal.submit(sql=QUESTION)
@@ -136,11 +136,11 @@ def test_an_auditor_finds_the_job_that_ran_with_such_a_helper(
     declare(world, "helper", a_controller("lab"))
     with monkeypatch.context() as patched:
         for module in (jobs, coordination, admission):
-            patched.setattr(module, "helper_violations", looking_away)
+            patched.setattr(module, "owner_violations", looking_away)
         bad = deal.submit(sql=QUESTION)
         world.settle()
         assert at(deal, "research", bad).state is JobState.RELEASED
-    checks = {c.subject: c for c in audited(deal) if c.id == "plan.helper"}
+    checks = {c.subject: c for c in audited(deal) if c.id == "plan.owners"}
     assert checks[fine].passed is True
     note = checks[fine].note
     assert note is not None
