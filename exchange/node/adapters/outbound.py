@@ -25,6 +25,12 @@ EVERYWHERE: Final[tuple[Network, ...]] = (
 )
 _MAX_HEAD_BYTES: Final = 8192
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+# Not public, whatever the library says: what they lead to is the local network's business.
+_LOCAL: Final = (
+    ipaddress.IPv6Network("::/96"),  # IPv4-compatible, RFC 4291 2.5.5.1
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # NAT64 of one's own, RFC 8215
+    ipaddress.IPv6Network("fec0::/10"),  # site-local, RFC 3879
+)
 _NOT_ALLOWED: Final = (
     "is neither on the public internet nor in a network of the setting peer_networks"
 )
@@ -87,9 +93,15 @@ def may_dial(host: str, networks: Sequence[Network]) -> bool:
         if inner is None and address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
         address = inner or address
-    if any(address in network for network in networks if network.version == address.version):
+    if _is_in(address, networks):
         return True
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not _is_in(address, _LOCAL)
+
+
+def _is_in(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: Sequence[Network]
+) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
