@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from crypto.digest import Digest
 from crypto.identifiers import JobId, PartyId
+from crypto.joinkeys import TOKEN_BYTES
 from crypto.keys import ExchangeKey, PublicKey
 
 _LABEL: Final = b"unseen/pair-keys/v1\x00"
 _STANDING_LABEL: Final = b"unseen/standing-token/v1\x00"
+_FILLER_LABEL: Final = b"unseen/standing-filler/v1\x00"
 _KEY_BYTES: Final = 32
 
 
@@ -57,3 +59,12 @@ def standing_token_key(
     first, second = sorted(between)
     info = _STANDING_LABEL + b"\x00".join([first.encode(), second.encode()])
     return HKDF(SHA256(), _KEY_BYTES, salt=None, info=info).derive(own.agree(peer))
+
+
+def standing_filler(own: ExchangeKey, name: Digest) -> bytes:
+    """16 bytes for a side without rows in an unbalanced intersection: the same in every job over
+    one standing set, for else masks made anew would say that nobody was selected. From the
+    party's own agreement key, so that the peer cannot ask whether it is there, and two fillers
+    never match. name: of the standing set."""
+    secret = own.private.private_bytes_raw()
+    return HKDF(SHA256(), TOKEN_BYTES, salt=None, info=_FILLER_LABEL + name.raw).derive(secret)

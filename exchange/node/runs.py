@@ -23,7 +23,7 @@ from crypto.identifiers import JobId, PartyId
 from crypto.joins.intersection import Intersection
 from crypto.joins.rows import KeptRows
 from crypto.keys import ExchangeKey
-from crypto.session import PairKeys, pair_keys, standing_token_key
+from crypto.session import PairKeys, pair_keys, standing_filler, standing_token_key
 from exchange import evidence, jobs, openings
 from exchange.errors import (
     ExactRefused,
@@ -147,6 +147,7 @@ class Run:
         self._store, self._hub, self._identity = store, hub, identity
         self._workshop = workshop
         self._killed = threading.Event()
+        self._told: EngineStage | None = None
         self._engine: EngineRun | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"run {job.id}", daemon=True)
@@ -217,7 +218,7 @@ class Run:
             return
         rows: EngineInput | None = None
         if local is not None:
-            filler = self._identity.randomness.draw(joinkeys.TOKEN_BYTES)
+            filler = self._filler(known if unbalanced else None)
             rows = side_rows(plan, rank, local, keys, filler=filler)
             if unbalanced:
                 rows = KeptRows(rows, self._standing_folder(known))
@@ -225,16 +226,28 @@ class Run:
         snapshot = None if local is None else local.snapshot
         self._seal(_computed(ran, snapshot), peers)
 
+    def _filler(self, standing: Sequence[DataProduct] | None) -> bytes:
+        """What stands for a side without rows. standing: the products, where what an earlier job
+        masked is asked for again."""
+        if standing is None:
+            return self._identity.randomness.draw(joinkeys.TOKEN_BYTES)
+        return standing_filler(self._agreement_key(), standing_of(self._plan, standing).name)
+
     def _standing_key(self, peers: Sequence[Peer]) -> bytes:
         """Of the two holders' agreement keys, as the documents that the plan names have them."""
         me, (peer,) = self._identity.party, [peer for peer in peers if peer.rank < 2]
-        named = self._plan.document_of(me)
+        theirs = peer.party.document.agreement
+        return standing_token_key(self._agreement_key(), theirs, between=(me, peer.id))
+
+    def _agreement_key(self) -> ExchangeKey:
+        """This party's own, of the document that the plan names. Raises UnknownSubject."""
+        named = self._plan.document_of(self._identity.party)
         with self._store.reading() as tx:
             own = None if named is None else tx.party(named)
         secret = None if own is None else self._identity.agreement.get(str(own.document.agreement))
         if secret is None:
             raise UnknownSubject(f"the agreement key of party document {named}")
-        return standing_token_key(secret, peer.party.document.agreement, between=(me, peer.id))
+        return secret
 
     def _standing_folder(self, known: Sequence[DataProduct]) -> Path:
         """Where this node keeps its side of an unbalanced intersection."""
@@ -390,8 +403,14 @@ class Run:
         return whole if waits else min(whole, MESSAGE_TIMEOUT_S)
 
     def _tell(self, stage: EngineStage) -> None:
+        """The consumer reads the stages. Whether masked keys were made anew, and how often matching
+        began for it, says whether this holder's rows have changed, so both are one stage to it."""
+        told = EngineStage.MATCH if stage is EngineStage.OFFLINE else stage
+        if told is self._told:
+            return
+        self._told = told
         try:
-            self._hub.progress(self._job.id, stage.value, "")
+            self._hub.progress(self._job.id, told.value, "")
         except HubUnreachable:
             return  # nothing depends on being watched
 
