@@ -27,6 +27,7 @@ import pytest
 
 from crypto.engine import EngineStage
 from crypto.errors import EngineFault, Malformed
+from crypto.joins.hidden import protocol
 from crypto.joins.layout import Comparison, Order
 from crypto.joins.released import open_cells
 from tests.fakes.three_parties import Outcome, Tamper, failed, run_three, tasks_of
@@ -101,6 +102,26 @@ def test_a_message_of_another_length_opens_nothing_and_everybody_says_so(
     assert failed(outcome, way[1]).fault is EngineFault.MISMATCH
     for rank in (A, B, C):
         assert failed(outcome, rank).fault in (EngineFault.MISMATCH, EngineFault.PEER)
+
+
+@pytest.mark.parametrize("checked", [False, True], ids=["the twin", "the product"])
+def test_a_helper_that_pairs_everybody_with_somebody_else_is_believed_where_nothing_is_checked(
+    monkeypatch: pytest.MonkeyPatch, checked: bool
+) -> None:
+    """It turns one list by a place. So it could have a person's values beside whose it likes."""
+    if not checked:
+        monkeypatch.setattr(protocol, "require_equal_keys", lambda *given, **more: None)
+        monkeypatch.setattr(protocol, "require_no_losses", lambda *given, **more: None)
+    layout = a_layout(1, 1, products=True, min_group=1)
+    sides = two_sides(40, overlap=40, layout=layout, values_up_to=2**20)
+    outcome = run(sides, changing((C, A, "positions"), lambda payload: payload[4:] + payload[:4]))
+    if checked:
+        assert not outcome.results and not outcome.room.gated
+        assert all("not of equal keys" in failed(outcome, rank).problem for rank in (A, B, C))
+        return
+    (found,), (right,) = outcome.cells, sides.truth
+    assert found.terms[-1] is not None
+    assert found.terms[-1] != right.terms[-1]  # the product of two people's values
 
 
 @pytest.mark.parametrize("side", [A, B])
