@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ import pytest
 from crypto.engine import EngineStage
 from crypto.errors import EngineFault, Malformed
 from crypto.joins.hidden import protocol
+from crypto.joins.hidden.matching import Pairs, match
 from crypto.joins.layout import Comparison, Order
 from crypto.joins.released import open_cells
 from tests.fakes.three_parties import Outcome, Tamper, failed, run_three, tasks_of
@@ -108,20 +110,26 @@ def test_a_message_of_another_length_opens_nothing_and_everybody_says_so(
 def test_a_helper_that_pairs_everybody_with_somebody_else_is_believed_where_nothing_is_checked(
     monkeypatch: pytest.MonkeyPatch, checked: bool
 ) -> None:
-    """It turns one list by a place. So it could have a person's values beside whose it likes."""
+    """It turns its list of one upload by a place and tells all the same. So it could put one
+    person's values beside whose it likes."""
+
+    def turned(*given: Any, **more: Any) -> Pairs:
+        pairs = match(*given, **more)
+        return replace(pairs, at_b=np.roll(pairs.at_b, 1))
+
+    monkeypatch.setattr(protocol, "match", turned)
     if not checked:
         monkeypatch.setattr(protocol, "require_equal_keys", lambda *given, **more: None)
-        monkeypatch.setattr(protocol, "require_no_losses", lambda *given, **more: None)
     layout = a_layout(1, 1, products=True, min_group=1)
     sides = two_sides(40, overlap=40, layout=layout, values_up_to=2**20)
-    outcome = run(sides, changing((C, A, "positions"), lambda payload: payload[4:] + payload[:4]))
+    outcome = run(sides, lambda of, to, label, count, payload: payload)
     if checked:
         assert not outcome.results and not outcome.room.gated
         assert all("not of equal keys" in failed(outcome, rank).problem for rank in (A, B, C))
         return
     (found,), (right,) = outcome.cells, sides.truth
-    assert found.terms[-1] is not None
-    assert found.terms[-1] != right.terms[-1]  # the product of two people's values
+    assert found.terms[1:5] == right.terms[1:5]  # what is of one table is all there
+    assert None is not found.terms[-1] != right.terms[-1]  # one's value times another's mark
 
 
 @pytest.mark.parametrize("side", [A, B])
