@@ -3,7 +3,8 @@
 Types are `negotiation.<event>` and `job.<event>`. What a statement may say is public: digests of
 salted documents, commitments, and the few facts below. Amounts, terms, columns and inputs are in
 the documents, which only the parties, the hub and the named regulator hold; so is why a plan or
-terms were declined, for such words quote terms, columns and budgets.
+terms were declined, for such words quote terms, columns and budgets, and why a run failed, which
+may be for what rows hold.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ MAX_REASON: Final = 300
 
 @dataclass(frozen=True)
 class Reason:
-    """Why something was declined: a document beside its statement, for parties and auditors.
+    """Why something was declined or failed: a document beside its statement, for parties and
+    auditors.
 
     subject: the job or negotiation, or a party could get hold of another deal's reason by naming
     its digest in a statement of its own. constraint: what failed, as a program reads it. problem:
@@ -209,9 +211,10 @@ def gate_words(plan: Plan) -> str:
     return ", ".join([*words, f"applied {where}"])
 
 
-def failed(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: str) -> Act:
-    """reason: which kind of failure, in words that are the same for every job."""
-    return _broken("job.failed", job, plan, after, reason)
+def failed(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: bytes) -> Act:
+    """reason: a `reason_document` that says which kind of failure, in words that are the same for
+    every job. Even so they may tell of rows, as that a history gate refused does."""
+    return _declined("job.failed", job, plan, after, reason)
 
 
 def cancelled(job: JobId, *, plan: Digest, after: Sequence[Digest]) -> Act:
@@ -220,7 +223,13 @@ def cancelled(job: JobId, *, plan: Digest, after: Sequence[Digest]) -> Act:
 
 def expired(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: str) -> Act:
     """The operator's: somebody did not answer, or did not finish, in time."""
-    return _broken("job.expired", job, plan, after, reason)
+    return Act(
+        type="job.expired",
+        subject=job,
+        after=tuple(after),
+        inputs=(plan,),
+        body={"problem": reason[:MAX_REASON]},
+    )
 
 
 def released(job: JobId, *, plan: Digest, receipts: Sequence[Digest]) -> Act:
@@ -243,14 +252,4 @@ def alarmed(subject: str, *, kind: str, words: str) -> Act:
 def _declined(kind: str, job: JobId, plan: Digest, after: Sequence[Digest], reason: bytes) -> Act:
     return Act(
         type=kind, subject=job, after=tuple(after), inputs=(plan,), outputs=(digest(reason),)
-    )
-
-
-def _broken(kind: str, job: JobId, plan: Digest, after: Sequence[Digest], reason: str) -> Act:
-    return Act(
-        type=kind,
-        subject=job,
-        after=tuple(after),
-        inputs=(plan,),
-        body={"problem": reason[:MAX_REASON]},
     )

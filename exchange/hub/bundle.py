@@ -34,7 +34,7 @@ from registry.evidence import LISTED, REGISTERED, UPDATED
 _PROPOSING: Final = ("negotiation.requested", "negotiation.offered")
 _AGREEING: Final = ("negotiation.agreed", "negotiation.verified")
 _SUBMITTED: Final = "job.submitted"
-_EXPLAINING: Final = ("job.rejected", "job.refused", "negotiation.terminated")
+_EXPLAINING: Final = ("job.rejected", "job.refused", "job.failed", "negotiation.terminated")
 
 
 def export(deal: DealId, tx: HubTransaction) -> bytes:

@@ -324,16 +324,17 @@ def begin(number: JobId, *, store: NodeStore, identity: Identity) -> Digest:
 
 def give_up(number: JobId, said: str, detail: str, *, store: NodeStore, identity: Identity) -> None:
     """Say that this holder's run broke, and keep `detail` for the owner, who alone may read of
-    its own rows. Nothing happens if the job has ended meanwhile."""
+    its own rows. said: for the job's parties. Nothing happens if the job has ended meanwhile."""
     with store.transaction() as tx:
         job = _load(number, tx)
         if job.state in jobs.FINAL or job.state is JobState.SEALED:
             return
         state = jobs.advance(number, job.state, JobEvent.FAIL)
+        reason = evidence.reason_document(number, "run", said, identity.randomness)
         act = evidence.failed(
-            number, plan=job.plan, after=sorted(job.admissions.values()), reason=said
+            number, plan=job.plan, after=sorted(job.admissions.values()), reason=reason
         )
-        outbox.say(act, [], tx=tx, identity=identity)
+        outbox.say(act, [reason], tx=tx, identity=identity)
         tx.forget_secret(number)
         tx.save_job(at(job, state, identity, reason=detail))
 

@@ -76,6 +76,7 @@ MESSAGE_TIMEOUT_S: Final = 120
 LOCAL_PART: Final = "the local part failed at this holder"
 HISTORY: Final = "refused by this holder's history gate; ask with noise (give epsilon)"
 LINKS_FAILED: Final = "the links of this party failed"
+RUN_FAILED: Final = "the run failed at this party's node"
 
 
 @dataclass(frozen=True)
@@ -181,15 +182,15 @@ class Run:
         except LinkError as error:
             self._give_up(LINKS_FAILED, str(error))
         except (CryptoError, ExchangeError) as error:
-            self._give_up(str(error), str(error))
+            self._give_up(RUN_FAILED, str(error))
         except Exception as error:  # the node outlives one job; the owner sees what it was
-            self._give_up("the node failed during the run", f"{type(error).__name__}: {error}")
+            self._give_up(RUN_FAILED, f"{type(error).__name__}: {error}")
             raise
         finally:
             self._ended()
 
     def _give_up(self, said: str, detail: str) -> None:
-        """said: what everybody may read; detail: for the owner, who may read of its own rows."""
+        """said: for the job's parties; detail: for the owner, who may read of its own rows."""
         node_jobs.give_up(self._job.id, said, detail, store=self._store, identity=self._identity)
 
     def _compute(self) -> None:

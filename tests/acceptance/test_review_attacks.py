@@ -18,10 +18,11 @@ from crypto.ports import SystemRandomness
 from crypto.sealing import open_sealed
 from crypto.statement import Act, Statement, read_statement
 from exchange import evidence
+from exchange.errors import ExchangeError, HistoryRefused, UnknownSubject
 from exchange.jobs import JobState
-from exchange.node import outbox, receiving, registering
+from exchange.node import exactly, outbox, receiving, registering
 from exchange.node.model import NodeJob
-from exchange.node.runs import Run, kept_snapshot
+from exchange.node.runs import HISTORY, RUN_FAILED, Run, kept_snapshot
 from exchange.openings import BytesOut, ReceiptOpenings, receipt_context
 from exchange.query.rules import Ground, side_violations
 from exchange.terms import agreement as agreements
@@ -139,7 +140,7 @@ def test_whether_anybody_fits_a_filter_does_not_show(deal: Deal) -> None:
         (EngineFault.INPUT, "the local part failed at this holder"),
     ],
 )
-def test_the_log_says_which_kind_of_failure_it_was_and_the_owner_alone_reads_more(
+def test_the_parties_read_which_kind_of_failure_it_was_and_the_owner_alone_reads_more(
     deal: Deal, fault: EngineFault, said: str
 ) -> None:
     clinic = deal.world.members["clinic"]
@@ -148,10 +149,38 @@ def test_the_log_says_which_kind_of_failure_it_was_and_the_owner_alone_reads_mor
     workshop.engine.fail_next = fault
     job = deal.submit()
     deal.world.settle()
-    problems = [s.body["problem"] for s in statements(deal.world, job) if s.type == "job.failed"]
+    problems = failures(deal.world, job)
     assert said in problems
     assert not any("as the test asked" in problem for problem in problems)
     assert "as the test asked" in job_at(clinic, job).reason
+
+
+@pytest.mark.parametrize("problem", [HistoryRefused(5), UnknownSubject("p007")])
+def test_the_public_log_does_not_say_why_a_run_failed(
+    deal: Deal, problem: ExchangeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a history gate refused is one bit about rows; other errors are worded for owners."""
+
+    def refused(*_: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(exactly, "require_many", refused)
+    job = deal.submit()
+    deal.world.settle()
+    failed = [s for s in statements(deal.world, job) if s.type == "job.failed"]
+    assert [s.body for s in failed] == [{}] * len(failed) != []
+    said = HISTORY if isinstance(problem, HistoryRefused) else RUN_FAILED
+    assert set(failures(deal.world, job)) == {said}
+    assert job_at(deal.world.members["research"], job).reason == said
+    owners = {job_at(deal.world.members[name], job).reason for name in ("clinic", "lab")}
+    assert str(problem) in owners
+
+
+def failures(world: World, job: JobId) -> list[str]:
+    """What the job's parties read in the documents beside the log."""
+    failed = [s for s in statements(world, job) if s.type == "job.failed"]
+    with world.store.reading() as tx:
+        return [evidence.reason_of(s, {n: tx.document(n) for n in s.outputs}) for s in failed]
 
 
 def test_a_balance_is_told_neither_to_the_log_nor_to_the_holders(tmp_path: Path) -> None:

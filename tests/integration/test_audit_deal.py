@@ -292,7 +292,7 @@ def test_what_a_stranger_says_about_a_job_changes_nothing_and_fails_nothing(
     known = roots_of(world, "mallory")
     made_up = digest(b"made up")
     for act in (
-        evidence.failed(job, plan=made_up, after=[made_up], reason="\x1b[2J"),
+        evidence.failed(job, plan=made_up, after=[made_up], reason=b"\x1b[2J"),
         evidence.submitted(job, deal.deal, plan=made_up, agreements=[made_up]),
         evidence.alarmed(job, kind="Nonsense", words="\x1b[31mlook"),
     ):

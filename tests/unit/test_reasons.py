@@ -38,11 +38,12 @@ def a_reason(subject: str = JOB) -> bytes:
     return reason_document(subject, "epsilon", "1/10 is left; the job asks for 1/4", RANDOM)
 
 
-def test_a_refusal_and_a_rejection_say_why_in_a_document_and_nothing_in_public() -> None:
+def test_a_refusal_a_rejection_and_a_failure_say_why_in_a_document_and_nothing_in_public() -> None:
     reason = a_reason()
     for act in (
         evidence.refused(JOB, plan=PLAN, after=[], reason=reason),
         evidence.rejected(JOB, plan=PLAN, after=PLAN, reason=reason),
+        evidence.failed(JOB, plan=PLAN, after=[], reason=reason),
     ):
         statement = said(act)
         assert statement.body == {}
@@ -69,11 +70,6 @@ def test_another_jobs_reason_is_not_taken_for_this_ones() -> None:
 def test_what_is_no_reason_keeps_nothing_from_ending(data: bytes) -> None:
     statement = said(evidence.refused(JOB, plan=PLAN, after=[], reason=data))
     assert reason_of(statement, {digest(data): data}) == "job.refused"
-
-
-def test_a_failure_says_its_kind_in_public() -> None:
-    statement = said(evidence.failed(JOB, plan=PLAN, after=[], reason="the engine run failed"))
-    assert reason_of(statement, {}) == "the engine run failed"
 
 
 @pytest.mark.parametrize(
