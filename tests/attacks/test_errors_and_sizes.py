@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,9 @@ from crypto.joins.released import Cell, open_cells
 from crypto.joins.rows import NO_GROUP, SideRows
 from crypto.keys import ExchangeKey
 from crypto.ports import SystemRandomness
+from crypto.statement import read_statement
 from exchange.errors import HistoryRefused
+from exchange.jobs import JobState
 from exchange.node import products, runs
 from exchange.node.adapters.process_engine import _Quiet
 from exchange.node.model import NodeJob
@@ -53,6 +56,7 @@ from tests.attacks.clinic import LEAST
 from tests.fakes.three_parties import run_three, tasks_of
 from tests.queries import CLINIC, NOW, PRIVACY, compiled, open_grounds
 from tests.summing import layout, parties, run_both, side
+from tests.world import CLINIC_ROWS, Deal, a_deal, a_world
 
 JOB = JobId.new(NOW, SystemRandomness())
 HEADER = "person,sex,town,age,bmi,income"
@@ -356,3 +360,59 @@ def test_a_hidden_joins_messages_and_shares_do_not_either(
     outside.group[-1] = NO_GROUP
     assert hidden(outside, b, shape, 40) == given
     assert given == hidden(without, b, layout(of_a=1, of_b=1, min_group=1), 40)
+
+
+# All that a job leaves, in a whole world
+
+SECRET = ("p9471", "f", "7654.3")
+TABLES: dict[str, tuple[Sequence[tuple[str, ...]], JobState]] = {
+    "an answer": (CLINIC_ROWS, JobState.RELEASED),
+    "a failure": ([(f"q{i}", "f", "1.0") for i in range(1001)], JobState.FAILED),
+}
+
+
+def trace(deal: Deal, number: JobId) -> list[tuple[object, ...]]:
+    """What hub, log and receiver see of a job: kinds, fields and sizes, and every word."""
+    with deal.world.store.reading() as tx:
+        latest = tx.log.latest()
+        assert latest is not None
+        entries = tx.log.entries(0, latest.size)
+        found = [(job.state, job.reason) for job in [tx.job(number)]]
+    seen: list[tuple[object, ...]] = list(found)
+    for one in entries:
+        statement = read_statement(one.entry).statement
+        if statement.subject == number:
+            seen.append((statement.type, len(one.entry), sorted(statement.body)))
+    with closing(sqlite3.connect(deal.world.path / "hub.db")) as database:
+        seen += database.execute("SELECT length(data) FROM hub_document").fetchall()
+    return sorted(seen, key=str)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", TABLES)
+def test_neighbouring_tables_leave_one_trace_and_no_value_with_anybody_else(
+    tmp_path: Path, what: str
+) -> None:
+    rows, state = TABLES[what]
+    prepared = a_deal(a_world(tmp_path / "prepared"), funded=10_000)
+    prepared.approve_standing()
+    traces, owners = [], []
+    for name, held in (("without", rows), ("with her", [*rows, SECRET])):
+        deal = prepared.copied_to(tmp_path / name)
+        world, path = deal.world, tmp_path / f"{name}.csv"
+        path.write_text("\n".join(map(",".join, [("person", "sex", "progression"), *held])) + "\n")
+        clinic = world.members["clinic"].node.store
+        with clinic.transaction() as tx:
+            tx.save_source(deal.clinic_product.id, "rows", FileSource(str(path), FileFormat.CSV))
+        number = deal.submit()
+        world.settle()
+        traces.append(trace(deal, number))
+        with clinic.reading() as tx:
+            job = tx.job(number)
+        assert job is not None and job.state is state
+        owners.append(job.reason)
+        for place in world.path.rglob("*"):
+            if place.is_file() and not place.is_relative_to(world.path / "clinic"):
+                assert not any(word.encode() in place.read_bytes() for word in SECRET[::2])
+    assert traces[0] == traces[1]
+    assert (owners[0] == owners[1]) is (state is JobState.RELEASED)  # the twin is what it is told
