@@ -16,6 +16,8 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -77,7 +79,7 @@ class Overheard(Run):
     def __init__(self, plan: Plan, product: DataProduct, path: Path) -> None:
         source = FileSource(str(path), FileFormat.CSV)
         workshop = SimpleNamespace(
-            open_source=lambda settings: DuckDBFileSource(settings), noise=OpenDpNoise()
+            open_source=lambda settings: DuckDBFileSource(settings), noise=OpenDpNoise(), turns={}
         )
         super().__init__(
             plan,
@@ -231,6 +233,17 @@ def test_the_kind_of_failure_is_said_and_nothing_of_what_it_measured(
     ((said, detail), (again, otherwise)) = cast(list[tuple[str, str]], heard)
     assert detail != otherwise
     assert said == again
+
+
+@pytest.mark.slow
+def test_the_program_that_answers_over_http_has_nothing_that_reads_rows() -> None:
+    """So no problem body of a hub can be made of one; a node answers nobody but its owner."""
+    asked = "import sys, api.wiring.hub, api.http.app; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, check=True)
+    loaded = found.stdout.decode().split()
+    assert "api.http.problems" in loaded
+    readers = ("duckdb", "registry.adapters.staging", "exchange.node.runs", "crypto.joins.rows")
+    assert not [name for name in readers if name in loaded]
 
 
 def test_an_engines_log_keeps_no_line_that_counts_rows() -> None:
