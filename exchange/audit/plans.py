@@ -193,12 +193,15 @@ def _returned(job: Job) -> bool:
 
 def _signed(job: Job, evidence: Evidence) -> Check:
     """By the consumer: under the signing key of the party document that the plan itself names,
-    which fixes who receives the result, too. The operator it names is one by its own document."""
+    which fixes who receives the result, too, and was in force when it was submitted: in an older
+    one it may say nothing yet of its owner. The operator it names is one by its own document."""
     plan = job.plan
     try:
         consumer = evidence.parties.by_digest(plan.consumer_document)
         if consumer.document.party != plan.consumer:
             raise Malformed("consumer_document", "is another party's")
+        if evidence.parties.in_force(plan.consumer, job.submitted.index) != consumer:
+            raise Malformed("consumer_document", "was not the consumer's current one")
         dsse.verify(
             evidence.envelope(job.plan_digest), plans.PAYLOAD_TYPE, consumer.document.signing
         )

@@ -249,6 +249,7 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
         raise PlanRefused("run_by", "has passed")
     if plan.operator != operator.party:
         raise PlanRefused("operator", "is not this hub's operator")
+    _require_current(plan, tx)
     # In digest order, so that two submissions never wait for each other in a circle.
     in_order = sorted({side.agreement for side in plan.sides})
     held = {digest: tx.lock_agreement(digest) for digest in in_order}
@@ -267,9 +268,14 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
     return settlement.hold(plan, job, tx, operator)
 
 
+def _require_current(plan: Plan, tx: HubTransaction) -> None:
+    """In an older document the consumer may say nothing yet of its owner. The others' nodes see
+    themselves that theirs are named."""
+    if plan.consumer_document != tx.parties.current(plan.consumer).digest:
+        raise PlanRefused("consumer_document", "is not the consumer's current one; compile again")
+
+
 def _controllers(plan: Plan, tx: HubTransaction) -> dict[PartyId, str | None]:
-    if plan.helper is None:
-        return {}
     named = {party: plan.document_of(party) for party in (*plan.sealers, plan.consumer)}
     return {
         party: tx.parties.by_digest(digest).document.controller

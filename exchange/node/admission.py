@@ -37,9 +37,9 @@ class View:
                 is the helper
     account:    of this side's product, as this node counted it under the newest version it listed;
                 None at the helper
-    consumer:   the believed party document that the plan names
+    consumer:   the newest believed party document of the plan's consumer
     controllers: of everybody with a seat in the plan, by the believed party documents that it
-                names
+                names; each party but the consumer sees itself that its own is the newest
     products:   of all sides, in the plan's order, each with the digest that the plan names
     evaluated:  of a score's or lookup's product: the rows or keys that this node has admitted for
                 this consumer in the last 24 hours
@@ -140,7 +140,7 @@ def _require_signed_by_consumer(envelope: Envelope, plan: Plan, view: View) -> N
     if view.consumer.document.party != plan.consumer:
         raise PlanRefused("consumer", "the party document is another party's")
     if view.consumer.digest != plan.consumer_document:
-        raise PlanRefused("consumer_document", "is not the consumer's current party document")
+        raise PlanRefused("consumer_document", "is not the consumer's current one; compile again")
     try:
         dsse.verify(envelope, plans.PAYLOAD_TYPE, view.consumer.document.signing)
     except CryptoError as error:

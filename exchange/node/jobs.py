@@ -179,8 +179,6 @@ class Desk:
         )
 
     def _controllers(self, plan: Plan, tx: NodeTransaction) -> dict[PartyId, str | None]:
-        if plan.helper is None:
-            return {}
         return {
             party: trust.current(
                 party, tx=tx, hub=self.hub, identity=self.identity
@@ -593,9 +591,8 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
         )
         products.require_listed_by(side.product, lister, tx=tx)
         found.append(product)
-    consumer = trust.by_digest(
-        plan.consumer_document, plan.consumer, tx=tx, hub=hub, identity=identity
-    )
+    # Not the one that the plan names: in an older one it may say nothing yet of its owner.
+    consumer = trust.newest(plan.consumer, tx=tx, hub=hub, identity=identity)
     controllers[plan.consumer] = consumer.document.controller
     view = View(
         me=identity.party,

@@ -6,6 +6,7 @@ rows refuses by itself, so each is also shown with those before it looking away.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -14,7 +15,7 @@ from rich.console import Console
 from api.cli.explain_view import plan_document, plan_tree
 from api.cli.views import show_plan
 from crypto.digest import Digest
-from crypto.identifiers import JobId
+from crypto.identifiers import JobId, PartyId
 from exchange.audit.deal import audit_deal
 from exchange.audit.openings import Opener
 from exchange.audit.report import Check
@@ -25,8 +26,9 @@ from exchange.hub import coordination
 from exchange.jobs import JobState
 from exchange.node import admission, jobs, registering
 from exchange.node.model import NodeJob
+from registry.party import SignedParty
 from registry.rule import Join
-from tests.world import Deal, World, a_controller, a_deal, a_world
+from tests.world import Deal, DirectHub, World, a_controller, a_deal, a_world
 
 QUESTION = "SELECT COUNT(*) AS people FROM clinic JOIN lab ON clinic.person = lab.person"
 OTHERS = ("clinic", "lab", "research")
@@ -105,6 +107,56 @@ def test_every_node_refuses_it_where_the_hub_looks_away(
         assert "is controlled by" in found.reason
         world.settle()
     assert world.opened == opened
+
+
+@pytest.mark.parametrize("looks", ["nobody", "hub", pytest.param("nodes", marks=pytest.mark.slow)])
+def test_a_consumer_cannot_name_its_document_of_before_it_declared_its_owner(
+    deal: Deal, looks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It now says that it is of one owner with a holder, which may get nothing exact of a join."""
+    world = deal.world
+    declare(world, "helper", a_controller("helper"))
+    before = world.members["research"].folder.party
+    after = declare(world, "research", a_controller("clinic"))
+    monkeypatch.setattr(jobs, "owner_violations", looking_away)
+    if looks != "hub":
+        monkeypatch.setattr(coordination, "_require_current", looking_away)
+    if looks == "nobody":  # as it was: whatever the plan names is believed
+        for name in ("clinic", "lab", "helper"):
+            withhold(world.members[name].hub, before, monkeypatch)
+    desk = world.members["research"].desk
+    plan = desk.compile(deal.deal, deal.question(sql=QUESTION))
+    assert plan.consumer_document == after
+    (receiver,) = plan.receivers
+    older = replace(
+        plan,
+        consumer_document=before.digest,
+        receivers=(replace(receiver, document=before.digest),),
+    )
+    number = desk.submit(older)
+    world.settle()
+    job = at(deal, "research", number)
+    if looks == "nobody":
+        assert job.state is JobState.RELEASED, job.reason
+        (signed,) = (c for c in audited(deal) if (c.id, c.subject) == ("plan.signed", number))
+        assert signed.passed is False
+    else:
+        assert (job.state, job.reason) == (
+            JobState.REFUSED,
+            "consumer_document: is not the consumer's current one; compile again",
+        )
+    declare(world, "research", a_controller("research"))
+
+
+def withhold(hub: DirectHub, before: SignedParty, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that does not show a party's newer documents."""
+    real = hub.party
+
+    def party(asked: PartyId) -> bytes:
+        is_it = asked == before.document.party
+        return hub.document(before.digest) if is_it else real(asked)
+
+    monkeypatch.setattr(hub, "party", party)
 
 
 def test_whoever_is_shown_the_plan_reads_who_controls_each_party(deal: Deal) -> None:
