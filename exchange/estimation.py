@@ -309,7 +309,8 @@ def _normal(one: FloatArray, two: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class _Sums(Generic[X]):
-    """Of the variables, moved by `centres`: number of rows, sums, and sums of products i <= j."""
+    """Of the variables, moved by `centres`: number of rows, sums, and sums of products i <= j; of
+    a covariance the one product alone."""
 
     rows: X
     sums: tuple[X, ...]
@@ -319,7 +320,14 @@ class _Sums(Generic[X]):
     def spread(self, i: int, j: int) -> X:
         """Sum of (v_i - mean_i) * (v_j - mean_j); moving the variables changes nothing."""
         i, j = min(i, j), max(i, j)
-        product = self.products[i * len(self.sums) - i * (i - 1) // 2 + j - i]
+        return self._moved(self.products[i * len(self.sums) - i * (i - 1) // 2 + j - i], i, j)
+
+    def together(self) -> X:
+        """The same of a covariance's two variables."""
+        (product,) = self.products
+        return self._moved(product, 0, 1)
+
+    def _moved(self, product: X, i: int, j: int) -> X:
         return product - self.sums[i] * self.sums[j] / self.rows
 
 
@@ -360,11 +368,11 @@ def _variance(exact: _Sums[Fraction], drawn: _Sums[FloatArray] | None, *, root: 
 def _covariance(exact: _Sums[Fraction], drawn: _Sums[FloatArray] | None) -> Estimate:
     if exact.rows < 2:
         return INCONSISTENT
-    value = exact.spread(0, 1) / (exact.rows - 1)
+    value = exact.together() / (exact.rows - 1)
     if drawn is None:
         return Estimate(value)
     with np.errstate(divide="ignore", invalid="ignore"):
-        draws = np.where(drawn.rows >= 2, drawn.spread(0, 1) / (drawn.rows - 1), np.nan)
+        draws = np.where(drawn.rows >= 2, drawn.together() / (drawn.rows - 1), np.nan)
     return _between(value, draws)
 
 

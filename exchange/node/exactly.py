@@ -16,12 +16,23 @@ from exchange.errors import ExactRefused
 from exchange.node import history
 from exchange.node.history import Counted, Held
 from exchange.node.parts import local_query, suppressed_below
-from exchange.query.exact import Company, Selection, companies, present, selection, summed
+from exchange.query.exact import (
+    Company,
+    Factor,
+    Selection,
+    companies,
+    extremes,
+    multiplied,
+    partners,
+    selection,
+    valued,
+    where_present,
+)
 from exchange.query.plan import Plan, SidePlan
 from exchange.query.program import program_of
 from exchange.terms.agreement import Terms
 from registry.errors import SourceUnreachable
-from registry.expression import ColumnValue, LocalFactor, LocalQuery
+from registry.expression import ColumnValue, LocalFactor, LocalQuery, Number
 from registry.ports import DataSource
 from registry.product import DataProduct
 
@@ -51,13 +62,28 @@ class Asked:
         return companies(self.plan, self.known, self.place)
 
     @property
+    def partners(self) -> frozenset[tuple[str, Factor]]:
+        return partners(self.plan, self.known, self.place)
+
+    @property
+    def valued(self) -> frozenset[str]:
+        return valued(self.plan, self.place)
+
+    @property
+    def multiplied(self) -> list[tuple[str, str]]:
+        """Pairs of this holder's own columns, in order."""
+        own = self.product.id
+        pairs = multiplied(self.plan, self.known)
+        return sorted((x[1], y[1]) for x, y in pairs if x[0] == y[0] == own)
+
+    @property
     def selection(self) -> Selection:
         return selection(self.plan, self.known, self.place)
 
 
 def require_one_company(new: Asked, earlier: Sequence[Asked]) -> None:
-    """Raises ExactRefused for a column that was summed for other people, and for rows that were
-    chosen otherwise."""
+    """Raises ExactRefused for a column that was summed for other people or multiplied with another
+    column, and for rows that were chosen otherwise."""
     for old in earlier:
         if new.selection != old.selection:
             raise ExactRefused("compares or filters rows otherwise than an earlier exact answer")
@@ -68,6 +94,12 @@ def require_one_company(new: Asked, earlier: Sequence[Asked]) -> None:
                     f"sums {column} for others than an earlier exact answer did: over another "
                     "join, with other tables, or for those who have other columns"
                 )
+    known_partner = {column: factor for old in earlier for column, factor in old.partners}
+    for column, factor in new.partners:
+        if known_partner.get(column, factor) != factor:
+            raise ExactRefused(
+                f"multiplies {column} with another column than an earlier exact answer did"
+            )
 
 
 def require_answerable(refused: int) -> None:
@@ -105,25 +137,35 @@ def require_many(new: Asked, earlier: Sequence[Asked], source: DataSource, least
         for membership, one in zip(memberships, (new, *earlier), strict=True)
     ]
     held = _held(new, source, memberships[0])
-    history.require_many(counted[0], held, least)
+    by_column = {one.column: one for one in held}
+    history.require_many(
+        counted[0], held, [(by_column[x], by_column[y]) for x, y in new.multiplied], least
+    )
     for old, then in zip(earlier, counted[1:], strict=True):
         history.require_no_isolation(counted[0], then, least)
-        both = {column for column, _ in old.companies}
         for one in held:
-            if one.column in both:
+            if one.column in old.valued:
                 history.require_no_isolation(
                     counted[0].of(one.present), then.of(one.present), least
                 )
 
 
 def _held(new: Asked, source: DataSource, membership: npt.NDArray[np.int64]) -> list[Held]:
-    """What the job sums of this holder's. Of one row for each person it is read of everybody, since
-    earlier jobs counted others; of several rows all exact answers take the same."""
-    columns = summed(new.plan, new.place)
-    if not columns:
+    """What the job reads of this holder's values: first of extremes, then of sums. Of one row for
+    each person it is read of everybody, since earlier jobs counted others; of several rows all
+    exact answers take the same."""
+    needed: list[tuple[str, tuple[str, ...]]] = [
+        (column, (column,)) for column in sorted(extremes(new.plan, new.place))
+    ]
+    for column, company in sorted(new.companies, key=lambda one: one[0]):
+        beside = sorted(name for product, name in company.present if product == new.product.id)
+        needed.append((column, (column, *beside)))
+    if not needed:
         return []
-    factors = [LocalFactor(ColumnValue(column), False) for column in columns]
-    factors += [LocalFactor(present(column), True) for column in columns]
+    factors = [
+        LocalFactor(where_present(ColumnValue(column), names), False) for column, names in needed
+    ]
+    factors += [LocalFactor(where_present(Number(1, 0), names), True) for _, names in needed]
     several = new.product.contribution > 1
     asked = LocalQuery(new.side.where if several else None, None, tuple(factors))
     local = source.compute(new.product, asked)
@@ -132,11 +174,7 @@ def _held(new: Asked, source: DataSource, membership: npt.NDArray[np.int64]) -> 
         raise SourceUnreachable(f"the rows of {new.product.name} changed meanwhile")
     found = np.zeros((len(factors), len(people)), dtype=np.int64)
     found[:, people] = local.factors.T
-    values = dict(zip(columns, found[: len(columns)], strict=True))
-    there = dict(zip(columns, found[len(columns) :] != 0, strict=True))
-    held = []
-    for column, company in sorted(new.companies, key=lambda one: one[0]):
-        own = [name for product, name in company.present if product == new.product.id]
-        both = np.logical_and.reduce([there[name] for name in (column, *own)])
-        held.append(Held(column, values[column], both))
-    return held
+    values, there = found[: len(needed)], found[len(needed) :] != 0
+    return [
+        Held(column, values[number], there[number]) for number, (column, _) in enumerate(needed)
+    ]

@@ -10,7 +10,9 @@ one. So before an exact answer is computed, this holder looks at its own rows an
   difference of a few people is a weak cut (Nagamochi and Ibaraki 1992). So for all people, and for
   those who have a value in a column that both jobs sum;
 - of which a group holds a column that is the same for nearly everybody: what is summed is then
-  about those few for whom it is not, as SUM(flag * income) is about whoever has the flag;
+  about those few for whom it is not, as SUM(flag * income) is about whoever has the flag. So also
+  of what is squared or multiplied: the sum of (x - a) * (y - b) follows from those of x * y, x and
+  y, and is about those few who have neither x = a nor y = b;
 - of a union, with a group of few people here: the other holder's people do not hide them from
   whoever subtracts an answer about that holder alone.
 
@@ -66,8 +68,12 @@ class Counted:
 
 @dataclass(frozen=True)
 class Held:
-    """A column of this holder's that a job sums. values: shape (people,), 0 where there is none;
-    present: shape (people,), who has a value, and one in each other column of its company."""
+    """A column of this holder's that a job sums, or of which it shows the least or largest.
+
+    values:  shape (people,), of rows that have a value here and in each other column of its
+             company, added up; 0 where there is none
+    present: shape (people,), who has such a row
+    """
 
     column: str
     values: Int64Array
@@ -87,10 +93,17 @@ def require_no_isolation(new: Counted, earlier: Counted, least: int) -> None:
         raise HistoryRefused(least)
 
 
-def require_many(new: Counted, columns: Sequence[Held], least: int) -> None:
-    """Raises HistoryRefused where a group of the job, or its sum of a column, is about few.
+def require_many(
+    new: Counted,
+    columns: Sequence[Held],
+    multiplied: Sequence[tuple[Held, Held]],
+    least: int,
+) -> None:
+    """Raises HistoryRefused where a group of the job, or what it sums of it, is about few.
 
-    Of a column: fewer than `least` people have another value than most of the group have.
+    Of a column: fewer than `least` people, and no more than half of the group, have another value
+    than the most frequent one. Of two that are multiplied: so many have neither one value of the
+    first nor one of the second, whichever two values these are. Of a square: of its column twice.
     """
     rows = _Rows(_released(new))
     for people in rows.groups():
@@ -101,10 +114,33 @@ def require_many(new: Counted, columns: Sequence[Held], least: int) -> None:
             if values.size < max(new.floor, 1):
                 continue  # nobody, or suppressed
             _, alike = np.unique(values, return_counts=True)
-            most = int(alike.max())
-            few = values.size - most
-            if values.size < least or 0 < few < min(least, most):
+            others = values.size - alike.max(keepdims=True)
+            if values.size < least or _are_few(others, values.size, least):
                 raise HistoryRefused(least)
+        for x, y in multiplied:
+            both = people[x.present[people] & y.present[people]]
+            if both.size >= max(new.floor, 1) and (
+                _leave_few(x.values[both], y.values[both], least)
+                or _leave_few(y.values[both], x.values[both], least)
+            ):
+                raise HistoryRefused(least)
+
+
+def _leave_few(x: Int64Array, y: Int64Array, least: int) -> bool:
+    """Whether x = a or y = b holds for all but a few, where at least as many have a as b.
+
+    Few are at most half; so half have one of both values, and a quarter have a: at most four."""
+    frequent, alike = np.unique(x, return_counts=True)
+    for a in frequent[4 * alike >= x.size]:
+        rest = y[x != a]
+        _, times = np.unique(rest, return_counts=True)
+        if _are_few(rest.size - times, x.size, least):
+            return True
+    return False
+
+
+def _are_few(people: Int64Array, group: int, least: int) -> bool:
+    return bool(np.any((people > 0) & (people < least) & (2 * people <= group)))
 
 
 # Whom

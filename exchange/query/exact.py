@@ -13,21 +13,30 @@ So no constant, no CASE and no arithmetic stands inside an aggregate: what would
 their values can't be written, and WHERE and GROUP BY, which do choose, are counted by the gate and
 compared by the history gate. What a constant would add, the receiver adds to the answer.
 
+Counting is not enough where rows are chosen by the very column that is aggregated: of forty people
+whose income is asked to be 0, and one more, the sum is hers. So no value of an aggregated column
+chooses rows (`chosen`); whether it is there may. A column that nearly says the same, as net income
+does of gross, is not known to be one, and docs/trust.md says so.
+
 A column's sums are released for one *company* only (`companies`): whoever is matched with the same
 tables and has the same other columns. SUM(x) beside SUM(x) of those who also have y is refused, for
-neither holder can count all whom the two differ by. All of this follows from plans alone.
+neither holder can count all whom the two differ by. And a column is multiplied with one other
+column only (`partners`): of two marks that each have many, what both leave, as in
+SUM(x) - SUM(x * y) - SUM(x * z), may be one person. All of this follows from plans alone.
 Everything else needs noise: with epsilon, whatever one person adds is covered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from crypto.identifiers import ProductId
 from crypto.joins.layout import Order
 from exchange.query.plan import Argument, Plan, Query, SidePlan, Statistic
+from exchange.query.program import SQUARES
 from registry.expression import (
     Arithmetic,
     Both,
@@ -42,6 +51,7 @@ from registry.expression import (
     Present,
     When,
     columns,
+    parts,
 )
 from registry.product import DataProduct
 from registry.rule import Function, Join
@@ -55,6 +65,18 @@ NOT_COMPARED: Final = "without noise only plain columns are compared across tabl
 TWO_COMPANIES: Final = (
     "is summed for different people, whose difference could be about one; keep to those who have "
     "every column, with WHERE … IS NOT NULL" + ASK_WITH_NOISE
+)
+CHOOSES: Final = (
+    "is aggregated and also chooses rows by its value, in WHERE, GROUP BY or a comparison: whoever "
+    "chooses the others so knows what they add; IS NOT NULL is allowed" + ASK_WITH_NOISE
+)
+TWO_PARTNERS: Final = (
+    "is multiplied with more than one other column, which together could leave out everybody but "
+    "one; keep to one of them" + ASK_WITH_NOISE
+)
+SEVERAL_ROWS: Final = (
+    "squares or multiplies columns of a table with several rows for a person, whom no holder can "
+    "tell apart then" + ASK_WITH_NOISE
 )
 OWN_ROWS: Final = (
     "the consumer, or who controls it, holds one of the tables and could mark one person in it"
@@ -126,15 +148,42 @@ def compared(root: Expression) -> str | None:
     return root.column if isinstance(root, ColumnValue) else None
 
 
-def summed(plan: Plan, place: int) -> tuple[str, ...]:
-    """Columns of one side whose values are added up, once each. Raises Malformed for no query."""
-    found = (
-        column
-        for statistic in plan.query.statistics
-        for side, column in _values(statistic, plan)
-        if side == place
-    )
-    return tuple(dict.fromkeys(found))
+def valued(plan: Plan, place: int) -> frozenset[str]:
+    """Columns of one side whose values are added up, or of which the least or largest is asked.
+    Raises Malformed for no query."""
+    return _of_side(place, (_read(statistic, plan) for statistic in plan.query.statistics))
+
+
+def extremes(plan: Plan, place: int) -> frozenset[str]:
+    """Columns of one side of which the least or largest is asked. Raises Malformed for no query."""
+    asked = (one for one in plan.query.statistics if one.function in _EXTREMES)
+    return _of_side(place, (_read(statistic, plan) for statistic in asked))
+
+
+def _of_side(place: int, read: Iterable[frozenset[tuple[int, str]]]) -> frozenset[str]:
+    return frozenset(column for one in read for side, column in one if side == place)
+
+
+def chosen(plan: Plan, place: int) -> frozenset[str]:
+    """Columns of one side whose values decide which rows, or which group's, are taken. Whether
+    there is a value is not one."""
+    side, found = plan.sides[place], set()
+    roots = [case for group in side.group_by for case in group.cases or ()]
+    roots += [] if side.where is None else [side.where]
+    for root in roots:
+        inside = list(parts(root))
+        read = Counter(one.column for one in inside if isinstance(one, ColumnValue))
+        asked = Counter(
+            one.value.column
+            for one in inside
+            if isinstance(one, Present) and isinstance(one.value, ColumnValue)
+        )
+        found |= set(read - asked)
+    found |= {group.name for group in side.group_by if group.cases is None}
+    for comparison in plan.query.comparisons:
+        own = comparison.reads(place)
+        found |= set() if own is None else set(columns(own))
+    return frozenset(found)
 
 
 def unvalued(plan: Plan) -> tuple[str, ...]:
@@ -205,9 +254,57 @@ def companies(
     return frozenset(found)
 
 
+# Products
+
+Factor = tuple[ProductId, str]
+
+
+def multiplied(plan: Plan, products: Sequence[DataProduct]) -> frozenset[tuple[Factor, Factor]]:
+    """Columns whose products are added up, each pair once; a square is a column with itself.
+    products: of all sides, in the plan's order."""
+    found = set()
+    for statistic in plan.query.statistics:
+        if statistic.function is Function.COUNT or statistic.function in _EXTREMES:
+            continue
+        arguments = [
+            (argument.side, argument.expression.column)
+            for argument in statistic.arguments
+            if isinstance(argument.expression, ColumnValue)
+        ]
+        united = range(len(plan.sides)) if plan.join is Join.UNION else (None,)
+        for place in united:
+            factors = [
+                (products[side if place is None else place].id, column)
+                for side, column in arguments
+            ]
+            for number, one in enumerate(factors):
+                beside = factors[number + (statistic.function not in SQUARES) :]
+                found |= {(min(one, other), max(one, other)) for other in beside}
+    return frozenset(found)
+
+
+def partners(
+    plan: Plan, products: Sequence[DataProduct], place: int
+) -> frozenset[tuple[str, Factor]]:
+    """Each column of one side with each other column that it is multiplied with; over all exact
+    answers of a product, a column has one at most."""
+    own = products[place].id
+    return frozenset(
+        (one[1], other)
+        for pair in multiplied(plan, products)
+        for one, other in (pair, pair[::-1])
+        if one != other and one[0] == own
+    )
+
+
 def _values(statistic: Statistic, plan: Plan) -> frozenset[tuple[int, str]]:
-    """Side and column of what a statistic adds up. An extreme adds nothing, and a count counts."""
-    if statistic.function is Function.COUNT or statistic.function in _EXTREMES:
+    """Side and column of what a statistic adds up. An extreme adds nothing."""
+    return frozenset() if statistic.function in _EXTREMES else _read(statistic, plan)
+
+
+def _read(statistic: Statistic, plan: Plan) -> frozenset[tuple[int, str]]:
+    """Side and column of each value that it reads; a count reads none."""
+    if statistic.function is Function.COUNT:
         return frozenset()
     union = plan.join is Join.UNION
     return frozenset(
@@ -269,9 +366,12 @@ def selection(plan: Plan, products: Sequence[DataProduct], place: int) -> Select
 # The marks that a column's values are read with
 
 
-def present(column: str) -> Expression:
-    """1 where the column has a value, else 0."""
-    return Case((When(Present(ColumnValue(column)), _ONE),), Number(0, 0))
+def where_present(value: Expression, needed: Sequence[str]) -> Expression:
+    """The value in a row that has each of these columns, else 0."""
+    condition: Condition = Present(ColumnValue(needed[0]))
+    for column in needed[1:]:
+        condition = Both(condition, Present(ColumnValue(column)))
+    return Case((When(condition, value),), Number(0, 0))
 
 
 def is_exact(plan: Plan) -> bool:

@@ -46,6 +46,9 @@ from registry.rule import Function, Join
 RING_BITS: Final = 62
 ZERO: Final = Number(0, 0)
 ONE: Final = Number(1, 0)
+SQUARES: Final = frozenset(  # sums of squares are behind them
+    {Function.VARIANCE, Function.STDDEV, Function.CORRELATION, Function.REGRESSION}
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Reading:
 
     people:   the term that gates it
     sums:     per variable, the term of its sum; products: per pair i <= j, row by row, the term
-              of the sum of products. Variables are the statistic's arguments (for SUM, MEAN,
+              of the sum of products; of a covariance that of its pair alone, for its rule may
+              forbid variances. Variables are the statistic's arguments (for SUM, MEAN,
               VARIANCE, STDDEV one variable: the product of the arguments).
     centres:  per variable, what was subtracted before squaring, in units of 10**-decimals
     decimals: per variable
@@ -218,15 +222,10 @@ class _Compiler:
             [self._mark(side, own, indicator=False) for side, own in enumerate(by_side)], people
         )
         variables = self._variables(statistic)
-        squares = statistic.function in (
-            Function.VARIANCE,
-            Function.STDDEV,
-            Function.COVARIANCE,
-            Function.CORRELATION,
-            Function.REGRESSION,
-        )
-        wanted = () if statistic.function is Function.COUNT else variables
-        centred = squares or (statistic.function is Function.MEAN and self._query.noise is not None)
+        function = statistic.function
+        squares = function in SQUARES or function is Function.COVARIANCE
+        wanted = () if function is Function.COUNT else variables
+        centred = squares or (function is Function.MEAN and self._query.noise is not None)
         if centred and not self._as_they_are():
             wanted = tuple(self._centred(variable) for variable in wanted)
         sums = tuple(self._moment((v,), by_side, people) for v in wanted)
@@ -235,7 +234,7 @@ class _Compiler:
             products = tuple(
                 self._moment((v, w), by_side, people)
                 for i, v in enumerate(wanted)
-                for w in wanted[i:]
+                for w in wanted[i + (function is Function.COVARIANCE) :]
             )
         return Reading(
             people=people,

@@ -20,7 +20,7 @@ column whose rule forbids what was accepted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
@@ -604,10 +604,25 @@ def _exact(plan: Plan, work: Query, index: int, products: Sequence[DataProduct])
     for number, condition in enumerate(work.comparisons):
         if exact.compared(condition.left) is None or exact.compared(condition.right) is None:
             found.append(Violation("plan", f"work.comparisons[{number}]", exact.NOT_COMPARED))
-    met = Counter(column for column, _ in exact.companies(plan, products, index))
-    for column in sorted(column for column, times in met.items() if times > 1):
-        found.append(Violation("plan", "work.statistics", f"{column} {exact.TWO_COMPANIES}"))
+    for problem, columns in (
+        (exact.CHOOSES, exact.valued(plan, index) & exact.chosen(plan, index)),
+        (exact.TWO_COMPANIES, _repeated(exact.companies(plan, products, index))),
+        (exact.TWO_PARTNERS, _repeated(exact.partners(plan, products, index))),
+    ):
+        found += [
+            Violation("plan", "work.statistics", f"{column} {problem}")
+            for column in sorted(columns)
+        ]
+    own = products[index]
+    pairs = exact.multiplied(plan, products)
+    if own.contribution > 1 and any(one[0] == other[0] == own.id for one, other in pairs):
+        found.append(Violation("plan", "work.statistics", exact.SEVERAL_ROWS))
     return found
+
+
+def _repeated(pairs: Iterable[tuple[str, object]]) -> set[str]:
+    met = Counter(column for column, _ in pairs)
+    return {column for column, times in met.items() if times > 1}
 
 
 def gate_reach(program: Program) -> int:

@@ -152,6 +152,99 @@ def test_how_many_a_mark_marks_is_not_shown_when_it_is_one() -> None:
     assert six.refusal(six.plan("SELECT SUM(a.flag) FROM a")) is None
 
 
+def test_two_columns_that_one_person_has_both_of_are_not_multiplied() -> None:
+    """Ten have an income, ten others the flag: the sum of the products is hers, and the moved one
+    that is released gives it, for the receiver knows by how much each was moved."""
+    rows = [person(f"p{n:02d}", income=0, flag=1 if 10 <= n < 20 else 0) for n in range(40)]
+    for n in range(10):
+        rows[n]["income"] = ("1", 5000 + n)
+    cohort = a_cohort([*rows, target()])
+    plan = cohort.plan(f"SELECT COVAR_POP(a.income, a.flag) {ON}")
+    ((_, people, incomes, flags, both),) = (cell.terms for cell in cohort.twin(plan))
+    assert None not in (people, incomes, flags, both)
+    middle_income, middle_flag = 500_000, 50
+    known = both + middle_flag * incomes + middle_income * flags  # type: ignore[operator]
+    assert known + middle_income * middle_flag * people == INCOME  # type: ignore[operator]
+    assert "fewer than 6 people" in (cohort.refusal(plan) or "")
+    apart = cohort.plan(f"SELECT AVG(a.income), AVG(a.flag) {ON}")
+    assert cohort.refusal(apart) is None
+
+
+def test_a_square_of_two_values_and_one_more_is_not_summed() -> None:
+    """All but the target have 0 or 5000, so SUM(x * x) - 5000 * SUM(x) is of her alone."""
+    rows = [person(f"p{n:02d}", income=5000 * (n % 2), y=n) for n in range(40)]
+    cohort = a_cohort([*rows, target()])
+    plan = cohort.plan(f"SELECT COUNT(*), VAR_POP(a.income) {ON} WHERE a.income IS NOT NULL")
+    middle, found = 500_000, numbers(cohort.twin(plan))
+    people, moved, squares = min(n for n in found if n > 0), min(found), max(found)
+    total = moved + people * middle
+    squares += 2 * middle * moved + people * middle**2
+    assert squares - 5000 * total == INCOME * (INCOME - 5000)
+    for spread in ("VAR_POP(a.income)", "CORR(a.income, b.y)", "REGR_SLOPE(a.y, a.income)"):
+        asked = cohort.plan(f"SELECT {spread} {ON}")
+        assert "fewer than 6 people" in (cohort.refusal(asked) or "")
+
+
+def test_half_of_a_small_group_are_not_hidden_by_the_other_half() -> None:
+    rows = [person(f"p{n}", income=1000 + n, flag=1 if n < 3 else 0) for n in range(LEAST)]
+    cohort = a_cohort(rows)
+    plan = cohort.plan(f"SELECT SUM(a.income * b.flag) {ON}")
+    assert 1000 + 1001 + 1002 in numbers(cohort.twin(plan))
+    assert "fewer than 6 people" in (cohort.refusal(plan) or "")
+
+
+def test_the_largest_of_those_who_have_nothing_and_one_more_is_refused() -> None:
+    rows = [person(f"p{n:02d}", age=n % 18, income=0) for n in range(20)]
+    cohort = a_cohort([*rows, target()])
+    plan = cohort.plan(f"SELECT MAX(a.income) {ON} WHERE a.age < 18 OR a.age = 93")
+    assert INCOME in numbers(cohort.twin(plan))
+    assert "fewer than 6 people" in (cohort.refusal(plan) or "")
+
+
+# Rows chosen by what is aggregated
+
+
+@pytest.mark.parametrize(
+    ("sql", "known"),
+    [
+        ("SELECT SUM(a.income) FROM a WHERE a.income = 0 OR a.income = 900000 OR a.age = 93", 0),
+        (f"SELECT SUM(a.income) {ON} WHERE a.income IN (0, 900000) OR a.age = 93", 0),
+        (f"SELECT MAX(a.income) {ON} WHERE a.income <= 10 OR a.age = 93", 0),
+        (
+            "SELECT SUM(a.income) FROM a "
+            "GROUP BY CASE WHEN a.age = 93 OR a.income <= 0 THEN 'x' ELSE 'y' END",
+            0,
+        ),
+        ("SELECT SUM(a.income) FROM a GROUP BY BANDS(a.income, 100, 500000)", None),
+        (f"SELECT SUM(a.income) {ON} WHERE a.income > b.y", None),
+        (f"SELECT CORR(a.income, a.age) {ON} WHERE a.age = 93 OR a.age = 40", None),
+        (f"SELECT SUM(b.y) {ON} WHERE b.y = 1 OR b.age = 93", None),
+    ],
+)
+def test_whoever_chooses_the_others_by_what_is_summed_knows_them(
+    sql: str, known: int | None
+) -> None:
+    """Half have nothing, half 900,000: whatever is left beside a multiple of that is hers."""
+    rows = [person(f"p{n:02d}", age=20 + n, income=(0, 900_000)[n % 2], y=n % 3) for n in range(40)]
+    cohort = a_cohort([*rows, target()])
+    plan = cohort.plan(sql)
+    if known is not None:
+        assert INCOME in {shown % 900_000 for shown in numbers(cohort.twin(plan))}
+    assert "also chooses rows by its value" in (cohort.refusal(plan) or "")
+
+
+def test_a_range_of_what_is_summed_is_a_range_of_hers() -> None:
+    cohort = together()
+    plan = cohort.plan(
+        "SELECT COUNT(*), SUM(a.income) FROM a WHERE a.income BETWEEN 1000 AND 1039 OR a.age = 93"
+    )
+    people, *_, total = numbers(cohort.twin(plan))
+    assert total - (people - 1) * 1039 <= INCOME <= total - (people - 1) * 1000
+    assert "income is aggregated and also chooses rows" in (cohort.refusal(plan) or "")
+    there = cohort.plan("SELECT SUM(a.income) FROM a WHERE a.income IS NOT NULL AND a.age < 94")
+    assert cohort.refusal(there) is None
+
+
 # One answer of several aggregates
 
 
@@ -212,6 +305,34 @@ def test_four_sums_of_those_with_and_without_values_are_about_one_and_are_refuse
     assert "income is summed for different people" in (cohort.refusal(named) or "")
 
 
+MARKS = "a.income IS NOT NULL AND b.y IS NOT NULL AND b.z IS NOT NULL"
+
+
+def two_marks() -> Cohort:
+    """Everybody has one of two marks, but the target neither."""
+    rows = [person(f"p{n:02d}", income=1000 + 37 * n, y=n % 2, z=1 - n % 2) for n in range(40)]
+    return a_cohort([*rows, target(y=0, z=0)])
+
+
+@pytest.mark.parametrize(
+    ("sql", "column"),
+    [
+        ("SUM(a.income), SUM(a.income * b.y), SUM(a.income * b.z)", "income"),
+        ("COVAR_SAMP(a.income, b.y), COVAR_SAMP(a.income, b.z)", "income"),
+        ("LINEAR_REGRESSION(a.income, b.y, b.z)", "income"),
+    ],
+)
+def test_what_two_marks_leave_of_a_column_is_one_persons_and_is_refused(
+    sql: str, column: str
+) -> None:
+    cohort = two_marks()
+    plan = cohort.plan(f"SELECT {sql} {ON} WHERE {MARKS}")
+    if sql.startswith("SUM"):
+        every, one, other = (n for n in numbers(cohort.twin(plan)) if n > 1000)
+        assert every - one - other == INCOME
+    assert f"{column} is multiplied with more than one" in (cohort.refusal(plan) or "")
+
+
 # Several answers
 
 
@@ -247,6 +368,21 @@ def test_a_table_alone_and_joined_are_not_both_summed() -> None:
     shown, refusal = then(cohort, ALL, JOINED)
     assert INCOME in shown
     assert refusal is not None and "income for others" in refusal
+
+
+def test_two_marks_are_not_multiplied_one_after_the_other() -> None:
+    cohort = two_marks()
+    asked = [
+        f"SELECT SUM({what}) {ON} WHERE {MARKS}"
+        for what in ("a.income", "a.income * b.y", "a.income * b.z")
+    ]
+    shown = [cohort.twin(cohort.plan(sql)) for sql in asked]
+    every, one, other = (max(numbers(cells)) for cells in shown)
+    assert every - one - other == INCOME
+    _, refusal = then(cohort, *asked)
+    assert refusal is not None and "multiplies income with another column" in refusal
+    turned = cohort.plan(f"SELECT COVAR_SAMP(b.y, a.income) {ON} WHERE {MARKS}")
+    assert cohort.refusal(turned) is None  # the same two
 
 
 def test_two_partners_are_not_both_joined_for_one_column() -> None:
@@ -347,6 +483,18 @@ def test_the_same_question_before_and_after_a_row_came_is_answered_once() -> Non
     require_same_rows(newer, [asked], before=None, now="others")  # a version that says so
 
 
+def test_squares_of_several_rows_need_noise() -> None:
+    """A person's sums do not say which of the rows have neither of two values, nor, where one row
+    has the income and another the y, that none has both."""
+    several = [replace(ground.product, rows_per_person=5) for ground in together().judged]
+    apart = [person("target", income=None, y=9), person("target", income=INCOME, y=None)]
+    cohort = Cohort(grounds(*several), ([*crowd(), *apart], crowd()))
+    for sql in ("VARIANCE(a.income)", "COVAR_SAMP(a.income, a.y)", "CORR(a.income, b.y)"):
+        refusal = cohort.refusal(cohort.plan(f"SELECT {sql} {ON}"))
+        assert refusal is not None and "several rows for a person" in refusal
+    assert cohort.refusal(cohort.plan(f"SELECT AVG(a.income) {ON}")) is None
+
+
 # Refusals are answers
 
 
@@ -396,6 +544,15 @@ def test_a_consumer_that_is_also_a_holder_marks_the_target_in_its_own_table() ->
 
 
 # Clauses that arithmetic went around
+
+
+def test_a_rule_that_forbids_variances_lets_none_out_with_a_covariance() -> None:
+    cohort = a_cohort([*crowd(), target()], functions=(Function.COUNT, Function.COVARIANCE))
+    plan = cohort.plan(f"SELECT COVAR_SAMP(a.y, a.z) {ON}")
+    moved = [int(row["y"][1] or 0) - 50 for row in cohort.rows[0]]
+    assert sum(moved) in numbers(cohort.twin(plan))
+    assert sum(y * y for y in moved) not in numbers(cohort.twin(plan))
+    assert cohort.refusal(plan) is None
 
 
 def test_a_rounded_count_is_not_had_exactly_from_sums() -> None:

@@ -191,7 +191,15 @@ def held(values: Int64Array, *without: int) -> Held:
 
 def is_about_few(job: Counted, *columns: Held) -> bool:
     try:
-        require_many(job, columns, LEAST)
+        require_many(job, columns, [], LEAST)
+    except HistoryRefused:
+        return True
+    return False
+
+
+def products_are_about_few(job: Counted, x: Held, y: Held) -> bool:
+    try:
+        require_many(job, [], [(x, y)], LEAST)
     except HistoryRefused:
         return True
     return False
@@ -224,6 +232,49 @@ def test_a_group_is_judged_for_itself_and_by_those_who_have_a_value() -> None:
 def test_values_of_which_hardly_two_are_alike_are_summed_in_the_least_group() -> None:
     few = everybody(*range(LEAST, PEOPLE))
     assert not is_about_few(counted(few), held(INCOME))
+
+
+@pytest.mark.parametrize(("both", "refused"), [(0, False), (1, True), (4, True), (5, False)])
+def test_two_columns_that_few_have_are_not_multiplied(both: int, refused: bool) -> None:
+    """Twenty have the first and twenty the second: SUM(first * second) is of those with both."""
+    x, y = flag(*range(20)), flag(*range(20 - both, 40 - both))
+    assert (INCOME * x * y).sum() == INCOME[20 - both : 20].sum()
+    assert not is_about_few(counted(everybody()), held(x), held(y))
+    assert products_are_about_few(counted(everybody()), held(INCOME * x), held(y)) is refused
+    assert products_are_about_few(counted(everybody()), held(y), held(INCOME * x)) is refused
+    # and of those who have neither, by n - SUM(x) - SUM(y) + SUM(x * y)
+    apart = flag(*range(30, PEOPLE - both))
+    assert products_are_about_few(counted(everybody()), held(flag(*range(30))), held(apart)) is (
+        refused
+    )
+
+
+@pytest.mark.parametrize(("others", "refused"), [(0, False), (1, True), (4, True), (5, False)])
+def test_a_column_of_two_values_for_all_but_a_few_is_not_squared(
+    others: int, refused: bool
+) -> None:
+    """SUM(x * (x - 5000)) is of those who have neither 0 nor 5000."""
+    x = 5000 * halves()
+    x[:others] = INCOME[:others]
+    assert (x * (x - 5000)).sum() == (INCOME * (INCOME - 5000))[:others].sum()
+    assert not is_about_few(counted(everybody()), held(x))
+    assert products_are_about_few(counted(everybody()), held(x), held(x)) is refused
+
+
+def test_values_of_which_hardly_two_are_alike_are_multiplied() -> None:
+    for least in (everybody(), everybody(*range(LEAST, PEOPLE))):
+        x, y = held(INCOME), held(INCOME[::-1])
+        assert not products_are_about_few(counted(least), x, x)
+        assert not products_are_about_few(counted(least), x, y)
+
+
+@pytest.mark.parametrize("people", [6, 8])
+def test_an_even_split_of_a_small_group_is_a_mark_too(people: int) -> None:
+    """Of six, three have the flag: SUM(flag * income) is of three."""
+    small = everybody(*range(people, PEOPLE))
+    assert is_about_few(counted(small), held(flag(*range(people // 2))))
+    ten = everybody(*range(10, PEOPLE))
+    assert not is_about_few(counted(ten), held(flag(*range(LEAST))))
 
 
 def test_what_is_suppressed_is_about_nobody() -> None:

@@ -265,9 +265,11 @@ def test_a_plan_that_breaks_one_clause_is_told_which_and_where(both: Grounds, wh
         return
     # What concerns the plan as a whole breaks both sides' clause, and a place that makes no sense
     # can't be computed either; no other clause is named.
-    # Without noise what is calculated inside an aggregate is refused besides.
+    # Without noise what is calculated inside an aggregate, or aggregated and chooses rows, is
+    # refused besides.
     assert (clause, where) in found
-    allowed = {clause, "product.columns"} | ({"plan"} if "calculation" in what else set())
+    besides = any(word in what for word in ("calculation", "by an aggregate", "summing a group"))
+    allowed = {clause, "product.columns"} | ({"plan"} if besides else set())
     assert {name for name, _ in found} <= allowed
 
 
@@ -650,12 +652,47 @@ def test_without_noise_only_plain_columns_are_summed(what: str) -> None:
         assert "ask with noise" in str(violations(plan, both)[0])
 
 
+def test_without_noise_no_column_is_aggregated_that_also_chooses_rows() -> None:
+    both = open_grounds()
+    chooses = [
+        at_least("bmi", 250),
+        Not(at_least("bmi", 250)),
+        Both(Present(BMI), at_least("bmi", 250)),
+    ]
+    summed = a_hidden_plan(both)
+    for where in chooses:
+        plan = with_side(summed, 0, where=where)
+        assert clauses(plan, both) == [("plan", "work.statistics")]
+        assert "bmi is aggregated and also chooses rows" in str(violations(plan, both)[0])
+        counted = Statistic(Function.COUNT, (Argument(0, BMI),), distinct=False)
+        assert clauses(with_side(with_statistic(summed, counted), 0, where=where), both) == []
+    for where in (Present(BMI), at_least("age", 3), Both(at_least("age", 3), Present(BMI))):
+        assert clauses(with_side(summed, 0, where=where), both) == []
+    grouped = with_side(summed, 0, group_by=(GroupBy("bmi", cuts=(250,)),))
+    assert clauses(grouped, both) == [("plan", "work.statistics")]
+    by_case = GroupBy("band", cases=(at_least("bmi", 250),), labels=("high",))
+    assert clauses(with_side(summed, 0, group_by=(by_case,)), both) == [("plan", "work.statistics")]
+    across = CrossCondition(BMI, Order.LESS, BMI)
+    assert ("plan", "work.statistics") in clauses(with_query(summed, comparisons=(across,)), both)
+
+
+def test_without_noise_a_column_is_multiplied_with_one_other() -> None:
+    both = open_grounds()
+    pairs = tuple(
+        Statistic(Function.COVARIANCE, (Argument(0, BMI), other), distinct=False)
+        for other in (Argument(1, BMI), Argument(0, AGE))
+    )
+    one, two = (a_hidden_plan(both, statistics=found) for found in (pairs[:1], pairs))
+    assert "more than one other column" not in str(violations(one, both))
+    assert "bmi is multiplied with more than one other column" in str(violations(two, both))
+
+
 def test_without_noise_one_column_of_each_of_two_tables_is_multiplied_and_summed() -> None:
     both = open_grounds()
     for function in (Function.SUM, Function.MEAN, Function.COVARIANCE, Function.CORRELATION):
-        pair = Statistic(function, (Argument(0, BMI), Argument(1, AGE)), distinct=False)
+        pair = Statistic(function, (Argument(0, BMI), Argument(1, BMI)), distinct=False)
         assert violations(a_hidden_plan(both, statistics=(pair,)), both) == ()
-    spread = Statistic(Function.VARIANCE, (Argument(0, BMI), Argument(1, AGE)), distinct=False)
+    spread = Statistic(Function.VARIANCE, (Argument(0, BMI), Argument(1, BMI)), distinct=False)
     plan = a_hidden_plan(both, statistics=(spread,))
     assert clauses(plan, both) == [("plan", "work.statistics[0]")] * 2
 

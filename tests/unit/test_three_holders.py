@@ -21,7 +21,7 @@ from crypto.session import PairKeys
 from exchange.errors import QuestionRefused
 from exchange.node.parts import Keys, local_query, noise_authors, task_of
 from exchange.privacy import cost_of
-from exchange.query.exact import companies, summed
+from exchange.query.exact import companies, valued
 from exchange.query.explanation import Language, learns
 from exchange.query.forecast import QueryPart, Step, explain
 from exchange.query.plan import Argument, CrossCondition, Padding, Plan, Receiver, Statistic
@@ -179,7 +179,7 @@ def test_each_engine_is_told_the_caps_of_all_and_only_the_first_two_the_tags_key
 def test_each_holder_computes_and_is_asked_about_its_own_columns_alone() -> None:
     plan = compiled(f"SELECT AVG(c.bmi), AVG(b.age) {JOIN}", THREE)
     program = program_of(plan, PRODUCTS)
-    assert [summed(plan, place) for place in range(3)] == [(), ("age",), ("bmi",)]
+    assert [valued(plan, place) for place in range(3)] == [set(), {"age"}, {"bmi"}]
     for place in range(3):
         assert local_query(plan, program, place).factors == program.factors[place]
     (met,) = {company for _, company in companies(plan, PRODUCTS, 2)}
