@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from crypto import joinkeys, record, sealing
 from crypto.digest import SALT_BYTES, Digest, commit, digest
 from crypto.engine import EngineOutcome, EngineStage, EngineTask, Seat
 from crypto.errors import CryptoError, EngineFailed, EngineFault, KeyRefused, Malformed
-from crypto.identifiers import JobId, PartyId
+from crypto.identifiers import JobId, PartyId, ProductId
 from crypto.joins.intersection import Intersection
 from crypto.joins.rows import KeptRows
 from crypto.keys import ExchangeKey
@@ -82,7 +82,8 @@ RUN_FAILED: Final = "the run failed at this party's node"
 @dataclass(frozen=True)
 class Workshop:
     """What a run needs beside the job: engine, links, rows, noise, the party's own models, tables
-    and questions, and what software this is."""
+    and questions, and what software this is. turns: of all runs, of which one at a time judges an
+    exact question about a product."""
 
     engine: EngineRunner
     links: Links
@@ -94,6 +95,7 @@ class Workshop:
     certificate: bytes
     software: str
     lock: Digest
+    turns: dict[ProductId, threading.Lock] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,10 @@ class Run:
             raise SourceUnreachable(f"no source is set for {product.name}")
         source = self._workshop.open_source(settings)
         if exact.is_exact(plan):
-            self._require_exact_is_safe(Asked(plan, known, place), source)
+            # Of jobs that come at once each would else find none refused before it. A crash in here
+            # tells nobody anything: the job is lost, whatever the rows are.
+            with self._workshop.turns.setdefault(product.id, threading.Lock()):
+                self._require_exact_is_safe(Asked(plan, known, place), source)
         return source.compute(product, local_query(plan, program_of(plan, known), place))
 
     def _require_exact_is_safe(self, new: Asked, source: DataSource) -> None:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crypto.errors import EngineFault
-from crypto.identifiers import JobId
+from crypto.identifiers import JobId, ProductId
 from exchange.errors import (
     ChainBroken,
+    HistoryRefused,
     IllegalTransition,
     NotYours,
     PlanRefused,
@@ -26,7 +29,8 @@ from exchange.errors import (
     UnknownSubject,
 )
 from exchange.jobs import JobState
-from exchange.node import jobs, receiving
+from exchange.node import exactly, jobs, receiving
+from exchange.node.exactly import Asked
 from exchange.node.history import MAX_REFUSALS
 from exchange.node.model import Decision, NodeJob, StandingApproval
 from exchange.node.runs import HISTORY, LOCAL_PART
@@ -204,6 +208,37 @@ def test_after_three_refusals_for_its_rows_a_holder_answers_this_consumer_with_n
         assert job_at(world, "research", number).reason == HISTORY
     assert all("fewer than" in job_at(world, "clinic", number).reason for number in refused)
     assert "was refused for its rows 3 times" in job_at(world, "clinic", last).reason
+
+
+@pytest.mark.parametrize("one_at_a_time", [False, True], ids=["twin", "product"])
+def test_questions_that_come_at_once_are_refused_for_rows_no_more_often(
+    deal: Deal, one_at_a_time: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them counted before the first was: each would be told one bit more."""
+    clinic, number = deal.world.members["clinic"], MAX_REFUSALS + 2
+    assert clinic.node.workshop is not None
+    if not one_at_a_time:
+        monkeypatch.setattr(
+            clinic.node, "workshop", replace(clinic.node.workshop, turns=AllAtOnce())
+        )
+    judging = threading.Barrier(number)
+
+    def about_few(new: Asked, *_: object) -> None:
+        if new.product.id == deal.clinic_product.id:
+            with suppress(threading.BrokenBarrierError):
+                judging.wait(0.2 if one_at_a_time else 10)
+            raise HistoryRefused(5)
+
+    monkeypatch.setattr(exactly, "require_many", about_few)
+    burst = [deal.submit() for _ in range(number)]
+    deal.world.settle()
+    told = sum("fewer than" in job_at(deal.world, "clinic", job).reason for job in burst)
+    assert told == (MAX_REFUSALS if one_at_a_time else number)
+
+
+class AllAtOnce(dict[ProductId, Any]):
+    def setdefault(self, product: ProductId, turn: object = None) -> Any:
+        return nullcontext()
 
 
 def _put_clinic_rows(deal: Deal, path: Path, rows: Sequence[tuple[str, ...]]) -> None:
