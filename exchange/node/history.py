@@ -21,7 +21,8 @@ asked for. Answers with noise are not compared: their epsilon covers any combina
 that depends on rows would itself be an answer without noise.
 
 What rows need not be asked for is settled from plans, before this (exchange.node.exactly): of each
-column the sums of one company only, of each product one selection only.
+column the sums of one company only and products with one other column, of each product one
+selection only.
 
 What it does not catch, and docs/trust.md says so: combinations of three and more jobs; differences
 of enough people here of whom the other holder's rows leave few. A refusal says that there are a few

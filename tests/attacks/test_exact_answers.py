@@ -437,6 +437,18 @@ def test_those_without_a_value_do_not_hide_whom_a_filter_leaves_out() -> None:
     assert refusal is not None and "fewer than 6 people" in refusal
 
 
+def test_those_without_a_value_do_not_hide_whose_value_is_no_longer_the_largest() -> None:
+    old = [person(f"o{n}", age=93, income=None) for n in range(LEAST - 1)]
+    cohort = a_cohort([*crowd(), *old, target()])
+    largest = f"SELECT MAX(a.income) {ON}"
+    plans = cohort.plan(largest), cohort.plan(f"{largest} WHERE a.age <> 93")
+    every, younger = (numbers(cohort.twin(plan)) for plan in plans)
+    assert INCOME in every
+    assert INCOME not in younger
+    assert cohort.refusal(plans[0]) is None
+    assert "fewer than 6 people" in (cohort.refusal(plans[1]) or "")
+
+
 ROWS = (
     Column("person", ColumnType.TEXT, "person"),
     Column("amount", ColumnType.INTEGER, "amount", low=0, high=10**6),
