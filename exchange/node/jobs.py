@@ -271,7 +271,10 @@ def decide(
             if job.decision is not Decision.PENDING or job.state is not JobState.REQUESTED:
                 continue  # the desk was faster
             try:
-                plan, view = _examine(job, tx, hub, identity)
+                plan, view = _examine(job, tx, hub, identity, admitting=False)
+                approved = _stands_approved(plan, view, tx, identity)
+                if approved:
+                    _examine(job, tx, hub, identity, admitting=True)
             except HubUnreachable:
                 raise  # nothing was decided: the job waits
             except (ExchangeError, CryptoError, RegistryError) as error:
@@ -279,7 +282,7 @@ def decide(
                 _refuse(job, constraint, str(error), tx, identity)
                 answered += 1
                 continue
-            if _stands_approved(plan, view, tx, identity):
+            if approved:
                 _admit(job, tx, hub, identity, ephemeral)
                 answered += 1
     return answered
@@ -569,8 +572,14 @@ def _stands_approved(plan: Plan, view: View, tx: NodeTransaction, identity: Iden
     return admission.approved_by_standing(plan, tx.standing(), own=own, today=today, now=view.now)
 
 
-def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> tuple[Plan, View]:
-    """Gather what the decision rests on, and check. Raises PlanRefused and trust errors."""
+def _examine(
+    job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity, *, admitting: bool
+) -> tuple[Plan, View]:
+    """Gather what the decision rests on, and check. Raises PlanRefused and trust errors.
+
+    admitting: the hub is asked whether the consumer has a newer document. While a job waits for a
+    person it is looked at in every round, and the newest one known will do.
+    """
     envelope = Envelope.from_bytes(tx.document(job.plan))
     plan = plans.read_plan(envelope)
     controllers: dict[PartyId, str | None] = {}
@@ -591,8 +600,10 @@ def _examine(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) ->
         )
         products.require_listed_by(side.product, lister, tx=tx)
         found.append(product)
-    # Not the one that the plan names: in an older one it may say nothing yet of its owner.
-    consumer = trust.newest(plan.consumer, tx=tx, hub=hub, identity=identity)
+    # Not only the one that the plan names: in an older one it may say nothing yet of its owner.
+    trust.by_digest(plan.consumer_document, plan.consumer, tx=tx, hub=hub, identity=identity)
+    newest = trust.newest if admitting else trust.current
+    consumer = newest(plan.consumer, tx=tx, hub=hub, identity=identity)
     controllers[plan.consumer] = consumer.document.controller
     view = View(
         me=identity.party,
@@ -626,7 +637,7 @@ def _admit(
     so that a crash leaves neither, or both."""
     if job.held is None:
         raise PlanRefused("held", "the operator has not yet said that the price is in escrow")
-    plan, view = _examine(job, tx, hub, identity)
+    plan, view = _examine(job, tx, hub, identity, admitting=True)
     held = view.agreement
     if held is not None:  # the helper has none, and nothing to count
         used = held.epsilon_used + plan.epsilon
