@@ -221,7 +221,7 @@ def require_refused(deal: Deal, job: NodeJob, clause: str) -> None:
     assert (statement.type, statement.subject) == ("job.refused", job.id)
     assert reason is not None
     assert reason.constraint == clause, reason
-    assert reason.problem == job.reason
+    assert reason.problem == job.reason[: evidence.MAX_REASON]
     assert statement.body == {}  # the log is public
     require_untouched(deal)
 
