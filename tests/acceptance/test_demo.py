@@ -33,7 +33,7 @@ def test_the_demonstration_matches_the_plaintext_and_passes_its_audit(tmp_path: 
     balances = document["balances"]
     assert balances["clinic"]["available_minor"] == "24000"
     assert balances["laboratory"]["available_minor"] == "19000"
-    assert balances["company"]["available_minor"] == "57000"
+    assert balances["company"]["available_minor"] == "957000"
     assert {"keys", "processes", "negotiate", "job", "audit", "total"} <= set(document["elapsed_s"])
     # What each process was told stays in its own folder: no row of the clinic anywhere else.
     rows = (tmp_path / "demo" / "clinic" / "patients.csv").read_text().splitlines()[1:]

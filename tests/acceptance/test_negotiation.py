@@ -609,10 +609,11 @@ def test_a_step_out_of_order_raises_an_alarm_and_changes_nothing(
 def test_a_stranger_cannot_take_a_step_in_others_negotiation(table: Table) -> None:
     number = _to_requested(table)
     stranger = table.world.members["clinic"]
+    reason = evidence.reason_document(number, "terms", "meddling", SystemRandomness())
     act = evidence.negotiated(
-        Event.TERMINATED, number, table.deal, proposal=digest(b"x"), reason="meddling"
+        Event.TERMINATED, number, table.deal, proposal=digest(b"x"), document=digest(reason)
     )
-    (alarm,) = tell(table.holder, stranger, act)
+    (alarm,) = tell(table.holder, stranger, act, [reason])
     assert alarm.kind == NotYours.__name__
     assert table.state(number) is State.REQUESTED
 
