@@ -58,9 +58,7 @@ def test_a_signed_document_reads_back_with_the_digest_that_agreements_carry() ->
     assert read.digest == digest(record.to_bytes(signed.document))
 
 
-def test_a_document_that_declares_no_controller_is_written_as_it_always_was() -> (
-    None
-):
+def test_a_document_that_declares_no_controller_is_written_as_it_always_was() -> None:
     silent = a_document()
     assert "controller" not in record.to_value(silent)  # type: ignore[operator]
     assert record.from_bytes(PartyDocument, record.to_bytes(silent)).controller is None
