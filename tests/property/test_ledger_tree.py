@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import islice
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.errors import ConsistencyRefused, FormatRefused, InclusionRefused, LedgerError
@@ -19,6 +22,7 @@ from ledger.tree import (
 )
 from ledger.verify.merkle import (
     EMPTY_ROOT,
+    MAX_SIZE,
     leaf_hash,
     root,
     verify_consistency,
@@ -180,18 +184,138 @@ def test_two_roots_of_one_size_are_a_fork_and_one_root_needs_no_proof() -> None:
         verify_consistency(3, one, 3, one, [EMPTY_ROOT])
 
 
-@pytest.mark.slow
-def test_every_pair_of_sizes_up_to_seventy() -> None:
-    for size in range(1, 71):
+# Large trees: all leaves are alike but one, so that a subtree's hash depends on its size and on
+# whether it holds that leaf, and the RFC's words can be followed up to the largest size there is.
+
+ALIKE, MARKED = leaf_hash(b"alike"), leaf_hash(b"marked")
+
+
+@cache
+def alike(count: int) -> bytes:
+    if count == 1:
+        return ALIKE
+    k = 1 << (count - 1).bit_length() - 1
+    return hashlib.sha256(b"\x01" + alike(k) + alike(count - k)).digest()
+
+
+def large(start: int, end: int, marked: int) -> bytes:
+    """MTH(D[start:end]) where only leaf `marked` differs."""
+    if not start <= marked < end:
+        return alike(end - start)
+    if end - start == 1:
+        return MARKED
+    k = 1 << (end - start - 1).bit_length() - 1
+    left, right = large(start, start + k, marked), large(start + k, end, marked)
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+LARGE = st.one_of(
+    st.integers(2, MAX_SIZE),
+    # Around powers of two the shape of the tree changes.
+    st.tuples(st.integers(2, 62), st.integers(-2, 2)).map(lambda p: max(2, 2 ** p[0] + p[1])),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(LARGE, st.data())
+def test_proofs_in_trees_of_any_size_are_those_of_the_rfc(size: int, draw: st.DataObject) -> None:
+    index = draw.draw(st.integers(0, size - 1))
+    old = draw.draw(st.integers(1, size))
+    top = large(0, size, index)
+    path = [large(*part, index) for part in inclusion_path(index, size)]
+    verify_inclusion(MARKED, index, size, path, top)
+    proof = [large(*part, index) for part in consistency_path(old, size)]
+    verify_consistency(old, large(0, old, index), size, top, proof)
+    for forged in some(mutations(path), draw):
+        with pytest.raises((InclusionRefused, FormatRefused)):
+            verify_inclusion(MARKED, index, size, forged, top)
+    for wrong in {index - 1, index + 1, index ^ 2, size - 1 - index, 0, size - 1} - {index}:
+        with pytest.raises((InclusionRefused, FormatRefused)):
+            verify_inclusion(MARKED, wrong, size, path, top)
+    if old < size:
+        for forged in some(mutations(proof), draw):
+            with pytest.raises((ConsistencyRefused, FormatRefused)):
+                verify_consistency(old, large(0, old, index), size, top, forged)
+
+
+@given(st.integers(-(2**65), 2**65), st.integers(-(2**65), 2**65), st.data())
+def test_numbers_outside_a_tree_are_refused_and_never_crash(
+    index: int, size: int, draw: st.DataObject
+) -> None:
+    proof = draw.draw(st.lists(st.binary(max_size=40), max_size=70))
+    with pytest.raises((InclusionRefused, FormatRefused)):
+        verify_inclusion(ALIKE, index, size, proof, MARKED)
+    with pytest.raises((ConsistencyRefused, FormatRefused)):
+        verify_consistency(index, ALIKE, size, MARKED, proof)
+
+
+def mutations(proof: Sequence[bytes], *, every_bit: bool = False) -> Iterator[list[bytes]]:
+    """Every neighbour of a proof: a bit flipped, one hash more, one less, two swapped."""
+    given = list(proof)
+    for at, value in enumerate(given):
+        for bit in range(256) if every_bit else (0, 100, 255):
+            flipped = bytearray(value)
+            flipped[bit // 8] ^= 1 << bit % 8
+            yield [*given[:at], bytes(flipped), *given[at + 1 :]]
+        yield [*given[:at], *given[at + 1 :]]
+        yield [*given[:at], value[:-1], *given[at + 1 :]]
+        yield [*given[:at], value + b"\0", *given[at + 1 :]]
+        for other in range(at):
+            if given[other] != value:
+                swapped = given.copy()
+                swapped[at], swapped[other] = swapped[other], swapped[at]
+                yield swapped
+    for at in range(len(given) + 1):
+        for extra in {EMPTY_ROOT, b"\0" * 32, *given}:
+            yield [*given[:at], extra, *given[at:]]
+
+
+def some(forgeries: Iterator[list[bytes]], draw: st.DataObject) -> Iterator[list[bytes]]:
+    """A few of many, from a place that is drawn."""
+    return islice(forgeries, draw.draw(st.integers(0, 99)), 5000, 101)
+
+
+def check_every_pair(sizes: Sequence[int], *, every_bit: bool = False) -> None:
+    """Roots, both proofs and all their neighbours, for every index and older size."""
+    for size in sizes:
         data = entries(size)
         nodes, top = grown(data), mth(data)
+        assert range_hash((0, size), nodes) == root([leaf_hash(e) for e in data]) == top
         for index in range(size):
             proof = [range_hash(part, nodes) for part in inclusion_path(index, size)]
-            verify_inclusion(leaf_hash(data[index]), index, size, proof, top)
+            assert proof == slow_path(index, data)
+            leaf = leaf_hash(data[index])
+            verify_inclusion(leaf, index, size, proof, top)
+            for forged in mutations(proof, every_bit=every_bit):
+                with pytest.raises((InclusionRefused, FormatRefused)):
+                    verify_inclusion(leaf, index, size, forged, top)
             for wrong in range(size):
                 if wrong != index:
                     with pytest.raises(InclusionRefused):
-                        verify_inclusion(leaf_hash(data[index]), wrong, size, proof, top)
+                        verify_inclusion(leaf, wrong, size, proof, top)
         for old in range(1, size + 1):
+            before = mth(data[:old])
             proof = [range_hash(part, nodes) for part in consistency_path(old, size)]
-            verify_consistency(old, mth(data[:old]), size, top, proof)
+            assert proof == slow_proof(old, data)
+            verify_consistency(old, before, size, top, proof)
+            for forged in mutations(proof, every_bit=every_bit):
+                with pytest.raises((ConsistencyRefused, FormatRefused)):
+                    verify_consistency(old, before, size, top, forged)
+            for wrong in range(1, size + 1):
+                if wrong != old:
+                    with pytest.raises(ConsistencyRefused):
+                        verify_consistency(wrong, before, size, top, proof)
+
+
+def test_in_every_tree_of_up_to_nine_leaves_every_neighbour_of_a_proof_is_refused() -> None:
+    check_every_pair(range(1, 10))
+
+
+@pytest.mark.slow
+def test_in_every_tree_of_up_to_nine_leaves_every_bit_of_a_proof_counts() -> None:
+    check_every_pair(range(1, 10), every_bit=True)
+
+
+@pytest.mark.slow
+def test_every_pair_of_sizes_up_to_seventy() -> None:
+    check_every_pair(range(10, 71))
