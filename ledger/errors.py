@@ -12,9 +12,17 @@ LedgerError
 ├── NotLogged            the log has never been given this entry
 ├── NotCovered           the entry or size lies beyond what has been signed; try later
 ├── LogDiverged          stop signing: what is stored is not what was signed last
+├── TileMissing          a file that the copy or server lacks; fetch it elsewhere
+├── TileRefused          stop: a file that is not what was signed; the message names it
+├── SourceUnreachable    the folder or server of a log could not be read; try later
 ├── WitnessUnreachable   try later; if it lasts, compare keys and addresses with its operator
 ├── WitnessAt            repeat the request from the size the witness states
-└── WitnessDisagrees     stop publishing: a witness holds a head that ours does not extend
+├── WitnessDisagrees     stop publishing: a witness holds a head that ours does not extend
+├── ChainUnreachable     try later; if it lasts, ask the chain's node why
+├── ChainRefused         the chain will not take what was sent: fund, grant, or set a higher fee
+├── WrongChain           fix the settings: another chain, no contract there, or one handed over
+├── ChainBehind          the chain lacks an anchor that was final: compare with another node of it
+└── ChainDisagrees       stop signing: the chain holds a head that ours does not extend
 """
 
 from __future__ import annotations
@@ -97,6 +105,27 @@ class LogDiverged(LedgerError):
     """What is stored does not reproduce, or would not extend, what was signed last."""
 
 
+class TileMissing(LedgerError):
+    """A file of a log that is not where it was looked for."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is missing; take it from a full copy")
+        self.path = path
+
+
+class TileRefused(LedgerError):
+    """A file of a log that is out of its format, or not what the log signed."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class SourceUnreachable(LedgerError):
+    """The folder or the server that a log is read from gave no usable answer."""
+
+
 class WitnessUnreachable(LedgerError):
     """No answer, one outside the protocol, or one that says nothing about the head it holds."""
 
@@ -111,3 +140,23 @@ class WitnessAt(LedgerError):
 
 class WitnessDisagrees(LedgerError):
     """The witness holds a head that ours does not extend: a fork, or a restored backup here."""
+
+
+class ChainUnreachable(LedgerError):
+    """No answer from the chain's node, or one outside the protocol."""
+
+
+class ChainRefused(LedgerError):
+    """The node or the contract refused a transaction, and would refuse it again."""
+
+
+class WrongChain(LedgerError):
+    """Not the chain, or not the contract, that the settings name; or one to leave."""
+
+
+class ChainBehind(LedgerError):
+    """The chain does not show an anchor that was final: a node that lags, or a chain begun anew."""
+
+
+class ChainDisagrees(LedgerError):
+    """The chain holds a head that ours does not extend: a fork, or a restored backup here."""

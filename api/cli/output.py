@@ -57,6 +57,7 @@ FAMILIES: Final[Mapping[str, Exit]] = {
     "exchange.links.errors.Unreachable": Exit.UNREACHABLE,
     "ledger.errors.LedgerError": Exit.FAILED,
     "ledger.errors.QuorumMissing": Exit.UNREACHABLE,
+    "ledger.errors.SourceUnreachable": Exit.UNREACHABLE,
     "ledger.errors.WitnessUnreachable": Exit.UNREACHABLE,
     "pricing.errors.InsufficientFunds": Exit.REFUSED,
     "pricing.errors.PricingError": Exit.FAILED,
