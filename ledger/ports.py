@@ -83,6 +83,13 @@ class LogStore(Protocol):
         """Hashes of complete subtrees. Raises LogDiverged if one is missing."""
         ...
 
+    def level_hashes(self, level: int, start: int, end: int) -> bytes:
+        """The hashes of nodes [start, end) of one level, one after the other: what tiles hold.
+
+        Raises LogDiverged if one is missing.
+        """
+        ...
+
     def add_nodes(self, nodes: Mapping[Node, bytes]) -> None:
         """Raises LogDiverged if one is there already."""
         ...

@@ -149,6 +149,23 @@ class SqlLogStore:
             )
         return found
 
+    def level_hashes(self, level: int, start: int, end: int) -> bytes:
+        hashes = self._session.exec(
+            select(LedgerNodeRow.hash)
+            .where(
+                col(LedgerNodeRow.level) == level,
+                col(LedgerNodeRow.position) >= start,
+                col(LedgerNodeRow.position) < end,
+            )
+            .order_by(col(LedgerNodeRow.position))
+        ).all()
+        if len(hashes) != end - start:
+            raise LogDiverged(
+                f"the stored tree lacks nodes {start} to {end} of level {level}: "
+                "stop, and restore the log from a full copy"
+            )
+        return b"".join(hashes)
+
     def add_nodes(self, nodes: Mapping[Node, bytes]) -> None:
         rows = [
             {"level": node.level, "position": node.index, "hash": value}
