@@ -189,3 +189,6 @@ def check_signature(key: VerifierKey, value: bytes, message: bytes) -> None:
 def check_name(name: str, *, where: str) -> None:
     if not name or "+" in name or any(c.isspace() or ord(c) < 0x20 for c in name):
         raise FormatRefused(where, "has a name that is empty or holds a space or a plus sign")
+    # A policy's words, and the environment's, are octets; half a character has no key id.
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in name):
+        raise FormatRefused(where, "has a name that is not UTF-8")

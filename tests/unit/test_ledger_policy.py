@@ -93,6 +93,11 @@ def test_names_are_octets_and_need_not_be_text() -> None:
     assert Policy.parse(latin).met_by({witness.name})
 
 
+def test_a_key_name_that_is_not_utf8_is_refused_and_does_not_crash_the_reader() -> None:
+    with pytest.raises(FormatRefused, match="line 1: verifier key has a name that is not UTF-8"):
+        Policy.parse(b"log \x80" + str(LOG).encode() + b"\nquorum none\n")
+
+
 A, B = WITNESSES[:2]
 
 
