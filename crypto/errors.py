@@ -5,6 +5,7 @@ CryptoError
 ├── BadSignature       stop: somebody altered or forged this
 ├── UnknownKey         ask for the party document that carries this key
 ├── CannotOpen         the ciphertext was not sealed to this key, or was altered
+├── SuiteUnavailable   install what the message names; nothing is known of the signature
 ├── KeyFileRefused     make or protect the key file as the message says
 ├── KeyRefused         a join key this side cannot canonicalise
 └── EngineFailed       the engine ended without a result; the job fails, nothing is released
@@ -42,6 +43,14 @@ class UnknownKey(CryptoError):
 
 class CannotOpen(CryptoError):
     """A sealed message that this key does not open."""
+
+
+class SuiteUnavailable(CryptoError):
+    """This machine cannot compute with keys of a suite."""
+
+    def __init__(self, suite: str, problem: str) -> None:
+        super().__init__(f"keys of the suite {suite} cannot be used here: {problem}")
+        self.suite = suite
 
 
 class KeyFileRefused(CryptoError):

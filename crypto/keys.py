@@ -1,8 +1,9 @@
 """Keys and the signing port.
 
-Signatures are Ed25519 (RFC 8032). A public key is written `ed25519:<base64url>` or
-`x25519:<base64url>`; its key id is the first 16 hexadecimal digits of SHA-256 over that text.
-Secret keys are never strings: they live in objects that print nothing and in files with mode 0600.
+Statements and documents are signed with Ed25519 (RFC 8032). The ledger's heads may also carry
+ML-DSA-44 (FIPS 204), for records that must outlast what a quantum computer breaks, and SM2 with
+SM3 (GB/T 32918), where national rules ask for it. A public key is written `<suite>:<base64url>`;
+its key id is the first 16 hexadecimal digits of SHA-256 over that text. Secret keys are never strings: they live in objects that print nothing and in files with mode 0600.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,11 +20,17 @@ from typing import Final, Protocol
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA44PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from crypto.errors import BadSignature, KeyFileRefused, Malformed
+from crypto.errors import BadSignature, KeyFileRefused, Malformed, SuiteUnavailable
 
-SUITES: Final = ("ed25519", "x25519")
+SUITES: Final[Mapping[str, int]] = {  # bytes of a public key
+    "ed25519": 32,
+    "x25519": 32,
+    "ml-dsa-44": 1312,  # FIPS 204 table 2
+    "sm2": 65,  # an uncompressed point
+}
 
 # Ed25519 points of order 1, 2, 4 and 8 in every encoding, sign bit cleared. RFC 8032 does not
 # refuse them as keys. Source: Chalkias, Garillot, Nikolaenko 2020, "Taming the many EdDSAs".
@@ -42,7 +50,7 @@ _SMALL_ORDER: Final = frozenset(
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A public key of one suite. raw: 32 bytes for both suites."""
+    """A public key of one suite. raw: as many bytes as SUITES says."""
 
     suite: str
     raw: bytes
@@ -50,8 +58,8 @@ class PublicKey:
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
             raise Malformed("suite", f"is not one of {', '.join(SUITES)}")
-        if len(self.raw) != 32:
-            raise Malformed("key", f"has {len(self.raw)} bytes, not 32")
+        if len(self.raw) != SUITES[self.suite]:
+            raise Malformed("key", f"has {len(self.raw)} bytes, not {SUITES[self.suite]}")
 
     def __str__(self) -> str:
         return f"{self.suite}:{base64.urlsafe_b64encode(self.raw).rstrip(b'=').decode()}"
@@ -78,9 +86,29 @@ class PublicKey:
         return key
 
     def verify(self, signature: bytes, message: bytes) -> None:
-        """Raises BadSignature unless `signature` is this key's over `message`."""
-        if self.suite != "ed25519":
+        """Raises BadSignature unless `signature` is this key's over `message`, and
+        SuiteUnavailable where this machine has nothing that could tell."""
+        if self.suite == "sm2":
+            # Read here, for hardly anybody needs it: most machines never load libcrypto for it.
+            from crypto.adapters import sm2
+
+            sm2.verify(self, signature, message)
+        elif self.suite == "ml-dsa-44":
+            self._verify_ml_dsa(signature, message)
+        elif self.suite == "ed25519":
+            self._verify_ed25519(signature, message)
+        else:
             raise BadSignature(f"key {self.key_id} is not a signing key")
+
+    def _verify_ml_dsa(self, signature: bytes, message: bytes) -> None:
+        try:
+            MLDSA44PublicKey.from_public_bytes(self.raw).verify(signature, message)
+        except UnsupportedAlgorithm:
+            raise SuiteUnavailable("ml-dsa-44", "install a newer `cryptography`") from None
+        except (InvalidSignature, ValueError):
+            raise BadSignature(f"the signature does not verify under key {self.key_id}") from None
+
+    def _verify_ed25519(self, signature: bytes, message: bytes) -> None:
         if self.raw[:31] + bytes([self.raw[31] & 0x7F]) in _SMALL_ORDER:
             # One signature verifies over every message: its owner could deny each of them.
             raise BadSignature(f"key {self.key_id} is of small order and signs nothing")
@@ -125,6 +153,37 @@ class SigningKey:
         return self._key
 
 
+class MlDsaKey:
+    """An ML-DSA-44 secret key held in memory. Prints nothing."""
+
+    def __init__(self, key: MLDSA44PrivateKey) -> None:
+        self._key = key
+        self._public = PublicKey("ml-dsa-44", key.public_key().public_bytes_raw())
+
+    def __repr__(self) -> str:
+        return f"MlDsaKey({self._public.key_id})"
+
+    @classmethod
+    def generate(cls) -> MlDsaKey:
+        """Raises SuiteUnavailable."""
+        try:
+            return cls(MLDSA44PrivateKey.generate())
+        except UnsupportedAlgorithm:
+            raise SuiteUnavailable("ml-dsa-44", "install a newer `cryptography`") from None
+
+    @property
+    def public(self) -> PublicKey:
+        return self._public
+
+    def sign(self, message: bytes) -> bytes:
+        """2420 bytes, hedged: two signatures over one message differ."""
+        return self._key.sign(message)
+
+    @property
+    def private(self) -> MLDSA44PrivateKey:
+        return self._key
+
+
 class ExchangeKey:
     """An X25519 secret key: opens sealed results, or agrees on session keys. Prints nothing."""
 
@@ -157,13 +216,20 @@ class ExchangeKey:
             raise Malformed("peer", "is a key of low order") from None
 
 
-def write_key(path: Path, key: SigningKey | ExchangeKey) -> None:
+def write_key(path: Path, key: SigningKey | MlDsaKey | ExchangeKey) -> None:
     """Write a secret key as PKCS #8 PEM with mode 0600. Refuses to overwrite."""
-    pem = key.private.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+    write_secret(
+        path,
+        key.private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
     )
+
+
+def write_secret(path: Path, pem: bytes) -> None:
+    """With mode 0600, and on disk when this returns. Refuses to overwrite."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -181,6 +247,13 @@ def read_signing_key(path: Path) -> SigningKey:
     return SigningKey(key)
 
 
+def read_ml_dsa_key(path: Path) -> MlDsaKey:
+    key = _read_pem(path)
+    if not isinstance(key, MLDSA44PrivateKey):
+        raise KeyFileRefused(f"{path} does not hold an ML-DSA-44 key")
+    return MlDsaKey(key)
+
+
 def read_exchange_key(path: Path) -> ExchangeKey:
     key = _read_pem(path)
     if not isinstance(key, X25519PrivateKey):
@@ -188,8 +261,8 @@ def read_exchange_key(path: Path) -> ExchangeKey:
     return ExchangeKey(key)
 
 
-def _read_pem(path: Path) -> object:
-    """Raises KeyFileRefused when the file is missing, readable by others, or not a key."""
+def read_secret(path: Path) -> bytes:
+    """Raises KeyFileRefused when the file is missing or readable by others."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         data = path.read_bytes()
@@ -201,7 +274,12 @@ def _read_pem(path: Path) -> object:
         raise KeyFileRefused(f"{path} can't be read: {error.strerror}") from None
     if mode & 0o077:
         raise KeyFileRefused(f"{path} has mode {mode:04o}; run chmod 600 on it")
+    return data
+
+
+def _read_pem(path: Path) -> object:
+    """Raises KeyFileRefused when the file is missing, readable by others, or not a key."""
     try:
-        return serialization.load_pem_private_key(data, password=None)
+        return serialization.load_pem_private_key(read_secret(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyFileRefused(f"{path} is not an unencrypted PKCS #8 PEM key") from None
