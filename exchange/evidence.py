@@ -3,14 +3,15 @@
 Types are `negotiation.<event>` and `job.<event>`. What a statement may say is public: digests of
 salted documents, commitments, and the few facts below. Amounts, terms, columns and inputs are in
 the documents, which only the parties, the hub and the named regulator hold; so is why a plan or
-terms were declined, for such words quote terms, columns and budgets, and why a run failed, which
-may be for what rows hold.
+terms were declined, for such words quote terms, columns and budgets, and why a run failed or a
+result could not be read, which may be for what rows hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from crypto import record
@@ -25,6 +26,14 @@ from exchange.terms.negotiation import Event
 from registry.rule import Join
 
 MAX_REASON: Final = 300
+ALARM: Final = "alarm.raised"
+
+
+class Overdue(StrEnum):
+    """Why the operator lets a job expire: all that it can see, and the same words for every job."""
+
+    NOT_BEGUN = "not every holder admitted and began the job in time"
+    NOT_FINISHED = "the run was not finished in time"
 
 
 @dataclass(frozen=True)
@@ -197,18 +206,14 @@ def sealed(
 
 
 def gate_words(plan: Plan) -> str:
-    """What a receipt says of the gate its party applied; an audit expects exactly this."""
+    """What a receipt says of the gate its party applied; an audit expects exactly this.
+
+    Which gate, with which least group, limits and noise, is in the plan that the receipt names:
+    those are terms, and the log is public.
+    """
     if not isinstance(plan.work, Query):
         return "none"
-    words = [f"min_group={plan.work.gate.min_group}"]
-    if plan.work.gate.dominance is not None:
-        words.append(f"dominance={plan.work.gate.dominance}")
-    if plan.work.gate.round_counts is not None:
-        words.append(f"round_counts={plan.work.gate.round_counts}")
-    if plan.work.noise is not None:
-        words.append(f"noise={plan.work.noise.distribution.value}")
-    where = "at the holder" if plan.join is Join.ALONE else "under sharing"
-    return ", ".join([*words, f"applied {where}"])
+    return "applied at the holder" if plan.join is Join.ALONE else "applied under sharing"
 
 
 def failed(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: bytes) -> Act:
@@ -221,14 +226,14 @@ def cancelled(job: JobId, *, plan: Digest, after: Sequence[Digest]) -> Act:
     return Act(type="job.cancelled", subject=job, after=tuple(after), inputs=(plan,))
 
 
-def expired(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: str) -> Act:
+def expired(job: JobId, *, plan: Digest, after: Sequence[Digest], overdue: Overdue) -> Act:
     """The operator's: somebody did not answer, or did not finish, in time."""
     return Act(
         type="job.expired",
         subject=job,
         after=tuple(after),
         inputs=(plan,),
-        body={"problem": reason[:MAX_REASON]},
+        body={"problem": overdue.value},
     )
 
 
@@ -243,9 +248,26 @@ def opened(job: JobId, *, plan: Digest, after: Sequence[Digest], results: Sequen
 
 
 def alarmed(subject: str, *, kind: str, words: str) -> Act:
-    """A participant saw evidence that should not be, or missed evidence that should."""
+    """A participant saw evidence that should not be, or missed evidence that should.
+
+    words: of digests, sizes of the log and times, for everybody to look up: nothing of a deal.
+    """
+    return Act(type=ALARM, subject=subject, body={"kind": kind, "words": words[:MAX_REASON]})
+
+
+def result_refused(job: JobId, *, plan: Digest, after: Sequence[Digest], reason: bytes) -> Act:
+    """The receiver's alarm: what was released to it cannot be opened or read.
+
+    after: the receipts that named the parts. reason: a `reason_document`, for what is wrong with a
+    result may tell of the result.
+    """
     return Act(
-        type="alarm.raised", subject=subject, body={"kind": kind, "words": words[:MAX_REASON]}
+        type=ALARM,
+        subject=job,
+        after=tuple(after),
+        inputs=(plan,),
+        outputs=(digest(reason),),
+        body={"kind": "ResultRefused"},
     )
 
 

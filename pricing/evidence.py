@@ -106,7 +106,8 @@ def funds_act(
         policy_digest=policy_digest,
         inputs=inputs,
         commitments={COMMITMENT: movement.commitment()},
-        body={"operation": first.chain},
+        # A deposit's id is whatever its caller chose, a bank's reference perhaps: not for the log.
+        body={} if kind == DEPOSITED else {"operation": first.chain},
     )
     return MoneyAct(act, record.to_bytes(movement))
 

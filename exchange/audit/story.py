@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from crypto.digest import Digest
+from crypto.statement import Statement
 from exchange.audit.evidence import Evidence
 from exchange.audit.report import Check, Deed, phrase
 from exchange.audit.words import PHRASES
-from exchange.evidence import reason_of
-
-ALARM: Final = "alarm.raised"
+from exchange.evidence import ALARM, reason_of
 
 
 def tell(evidence: Evidence, no_effect: Mapping[Digest, str]) -> list[Deed]:
@@ -25,7 +23,7 @@ def tell(evidence: Evidence, no_effect: Mapping[Digest, str]) -> list[Deed]:
             actor=evidence.parties.name(statement.actor),
             subject=statement.subject,
             kind=statement.type,
-            problem=statement.body.get("words", "") or reason_of(statement, evidence.documents),
+            problem=_said_why(statement, evidence),
         )
         reason = no_effect.get(said.signed.digest)
         if reason is not None:
@@ -44,9 +42,14 @@ def note_alarms(evidence: Evidence) -> list[Check]:
             phrase(
                 "alarm.words",
                 kind=said.statement.body.get("kind", ""),
-                words=said.statement.body.get("words", ""),
+                words=_said_why(said.statement, evidence),
             ),
         )
         for said in evidence.said
         if said.statement.type == ALARM
     ]
+
+
+def _said_why(statement: Statement, evidence: Evidence) -> str:
+    """In public words, or in the document that came with it, as far as the bundle holds it."""
+    return statement.body.get("words", "") or reason_of(statement, evidence.documents)

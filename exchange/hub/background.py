@@ -16,21 +16,37 @@ from exchange.hub import chains, coordination, settlement
 from exchange.hub.model import HubJob, Operator
 from exchange.hub.ports import HubStore, HubTransaction
 from exchange.jobs import JobEvent, JobState
-from ledger import log
+from ledger import log, newest
 from ledger.log import EntryStatus
-from ledger.ports import LogDatabase, WitnessPort
+from ledger.ports import HeadHolder, LogDatabase, WitnessPort
 from ledger.verify.policy import Policy
 
 
 @dataclass(frozen=True)
 class LogKeeping:
-    """The ledger's own identity, who cosigns it, and the quorum that counts as witnessed."""
+    """The ledger's own identity, who cosigns it, and the quorum that counts as witnessed.
+
+    holders: who else remembers its heads outside the database.
+    """
 
     origin: str
     signer: Signer
     database: LogDatabase
     witnesses: Sequence[WitnessPort]
     policy: Policy
+    holders: Sequence[HeadHolder] = ()
+
+
+def require_newest(keeping: LogKeeping) -> None:
+    """Nobody knows of more of the ledger than the database does. Before the first signature."""
+    newest.require_newest(
+        keeping.database,
+        origin=keeping.origin,
+        signer=keeping.signer,
+        witnesses=keeping.witnesses,
+        policy=keeping.policy,
+        holders=keeping.holders,
+    )
 
 
 def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
@@ -96,11 +112,10 @@ def _move_locked(job: HubJob, tx: HubTransaction, operator: Operator) -> bool:
     now = operator.clock.now()
     waiting = job.state in (JobState.REQUESTED, JobState.ADMITTED)
     if waiting and now >= job.run_by:
-        late = "not every holder admitted and began the job in time"
-        coordination.expire(job, late, tx, operator)
+        coordination.expire(job, evidence.Overdue.NOT_BEGUN, tx, operator)
         return True
     if job.state is JobState.RUNNING and now >= job.finish_by:
-        coordination.expire(job, "the run was not finished in time", tx, operator)
+        coordination.expire(job, evidence.Overdue.NOT_FINISHED, tx, operator)
         return True
     receipts = [job.sealed[holder] for holder in job.parties if holder in job.sealed]
     if job.state is JobState.SEALED:

@@ -21,7 +21,7 @@ from crypto.statement import SignedStatement, read_statement
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import Bundle
 from exchange.errors import BundleNotReady, UnknownSubject
-from exchange.evidence import reason_in
+from exchange.evidence import ALARM, reason_in
 from exchange.hub.ports import HubTransaction
 from exchange.query import plan as plans
 from exchange.terms.agreement import Proposal, Terms, read_agreement
@@ -34,7 +34,13 @@ from registry.evidence import LISTED, REGISTERED, UPDATED
 _PROPOSING: Final = ("negotiation.requested", "negotiation.offered")
 _AGREEING: Final = ("negotiation.agreed", "negotiation.verified")
 _SUBMITTED: Final = "job.submitted"
-_EXPLAINING: Final = ("job.rejected", "job.refused", "job.failed", "negotiation.terminated")
+_EXPLAINING: Final = (
+    "job.rejected",
+    "job.refused",
+    "job.failed",
+    "negotiation.terminated",
+    ALARM,
+)
 
 
 def export(deal: DealId, tx: HubTransaction) -> bytes:

@@ -209,14 +209,14 @@ def opened(submission: Submission, tx: HubTransaction, operator: Operator) -> No
     _note(job, "opened", job.consumer, "", tx, operator)
 
 
-def expire(job: HubJob, reason: str, tx: HubTransaction, operator: Operator) -> None:
+def expire(job: HubJob, overdue: evidence.Overdue, tx: HubTransaction, operator: Operator) -> None:
     """The background step found that a deadline has passed. The operator says so."""
     settlement.lock(settlement.plan_of(job, tx), tx, operator)
-    said = evidence.expired(job.id, plan=job.plan, after=[job.submitted], reason=reason)
+    said = evidence.expired(job.id, plan=job.plan, after=[job.submitted], overdue=overdue)
     digest = chains.act(said, tx=tx, operator=operator, to=[job.consumer, *job.parties])
-    after = _step(job, JobEvent.EXPIRE, tx, operator, reason=reason)
+    after = _step(job, JobEvent.EXPIRE, tx, operator, reason=overdue.value)
     settlement.give_back(after, digest, tx, operator, runs=not job.started)
-    _note(after, "expired", operator.party, reason, tx, operator)
+    _note(after, "expired", operator.party, overdue.value, tx, operator)
 
 
 def _read_plan(data: bytes, statement: Statement, number: JobId, tx: HubTransaction) -> Plan:

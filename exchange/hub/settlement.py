@@ -68,8 +68,14 @@ def fund(
     )
     if before:
         return None
-    act = funds_act(transfers, subject=party, randomness=operator.randomness)
-    return _say(act, [], [party], tx, operator)
+    money_act = funds_act(transfers, subject=party, randomness=operator.randomness)
+    said = _say(money_act, [], [party], tx, operator)
+    # No agreement names a reader of it: who was credited can show later what was booked.
+    key_now = tx.parties.current(party).document.sealing
+    tx.add_opening(
+        said, party, sealing.seal(money_act.opening, key_now, context=openings.context(said))
+    )
+    return said
 
 
 def hold(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) -> Digest:

@@ -58,8 +58,11 @@ def open_released(store: NodeStore, hub: Hub, identity: Identity) -> Sequence[Jo
                 tx.set_remark(_remark(number), "refused")
                 tx.forget_secret(number)
                 tx.save_job(replace(job, reason=str(error)))
-                act = evidence.alarmed(number, kind="ResultRefused", words=words)
-                outbox.say(act, [], tx=tx, identity=identity)
+                reason = evidence.reason_document(number, "result", str(error), identity.randomness)
+                act = evidence.result_refused(
+                    number, plan=job.plan, after=sorted(job.receipts.values()), reason=reason
+                )
+                outbox.say(act, [reason], tx=tx, identity=identity)
     return opened
 
 

@@ -887,6 +887,15 @@ def test_a_sealed_part_that_is_not_what_its_holder_signed_for_raises_an_alarm(
     with pytest.raises(UnknownSubject):
         receiving.answer(number, research.node.store)
     assert last_type(research) == "alarm.raised"
+    with research.node.store.reading() as tx:
+        entry = tx.entry(tx.head().next_seq - 1)
+    assert entry is not None
+    said = read_statement(entry).statement
+    assert said.body == {"kind": "ResultRefused"}  # what is wrong may tell of the result
+    with world.store.reading() as tx:
+        reason = evidence.reason_in(said, {name: tx.document(name) for name in said.outputs})
+    assert reason is not None
+    assert reason.problem in alarm.words
 
 
 def test_a_part_sealed_for_another_job_does_not_open(

@@ -9,18 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from crypto import sealing
 from crypto.digest import digest
 from crypto.envelope import Envelope
 from crypto.identifiers import DealId, NegotiationId
 from crypto.ports import SystemRandomness
+from crypto.record import Amount
 from crypto.statement import Act, read_statement, sign_statement
-from exchange import evidence
+from exchange import evidence, openings
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import Bundle
 from exchange.audit.deal import audit_deal
 from exchange.audit.report import Report
 from exchange.audit.roots import Roots
 from exchange.errors import BundleNotReady, UnknownSubject
+from exchange.evidence import Overdue
 from exchange.hub import background, coordination
 from exchange.hub import bundle as hub_bundle
 from exchange.hub.model import Outcome
@@ -28,6 +31,8 @@ from exchange.node import registering
 from exchange.submission import read_submission
 from exchange.terms import agreement as agreements
 from exchange.terms.negotiation import Event
+from pricing.evidence import COMMITMENT, DEPOSITED, open_movement
+from pricing.money import Money
 from registry.party import Role
 from tests.world import Deal, Member, World, a_deal, a_world, down, terms_for
 
@@ -251,7 +256,7 @@ def test_the_order_of_the_log_is_the_order_of_effect(
         found = tx.job(job)
     act = evidence.cancelled(job, plan=found.plan, after=[found.submitted])
     with ThreadPoolExecutor(1) as other, world.store.transaction() as tx:
-        coordination.expire(tx.lock_job(job), "first", tx, world.operator)
+        coordination.expire(tx.lock_job(job), Overdue.NOT_BEGUN, tx, world.operator)
         waiting = other.submit(scene.say, research, act)
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.5)  # it waits for the job, without a place in the log yet
@@ -273,3 +278,25 @@ def audited(scene: Scene) -> Report:
 def _negotiation(scene: Scene) -> NegotiationId:
     with scene.world.store.reading() as tx:
         return tx.negotiations_of_deal(scene.deal.deal)[0].id
+
+
+def test_a_deposit_can_be_opened_by_whoever_was_credited_and_says_nothing_in_public(
+    tmp_path: Path,
+) -> None:
+    world = a_world(tmp_path)
+    member = world.join("payer", Role.CONSUMER)
+    said = world.service.fund(
+        world.operator.party, member.id, Money("TEST", Amount(7_654)), key="invoice-7654"
+    )
+    assert said is not None
+    world.settle()
+    with world.store.reading() as tx:
+        index = tx.log.index_of(said)
+        assert index is not None
+        (logged,) = tx.log.entries(index, index + 1)
+        ((reader, sealed),) = tx.openings(said)
+    statement = read_statement(logged.entry).statement
+    assert (statement.type, statement.body, reader) == (DEPOSITED, {}, member.id)
+    plain = sealing.open_sealed(sealed, member.folder.sealing, context=openings.context(said))
+    movement = open_movement(plain, statement.commitments[COMMITMENT])
+    assert [leg.amount_minor for leg in movement.legs] == [7_654]
