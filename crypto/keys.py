@@ -3,7 +3,8 @@
 Statements and documents are signed with Ed25519 (RFC 8032). The ledger's heads may also carry
 ML-DSA-44 (FIPS 204), for records that must outlast what a quantum computer breaks, and SM2 with
 SM3 (GB/T 32918), where national rules ask for it. A public key is written `<suite>:<base64url>`;
-its key id is the first 16 hexadecimal digits of SHA-256 over that text. Secret keys are never strings: they live in objects that print nothing and in files with mode 0600.
+its key id is the first 16 hexadecimal digits of SHA-256 over that text. Secret keys are never
+strings: they live in objects that print nothing and in files with mode 0600.
 """
 
 from __future__ import annotations

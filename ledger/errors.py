@@ -3,6 +3,7 @@
 LedgerError
 ├── FormatRefused        fix the bytes: the message names the place
 ├── SignatureRefused     stop: a key we know did not sign this
+├── SignatureUnchecked   use a machine that knows the key's suite, or a policy without the key
 ├── NotSigned            no key that is trusted here signed it; get the right verifier key
 ├── OtherLog             the checkpoint is of another log than the one asked about
 ├── InclusionRefused     the entry is not shown to be in the log; tell the regulator
@@ -15,6 +16,8 @@ LedgerError
 ├── TileMissing          a file that the copy or server lacks; fetch it elsewhere
 ├── TileRefused          stop: a file that is not what was signed; the message names it
 ├── SourceUnreachable    the folder or server of a log could not be read; try later
+├── LogBehind            stop signing: others hold a later head; restore from a full copy
+├── NotCompared          wait, signing nothing: too few have said yet which head they hold
 ├── WitnessUnreachable   try later; if it lasts, compare keys and addresses with its operator
 ├── WitnessAt            repeat the request from the size the witness states
 ├── WitnessDisagrees     stop publishing: a witness holds a head that ours does not extend
@@ -22,10 +25,13 @@ LedgerError
 ├── ChainRefused         the chain will not take what was sent: fund, grant, or set a higher fee
 ├── WrongChain           fix the settings: another chain, no contract there, or one handed over
 ├── ChainBehind          the chain lacks an anchor that was final: compare with another node of it
-└── ChainDisagrees       stop signing: the chain holds a head that ours does not extend
+├── ChainDisagrees       stop signing: the chain holds a head that ours does not extend
+└── AnchorMoved          look again: another process moved the same anchor, or it cannot move so
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class LedgerError(Exception):
@@ -48,6 +54,14 @@ class SignatureRefused(LedgerError):
         super().__init__(
             f"the signature line of {name} does not verify; the note is forged or damaged"
         )
+        self.name = name
+
+
+class SignatureUnchecked(LedgerError):
+    """A line of a key we know, of a suite that this machine cannot compute with."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"the signature line of {name} cannot be checked: {problem}")
         self.name = name
 
 
@@ -126,6 +140,34 @@ class SourceUnreachable(LedgerError):
     """The folder or the server that a log is read from gave no usable answer."""
 
 
+class LogBehind(LedgerError):
+    """A later head of this log exists than the database holds: the database is an old copy."""
+
+    def __init__(self, where: str, *, held: int, stored: int) -> None:
+        super().__init__(
+            f"{where} holds a head of size {held} of this log, and this database ends at size "
+            f"{stored}: it is an old copy, and signing from it would fork the log. Rebuild it "
+            f"from a full copy that reaches size {held}; if none does, open a successor log whose "
+            "first entry carries the last head"
+        )
+        self.where = where
+        self.held = held
+        self.stored = stored
+
+
+class NotCompared(LedgerError):
+    """Those who have not answered could know of a later head. silent: why, by name."""
+
+    def __init__(self, silent: Mapping[str, LedgerError], missing: tuple[str, ...]) -> None:
+        who = "; ".join(str(error) for error in silent.values()) or ", ".join(missing)
+        super().__init__(
+            "whether this database is the newest state of the log is not known yet, and nothing "
+            f"is signed before: {who}"
+        )
+        self.silent = silent
+        self.missing = missing
+
+
 class WitnessUnreachable(LedgerError):
     """No answer, one outside the protocol, or one that says nothing about the head it holds."""
 
@@ -160,3 +202,7 @@ class ChainBehind(LedgerError):
 
 class ChainDisagrees(LedgerError):
     """The chain holds a head that ours does not extend: a fork, or a restored backup here."""
+
+
+class AnchorMoved(LedgerError):
+    """An anchor that is not where the caller saw it, or that no event takes from there."""

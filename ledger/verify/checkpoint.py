@@ -55,9 +55,10 @@ class Checkpoint:
         )
 
 
-def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> Note:
-    """The log signs under its origin. The caller has compared it with what was signed last."""
-    return notes.sign(checkpoint.text, checkpoint.origin, signer)
+def sign_checkpoint(checkpoint: Checkpoint, *signers: Signer) -> Note:
+    """The log signs under its origin, with each of its keys: two while one follows the other, one
+    more of another suite. The caller has compared it with what was signed last."""
+    return notes.sign(checkpoint.text, checkpoint.origin, *signers)
 
 
 def open_checkpoint(note: Note, log_keys: Iterable[VerifierKey]) -> Checkpoint:

@@ -13,17 +13,35 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from crypto.errors import BadSignature
-from crypto.keys import PublicKey, Signer
-from ledger.errors import FormatRefused, NotSigned, SignatureRefused
+from crypto.errors import BadSignature, SuiteUnavailable
+from crypto.keys import SUITES, PublicKey, Signer
+from ledger.errors import FormatRefused, NotSigned, SignatureRefused, SignatureUnchecked
 from ledger.verify.text import decode_base64, decode_utf8, encode_base64
 
 LOG_SIGNATURE: Final = 0x01  # Ed25519 over the text
 COSIGNATURE: Final = 0x04  # Ed25519 with a time, C2SP tlog-cosignature
-KEY_TYPES: Final[Mapping[int, str]] = {
-    LOG_SIGNATURE: "Ed25519 log signature",
-    COSIGNATURE: "Ed25519 cosignature",
+ML_DSA_COSIGNATURE: Final = 0x06  # ML-DSA-44 with a time, C2SP tlog-cosignature
+SM2_SIGNATURE: Final = 0xFF  # ours: SM2 with SM3 over the text, r || s
+
+
+@dataclass(frozen=True)
+class KeyType:
+    """suite: of the keys. marker: the type as key ids and vkeys hold it, before the key."""
+
+    words: str
+    suite: str
+    marker: bytes
+
+
+# Under 0xff every specification makes its own types, told apart by the long identifier.
+KEY_TYPES: Final[Mapping[int, KeyType]] = {
+    LOG_SIGNATURE: KeyType("Ed25519 log signature", "ed25519", b"\x01"),
+    COSIGNATURE: KeyType("Ed25519 cosignature", "ed25519", b"\x04"),
+    ML_DSA_COSIGNATURE: KeyType("ML-DSA-44 cosignature", "ml-dsa-44", b"\x06"),
+    SM2_SIGNATURE: KeyType("SM2 log signature", "sm2", b"\xffunseen/sm2-with-sm3/v1\x00"),
 }
+LOG_TYPES: Final = frozenset({LOG_SIGNATURE, SM2_SIGNATURE})
+COSIGNATURE_TYPES: Final = frozenset({COSIGNATURE, ML_DSA_COSIGNATURE})
 KEY_ID_BYTES: Final = 4
 MAX_NOTE_BYTES: Final = 1 << 20
 MAX_SIGNATURES: Final = 100  # the format asks for at least 16; Go's note package takes 100
@@ -42,18 +60,27 @@ class VerifierKey:
         check_name(self.name, where="verifier key")
         if self.key_type not in KEY_TYPES:
             raise FormatRefused("verifier key", f"is of type 0x{self.key_type:02x}, not read here")
-        if self.key.suite != "ed25519":
-            raise FormatRefused("verifier key", f"is an {self.key.suite} key and cannot sign")
+        if self.key.suite != KEY_TYPES[self.key_type].suite:
+            words = KEY_TYPES[self.key_type].words
+            raise FormatRefused("verifier key", f"is of suite {self.key.suite}: makes no {words}")
 
     @property
     def key_id(self) -> bytes:
         """4 bytes that, with the name, pick the key for a line. Not a safe identifier alone."""
-        data = self.name.encode() + b"\n" + bytes([self.key_type]) + self.key.raw
+        data = self.name.encode() + b"\n" + self._material
         return hashlib.sha256(data).digest()[:KEY_ID_BYTES]
 
+    @property
+    def words(self) -> str:
+        """For people: `witness.example, ML-DSA-44 cosignature`."""
+        return f"{self.name}, {KEY_TYPES[self.key_type].words}"
+
+    @property
+    def _material(self) -> bytes:
+        return KEY_TYPES[self.key_type].marker + self.key.raw
+
     def __str__(self) -> str:
-        encoded = encode_base64(bytes([self.key_type]) + self.key.raw)
-        return f"{self.name}+{self.key_id.hex()}+{encoded}"
+        return f"{self.name}+{self.key_id.hex()}+{encode_base64(self._material)}"
 
     @classmethod
     def parse(cls, text: str) -> VerifierKey:
@@ -67,9 +94,13 @@ class VerifierKey:
             raise FormatRefused("verifier key", "is not <name>+<key id>+<base64>")
         if data[0] not in KEY_TYPES:
             raise FormatRefused("verifier key", f"is of type 0x{data[0]:02x}, not read here")
-        if len(data) != 33:
-            raise FormatRefused("verifier key", f"holds a key of {len(data) - 1} bytes, not 32")
-        key = cls(name, data[0], PublicKey("ed25519", data[1:]))
+        kind = KEY_TYPES[data[0]]
+        if not data.startswith(kind.marker):
+            raise FormatRefused("verifier key", "is of type 0xff with another long identifier")
+        raw, length = data[len(kind.marker) :], SUITES[kind.suite]
+        if len(raw) != length:
+            raise FormatRefused("verifier key", f"holds a key of {len(raw)} bytes, not {length}")
+        key = cls(name, data[0], PublicKey(kind.suite, raw))
         if key.key_id.hex() != key_id:
             raise FormatRefused("verifier key", f"has the key id {key_id}, not {key.key_id.hex()}")
         return key
@@ -144,10 +175,23 @@ def parse_lines(text: str) -> tuple[Signature, ...]:
     return tuple(Signature.parse(line) for line in lines)
 
 
-def sign(text: str, name: str, signer: Signer) -> Note:
-    """A note signed as a log signs, type 0x01. name: for a checkpoint, the log's origin."""
-    key = VerifierKey(name, LOG_SIGNATURE, signer.public)
-    return Note(text, (Signature(name, key.key_id, signer.sign(text.encode("utf-8"))),))
+def sign(text: str, name: str, *signers: Signer) -> Note:
+    """A note signed as a log signs, one line per key. name: for a checkpoint, the log's origin."""
+    lines = []
+    for signer in signers:
+        key = log_key(name, signer)
+        lines.append(Signature(name, key.key_id, signer.sign(text.encode("utf-8"))))
+    return Note(text, tuple(lines))
+
+
+def log_key(name: str, signer: Signer) -> VerifierKey:
+    """What verifies the lines that a log of this name signs. Raises FormatRefused."""
+    return _key_of(name, signer, LOG_TYPES)
+
+
+def cosigner_key(name: str, signer: Signer) -> VerifierKey:
+    """What verifies the lines that a witness of this name cosigns. Raises FormatRefused."""
+    return _key_of(name, signer, COSIGNATURE_TYPES)
 
 
 def verify(note: Note, keys: Iterable[VerifierKey]) -> tuple[VerifierKey, ...]:
@@ -155,7 +199,7 @@ def verify(note: Note, keys: Iterable[VerifierKey]) -> tuple[VerifierKey, ...]:
 
     Raises SignatureRefused if one of them is named and does not verify, NotSigned if none signed.
     """
-    wanted = [key for key in keys if key.key_type == LOG_SIGNATURE]
+    wanted = [key for key in keys if key.key_type in LOG_TYPES]
     found = signatures_by(note, wanted)
     for key, signature in found.items():
         check_signature(key, signature.value, note.text.encode("utf-8"))
@@ -179,11 +223,14 @@ def signatures_by(note: Note, keys: Iterable[VerifierKey]) -> dict[VerifierKey, 
 
 
 def check_signature(key: VerifierKey, value: bytes, message: bytes) -> None:
-    """Raises SignatureRefused unless `value` is the key's raw signature over `message`."""
+    """Raises SignatureRefused unless `value` is the key's raw signature over `message`, and
+    SignatureUnchecked where this machine cannot tell."""
     try:
         key.key.verify(value, message)
     except BadSignature:
         raise SignatureRefused(key.name) from None
+    except SuiteUnavailable as error:
+        raise SignatureUnchecked(key.name, str(error)) from None
 
 
 def check_name(name: str, *, where: str) -> None:
@@ -192,3 +239,10 @@ def check_name(name: str, *, where: str) -> None:
     # A policy's words, and the environment's, are octets; half a character has no key id.
     if any(0xD800 <= ord(c) <= 0xDFFF for c in name):
         raise FormatRefused(where, "has a name that is not UTF-8")
+
+
+def _key_of(name: str, signer: Signer, types: frozenset[int]) -> VerifierKey:
+    for key_type in types:
+        if KEY_TYPES[key_type].suite == signer.public.suite:
+            return VerifierKey(name, key_type, signer.public)
+    raise FormatRefused("verifier key", f"is of suite {signer.public.suite}, which signs no notes")
