@@ -1,17 +1,19 @@
-"""What the log and the witness need from outside: storage, and witnesses to ask."""
+"""What log, witness and anchor need from outside: storage, witnesses to ask, a chain."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from crypto.digest import Digest
 from ledger.tree import Node
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.note import Note, Signature, VerifierKey
+from ledger.verify.tile_names import Tile
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,15 @@ class StoredCheckpoint:
 class LogStore(Protocol):
     """The log's storage within one transaction, which the caller opens and commits."""
 
-    def lock(self) -> None:
-        """Wait until no other transaction integrates, and keep others out until the end."""
+    def lead(self) -> bool:
+        """Keep every other transaction from giving indices until this one ends.
+
+        False if another is at it: whoever asks does not wait, for the other does the work.
+        """
         ...
 
-    def queue(self, digest: Digest, entry: bytes) -> None:
-        """Idempotent by digest."""
+    def queue(self, entries: Sequence[tuple[Digest, bytes]]) -> None:
+        """In this order; idempotent by digest."""
         ...
 
     def pending(self, limit: int) -> Sequence[PendingEntry]:
@@ -75,6 +80,10 @@ class LogStore(Protocol):
         """None while the entry is pending. Raises NotLogged if it was never queued."""
         ...
 
+    def indices_of(self, digests: Collection[Digest]) -> Mapping[Digest, int | None]:
+        """`index_of` for many."""
+        ...
+
     def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
         """Entries [start, end) as far as they exist, by index."""
         ...
@@ -90,8 +99,18 @@ class LogStore(Protocol):
         """
         ...
 
-    def add_nodes(self, nodes: Mapping[Node, bytes]) -> None:
-        """Raises LogDiverged if one is there already."""
+    def tiles(self, wanted: Collection[Tile]) -> Mapping[Tile, bytes]:
+        """As many hashes of each tile as its width says, which may be fewer than are stored.
+
+        Raises LogDiverged if one is missing or narrower.
+        """
+        ...
+
+    def add_tiles(self, tiles: Mapping[Tile, bytes], *, over: Collection[Tile]) -> None:
+        """Store tiles, each instead of the narrower one in `over`, if it is among them.
+
+        Raises LogDiverged if one is there already, or what it replaces is not as wide as stated.
+        """
         ...
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None: ...
@@ -157,6 +176,22 @@ class WitnessPort(Protocol):
         ...
 
 
+class HeadHolder(Protocol):
+    """What remembers a head of this log outside its database: a published file, a chain."""
+
+    @property
+    def name(self) -> str:
+        """For a sentence: who holds the head."""
+        ...
+
+    def head(self) -> Checkpoint | None:
+        """The newest it has, known to be this log's; None if it never had one.
+
+        Raises a LedgerError if that cannot be told now.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class WitnessHead:
     """The last checkpoint of a log that the witness cosigned. note: as the log sent it."""
@@ -178,3 +213,188 @@ class WitnessStore(Protocol):
     def advance(self, old: WitnessHead | None, new: WitnessHead) -> bool:
         """Replace `old` by `new`; False, changing nothing, if `old` is not what is stored."""
         ...
+
+
+class AnchorState(StrEnum):
+    """Where one head is on its way to a chain; `ledger.anchor` says how it moves."""
+
+    READY = "ready"  # has its quorum, and nothing that would anchor it is under way
+    SENT = "sent"  # one or more transactions may be mined, at most one of them with effect
+    MINED = "mined"  # in a block that may still be given up for another
+    FINAL = "final"  # in a block that is final by the rule of the settings
+    SUPERSEDED = "superseded"  # a larger head of this log was anchored before this one
+
+
+@dataclass(frozen=True)
+class Place:
+    """One contract on one chain. contract: 0x and 40 lower-case hexadecimal digits."""
+
+    chain_id: int
+    contract: str
+
+
+@dataclass(frozen=True)
+class Fee:
+    """What a unit of gas may cost, in wei. tip_wei: None on a chain without EIP-1559."""
+
+    max_wei: int
+    tip_wei: int | None
+
+
+@dataclass(frozen=True)
+class Block:
+    number: int
+    hash: bytes
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One transaction that may anchor a head. hash: 32 bytes.
+
+    nonce, fee: None if it is not of our account: another operator's that we found on the chain.
+    """
+
+    hash: bytes
+    sent_at: datetime
+    nonce: int | None = None
+    fee: Fee | None = None
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """One head on its way to the chain, or there.
+
+    attempt:      rises with every change, so that of two processes one moves it
+    transactions: all that were signed, oldest first; block, transaction: of the one that is mined
+    """
+
+    place: Place
+    size: int
+    root: bytes
+    state: AnchorState
+    ready_at: datetime
+    changed_at: datetime
+    simulated: bool
+    attempt: int = 0
+    transactions: tuple[Transaction, ...] = ()
+    transaction: bytes | None = None
+    block: Block | None = None
+
+
+@dataclass(frozen=True)
+class ChainHead:
+    """What the chain says now, in its newest block, which it may yet give up.
+
+    size, root, block: of our log's last head there; 0, zeros and 0 before the first
+    successor: the contract that the log was handed over to
+    nonce:     how many transactions of our account are mined
+    fee:       what a transaction should offer to be mined soon
+    simulated: the node says of itself that it simulates a chain
+    """
+
+    size: int
+    root: bytes
+    block: int
+    successor: str | None
+    nonce: int
+    fee: Fee
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class ChainReceipt:
+    """What became of a transaction. block: None while it waits. reverted: mined, to no effect."""
+
+    block: Block | None
+    reverted: bool = False
+    gas_used: int = 0
+
+
+@dataclass(frozen=True)
+class AnchoredEvent:
+    """A head of our log that the contract took, whoever sent it."""
+
+    size: int
+    root: bytes
+    previous_size: int
+    transaction: bytes
+    block: Block
+
+
+class AnchorBackend(Protocol):
+    """One anchor contract, seen for one log and one account.
+
+    Every method raises ChainUnreachable if the node gives no answer or one outside the protocol,
+    and WrongChain if it is not the chain or the contract of the settings.
+    """
+
+    @property
+    def place(self) -> Place: ...
+
+    def head(self) -> ChainHead: ...
+
+    def anchor(
+        self,
+        size: int,
+        root: bytes,
+        proof: Sequence[bytes],
+        *,
+        nonce: int,
+        fee: Fee,
+        keep: Callable[[bytes], None],
+    ) -> None:
+        """Sign a transaction that anchors a head, give its hash to `keep`, and only then send it:
+        a crash between the two leaves a transaction that can be looked for.
+
+        proof: that the head extends the chain's. Raises ChainRefused, before `keep` if the
+        contract would not take it.
+        """
+        ...
+
+    def receipt(self, transaction: bytes) -> ChainReceipt | None:
+        """None if the node does not know the transaction."""
+        ...
+
+    def finality(self) -> int:
+        """The number of the highest block that is final by the rule of the settings."""
+        ...
+
+    def events(self, first_block: int, last_block: int) -> Sequence[AnchoredEvent]:
+        """Heads of our log that were anchored in these blocks, both included, oldest first."""
+        ...
+
+
+class AnchorStore(Protocol):
+    """The outbox's storage within one transaction, which the caller opens and commits."""
+
+    @property
+    def log(self) -> LogStore: ...
+
+    def all(self) -> Sequence[Anchor]:
+        """Every place's, by place and size."""
+        ...
+
+    def open(self, place: Place) -> Sequence[Anchor]:
+        """Those that are ready, sent or mined, by size."""
+        ...
+
+    def latest(self, place: Place) -> Anchor | None:
+        """The one with the largest size, in any state but SUPERSEDED."""
+        ...
+
+    def latest_final(self, place: Place) -> Anchor | None: ...
+
+    def add(self, anchor: Anchor) -> bool:
+        """False, changing nothing, if the place has one of this size."""
+        ...
+
+    def replace(self, old: Anchor, new: Anchor) -> bool:
+        """False, changing nothing, if the stored one is not at `old`'s attempt any more.
+        Transactions are only ever added."""
+        ...
+
+
+class AnchorDatabase(Protocol):
+    """Opens transactions of its own, for what must not stay in one while it waits for a chain."""
+
+    def transaction(self) -> AbstractContextManager[AnchorStore]: ...
