@@ -1,6 +1,6 @@
 """The hub as a process: web server, relay, and the threads that do what nobody asks for.
 
-    ledger   orders what is pending and signs the grown tree
+    ledger   compares with what witnesses hold, then orders what is pending and signs the grown tree
     publish  has witnesses cosign the newest head
     jobs     releases, settles and expires what is due
 
@@ -46,7 +46,15 @@ from exchange.hub.sessions import Sessions
 from exchange.links.endpoint import Endpoint
 from ledger.adapters.http_witness import HttpWitness
 from ledger.adapters.sql import SqlLogDatabase
-from ledger.errors import FormatRefused, LedgerError, LogDiverged, OtherLog, WitnessDisagrees
+from ledger.errors import (
+    FormatRefused,
+    LedgerError,
+    LogBehind,
+    LogDiverged,
+    NotCompared,
+    OtherLog,
+    WitnessDisagrees,
+)
 from ledger.verify.note import LOG_SIGNATURE, VerifierKey
 from ledger.verify.policy import Policy
 
@@ -60,13 +68,29 @@ log: Final = structlog.get_logger("hub")
 
 @dataclass
 class Fault:
-    """What shows that the log must not be signed any more; None while nothing does."""
+    """Why the log is not signed.
+
+    words:    what shows that it must not be signed any more; None while nothing does
+    waiting:  why it is not known yet whether the database is the newest state of the log
+    compared: whether that is known; asked again after a failure of the database, which may have
+              been replaced meanwhile
+    """
 
     words: str | None = None
+    waiting: str | None = None
+    compared: bool = False
 
     def find(self, error: LedgerError) -> None:
         self.words = f"the ledger is not signed any more: {error}"
         log.critical("ledger.stopped", error=type(error).__qualname__, reason=str(error))
+
+    def wait(self, error: LedgerError) -> None:
+        if self.waiting is None:
+            log.warning("ledger.waiting", reason=str(error))
+        self.waiting = str(error)
+
+    def settle(self) -> None:
+        self.waiting, self.compared = None, True
 
 
 @dataclass(frozen=True)
@@ -184,7 +208,7 @@ def run_hub(settings: HubSettings, *, announce: Callable[[Mapping[str, Any]], No
             authorities={_authority(url), _authority(url_of(bound, tls=tls is not None))},
             checks={
                 "database": lambda: _ask_database(hub),
-                "ledger": lambda: hub.fault.words,
+                "ledger": lambda: hub.fault.words or hub.fault.waiting,
                 **({"relay": relay.missing} if relay is not None else {}),
             },
             max_body_bytes=settings.max_body_bytes,
@@ -276,17 +300,26 @@ def loops_of(
         if hub.fault.words is not None:
             return False
         try:
+            if not hub.fault.compared:
+                background.require_newest(hub.keeping)
+                hub.fault.settle()
             grown = background.order(hub.store, hub.operator, hub.keeping)
-        except (LogDiverged, OtherLog) as error:
+        except (LogBehind, LogDiverged, OtherLog, WitnessDisagrees) as error:
             hub.fault.find(error)
             return False
+        except NotCompared as error:
+            hub.fault.wait(error)
+            raise  # and again after a pause
+        except Exception:
+            hub.fault.compared = False  # what comes back may be an older copy
+            raise
         if grown:
             jobs.wake()
             publishing.wake()
         return grown
 
     def publish() -> bool:
-        if hub.fault.words is not None:
+        if hub.fault.words is not None or not hub.fault.compared:
             return False
         done = background.publish(hub.operator, hub.keeping)
         if done is None:
