@@ -32,13 +32,23 @@ from ledger.errors import (
     WitnessUnreachable,
 )
 from ledger.ports import LogDatabase, LoggedEntry, LogStore, StoredCheckpoint, WitnessPort
-from ledger.tree import Range, consistency_path, cover, grow, inclusion_path, range_hash
+from ledger.tree import (
+    Nodes,
+    Range,
+    TiledNodes,
+    consistency_path,
+    cover,
+    grow_tiles,
+    inclusion_path,
+    range_hash,
+)
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
 from ledger.verify.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
 from ledger.verify.note import Note, signatures_by
 from ledger.verify.policy import Policy
 from ledger.verify.proof import Proof
+from ledger.verify.tile_names import edge_tiles
 
 MAX_ENTRY_BYTES: Final = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
 MAX_BATCH: Final = 4096  # entries per checkpoint: bounds the memory and the length of the lock
@@ -66,36 +76,50 @@ class Publication:
 
 def append(store: LogStore, entry: bytes) -> Digest:
     """Queue an entry; the same entry again changes nothing. Raises EntryRefused."""
-    if not 1 <= len(entry) <= MAX_ENTRY_BYTES:
-        raise EntryRefused(
-            f"an entry has 1 to {MAX_ENTRY_BYTES} bytes, this one {len(entry)}; "
-            "log bulky evidence by its digest"
-        )
-    name = digest(entry)
-    store.queue(name, entry)
+    (name,) = append_many(store, [entry])
     return name
 
 
-def integrate(store: LogStore, *, origin: str, signer: Signer, now: datetime) -> Checkpoint | None:
-    """Order what is pending, and sign the grown tree; None if nothing is pending.
+def append_many(store: LogStore, entries: Sequence[bytes]) -> list[Digest]:
+    """Queue entries in this order; one that is refused keeps all of them out."""
+    for entry in entries:
+        if not 1 <= len(entry) <= MAX_ENTRY_BYTES:
+            raise EntryRefused(
+                f"an entry has 1 to {MAX_ENTRY_BYTES} bytes, this one {len(entry)}; "
+                "log bulky evidence by its digest"
+            )
+    names = [digest(entry) for entry in entries]
+    store.queue(list(zip(names, entries, strict=True)))
+    return names
+
+
+def integrate(
+    store: LogStore, *, origin: str, signer: Signer, now: datetime, also: Sequence[Signer] = ()
+) -> Checkpoint | None:
+    """Order what is pending, and sign the grown tree; None if nothing is pending, or if another
+    process is doing this now.
 
     Takes at most MAX_BATCH entries: call again until None. The caller commits before it shows
     the checkpoint to anybody; a crash before that leaves everything pending and nothing signed.
+    also: keys that sign beside the log's own: the next one during a change, one of another suite.
     Raises LogDiverged if what is stored does not reproduce the last checkpoint, OtherLog if that
     checkpoint is another log's.
     """
-    store.lock()
+    if not store.lead():
+        return None
     last = _last_head(store, origin)
     pending = store.pending(MAX_BATCH)
     if not pending:
         return None
-    old_size, new_size = last.size, last.size + len(pending)
-    edge = store.nodes(cover((0, old_size)))
-    store.place([item.arrival for item in pending], old_size)
-    store.add_nodes(grow(old_size, edge, [leaf_hash(item.entry) for item in pending]))
-    checkpoint = Checkpoint(origin, new_size, _root(store, new_size))
-    _require_extension(store, last, checkpoint)
-    note = sign_checkpoint(checkpoint, signer)
+    store.place([item.arrival for item in pending], last.size)
+    over = edge_tiles(last.size)
+    edge = store.tiles(over)
+    grown = grow_tiles(last.size, edge, [leaf_hash(item.entry) for item in pending])
+    store.add_tiles(grown, over=over)
+    size, nodes = last.size + len(pending), TiledNodes({**edge, **grown})
+    checkpoint = Checkpoint(origin, size, range_hash((0, size), nodes))
+    _require_extension(last, checkpoint, nodes)
+    note = sign_checkpoint(checkpoint, signer, *also)
     store.add_checkpoint(StoredCheckpoint(checkpoint, note, signed_at=now))
     return checkpoint
 
@@ -161,13 +185,14 @@ def publish(
     that have not cosigned it. None if there is nothing to ask anybody.
     Witnesses whose keys the policy does not name are asked too, and never counted.
     """
+    keys = [key for witness in witnesses for key in witness.keys]
     with database.transaction() as store:
         head = _head_to_publish(store)
         if head is None:
             return None
         store.mark_published(head.size, clock.now())
-        done = signatures_by(head.note, [witness.key for witness in witnesses])
-        waiting = [witness for witness in witnesses if witness.key not in done]
+        done = signatures_by(head.note, keys)
+        waiting = [witness for witness in witnesses if not done.keys() >= set(witness.keys)]
     failures: dict[str, LedgerError] = {}
     for witness in waiting:
         try:
@@ -179,9 +204,8 @@ def publish(
         met = policy.met_by(policy.cosigned_by(cosigned.note))
         if met:
             store.mark_witnessed(head.size, clock.now())
-    names = [witness.key for witness in witnesses]
-    have = tuple(key.name for key in signatures_by(cosigned.note, names))
-    return Publication(head.checkpoint, have, failures, met)
+    have = dict.fromkeys(key.name for key in signatures_by(cosigned.note, keys))
+    return Publication(head.checkpoint, tuple(have), failures, met)
 
 
 def _head_to_publish(store: LogStore) -> StoredCheckpoint | None:
@@ -194,9 +218,10 @@ def _head_to_publish(store: LogStore) -> StoredCheckpoint | None:
 
 
 def _ask(database: LogDatabase, witness: WitnessPort, head: StoredCheckpoint) -> None:
-    """Get one cosignature and store it, starting from the size the witness is thought to have."""
+    """Get one witness's cosignatures and store them, starting from the size that the witness is
+    thought to have. What it gave is kept, although another of its keys did not sign."""
     with database.transaction() as store:
-        old_size = min(store.cosigned_size(witness.key), head.size)
+        old_size = min(max(store.cosigned_size(key) for key in witness.keys), head.size)
     for _ in range(MAX_TRIES):
         with database.transaction() as store:
             proof = consistency(store, old_size, head.size)
@@ -212,12 +237,13 @@ def _ask(database: LogDatabase, witness: WitnessPort, head: StoredCheckpoint) ->
                 _explain_ahead(database, witness, old_size)
             continue
         note = Note(head.note.text, tuple(lines))
-        times = verify_cosignatures(note, [witness.key])
-        if witness.key not in times:
-            raise WitnessUnreachable(f"{witness.key.name} answered without its cosignature")
-        signature = signatures_by(note, [witness.key])[witness.key]
+        times = verify_cosignatures(note, witness.keys)
         with database.transaction() as store:
-            store.add_cosignature(head.size, signature, times[witness.key])
+            for key, signature in signatures_by(note, times).items():
+                store.add_cosignature(head.size, signature, times[key])
+        missing = [key.words for key in witness.keys if key not in times]
+        if missing:
+            raise WitnessUnreachable(f"answered without the line of {' and '.join(missing)}")
         return
     raise WitnessUnreachable(f"{witness.key.name} stated another size each time it was asked")
 
@@ -254,10 +280,10 @@ def _last_head(store: LogStore, origin: str) -> Checkpoint:
     return checkpoint
 
 
-def _require_extension(store: LogStore, last: Checkpoint, new: Checkpoint) -> None:
+def _require_extension(last: Checkpoint, new: Checkpoint, nodes: Nodes) -> None:
     if last.size == 0:
         return
-    proof = _hashes(store, consistency_path(last.size, new.size))
+    proof = [range_hash(part, nodes) for part in consistency_path(last.size, new.size)]
     try:
         verify_consistency(last.size, last.root, new.size, new.root, proof)
     except ConsistencyRefused as error:

@@ -162,7 +162,14 @@ class WitnessPort(Protocol):
     """A witness as the log sees it."""
 
     @property
-    def key(self) -> VerifierKey: ...
+    def key(self) -> VerifierKey:
+        """The first of its keys; its name is the witness's."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[VerifierKey]:
+        """All keys whose cosignatures it gives, one of each kind."""
+        ...
 
     def add_checkpoint(
         self, old_size: int, proof: Sequence[bytes], note: Note
@@ -194,7 +201,10 @@ class HeadHolder(Protocol):
 
 @dataclass(frozen=True)
 class WitnessHead:
-    """The last checkpoint of a log that the witness cosigned. note: as the log sent it."""
+    """The last checkpoint of a log that the witness cosigned.
+
+    note: with the lines of the log that it verified, and its own cosignatures.
+    """
 
     checkpoint: Checkpoint
     note: bytes

@@ -2,15 +2,20 @@
 
 A node (level, index) is the root of the 2**level leaves that begin at index * 2**level; once
 those leaves are there it never changes. Everything else (a root, either proof) is folded from
-O(log n) nodes. The nodes at levels 8, 16, … are what C2SP tlog-tiles serves.
+O(log n) nodes. What is stored are the nodes of levels 0, 8, 16, … as the tiles of C2SP
+tlog-tiles: with a 256th of the rows, and every other node is a few hashes away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, Protocol
 
-from ledger.verify.merkle import fold, node_hash
+from ledger.verify.merkle import HASH_BYTES, fold, node_hash, parents, subtree_root
+from ledger.verify.tile_names import TILE_HEIGHT, TILE_WIDTH, Tile, hashes_at
+
+TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
 
 
 @dataclass(frozen=True, order=True)
@@ -19,7 +24,12 @@ class Node:
     index: int
 
 
-Nodes = Mapping[Node, bytes]
+class Nodes(Protocol):
+    """Hashes of complete subtrees, looked up or worked out."""
+
+    def __getitem__(self, node: Node, /) -> bytes: ...
+
+
 Range = tuple[int, int]
 """Leaves [start, end); a proof is a sequence of ranges, each standing for its subtree's root."""
 
@@ -42,7 +52,14 @@ def range_hash(leaves: Range, nodes: Nodes) -> bytes:
 
 def inclusion_path(index: int, size: int) -> list[Range]:
     """PATH(index, D[size]) of RFC 6962 section 2.1.1, from the leaf's sibling up."""
-    return _path(index, (0, size))
+    path: list[Range] = []
+    level, last = 0, size - 1
+    while last:
+        sibling = index ^ 1
+        if sibling <= last:  # the last node of a level may have none
+            path.append((sibling << level, min((sibling + 1) << level, size)))
+        index, last, level = index >> 1, last >> 1, level + 1
+    return path
 
 
 def consistency_path(old_size: int, new_size: int) -> list[Range]:
@@ -52,32 +69,73 @@ def consistency_path(old_size: int, new_size: int) -> list[Range]:
     return _subproof(old_size, (0, new_size), whole=True)
 
 
+class TiledNodes:
+    """The nodes of some tiles, whole or partial. KeyError for one that they do not hold."""
+
+    def __init__(self, tiles: Mapping[Tile, bytes]) -> None:
+        # Of each tile, the hashes of every height in it, worked out when first asked for.
+        self._rows = {(tile.level, tile.index): [hashes] for tile, hashes in tiles.items()}
+
+    def __getitem__(self, node: Node, /) -> bytes:
+        level, height = divmod(node.level, TILE_HEIGHT)
+        number, place = divmod(node.index, TILE_WIDTH >> height)
+        rows = self._rows[level, number]
+        while len(rows) <= height:
+            rows.append(parents(rows[-1]))
+        found = rows[height][place * HASH_BYTES : (place + 1) * HASH_BYTES]
+        if not found:
+            raise KeyError(node)
+        return found
+
+
+def tiles_of(nodes: Iterable[Node]) -> set[Tile]:
+    """The narrowest tiles that hold the nodes, one for each that is named."""
+    widths: dict[tuple[int, int], int] = {}
+    for node in nodes:
+        level, height = divmod(node.level, TILE_HEIGHT)
+        number, place = divmod(node.index, TILE_WIDTH >> height)
+        widths[level, number] = max(widths.get((level, number), 0), (place + 1) << height)
+    return {Tile(level, number, width) for (level, number), width in widths.items()}
+
+
+def grow_tiles(
+    size: int, edge: Mapping[Tile, bytes], leaf_hashes: Collection[bytes]
+) -> dict[Tile, bytes]:
+    """The tiles that are new or wider when leaves are added to a tree of `size`.
+
+    edge: the partial tiles of that size, as `edge_tiles` names them.
+    """
+    grown: dict[Tile, bytes] = {}
+    level, added = 0, b"".join(leaf_hashes)
+    while added:
+        number, width = divmod(hashes_at(level, size), TILE_WIDTH)
+        hashes = edge[Tile(level, number, width)] + added if width else added
+        level_up = []
+        for at in range(0, len(hashes), TILE_BYTES):
+            piece = hashes[at : at + TILE_BYTES]
+            tile = Tile(level, number + at // TILE_BYTES, len(piece) // HASH_BYTES)
+            grown[tile] = piece
+            if tile.full:
+                level_up.append(subtree_root(piece))
+        level, added = level + 1, b"".join(level_up)
+    return grown
+
+
 def grow(size: int, edge: Nodes, leaf_hashes: Sequence[bytes]) -> dict[Node, bytes]:
     """The nodes that become complete when leaves are added to a tree of `size`.
 
     edge: the nodes of cover((0, size)).
     """
-    known = dict(edge)
     added: dict[Node, bytes] = {}
     for index, leaf in enumerate(leaf_hashes, start=size):
         node, value = Node(0, index), leaf
         added[node] = value
         while node.index & 1:
             left = Node(node.level, node.index - 1)
-            value = node_hash(added[left] if left in added else known[left], value)
+            value = node_hash(added[left] if left in added else edge[left], value)
             node = Node(node.level + 1, node.index >> 1)
             added[node] = value
     return added
-
-
-def _path(index: int, tree: Range) -> list[Range]:
-    start, end = tree
-    if end - start <= 1:
-        return []
-    middle = start + _split(end - start)
-    if index < middle:
-        return [*_path(index, (start, middle)), (middle, end)]
-    return [*_path(index, (middle, end)), (start, middle)]
 
 
 def _subproof(old_size: int, tree: Range, *, whole: bool) -> list[Range]:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import BigInteger, Engine, Integer, and_, func, insert, or_, text, update
+from sqlalchemy import (
+    BigInteger,
+    CursorResult,
+    Engine,
+    Integer,
+    bindparam,
+    func,
+    insert,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, Session, SQLModel, col, select
@@ -15,12 +25,14 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from crypto.digest import Digest
 from ledger.errors import LogDiverged, NotCovered, NotLogged
 from ledger.ports import LoggedEntry, PendingEntry, StoredCheckpoint
-from ledger.tree import Node
+from ledger.tree import Node, TiledNodes, tiles_of
 from ledger.verify.checkpoint import Checkpoint
+from ledger.verify.merkle import HASH_BYTES
 from ledger.verify.note import Note, Signature, VerifierKey, parse_lines
+from ledger.verify.tile_names import TILE_HEIGHT, TILE_WIDTH, Tile
 
 _LOCK: Final = 0x756E7365656E4C47  # "unseenLG": this package's advisory lock on PostgreSQL
-_CHUNK: Final = 200  # nodes per query; a proof needs far fewer
+_CHUNK: Final = 200  # tiles or entries named in one query
 _AUTO_INCREMENT: Final = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -35,14 +47,14 @@ class LedgerEntryRow(SQLModel, table=True):
     entry: bytes
 
 
-class LedgerNodeRow(SQLModel, table=True):
-    """One complete subtree."""
+class LedgerTileRow(SQLModel, table=True):
+    """level, position: a tile's, as C2SP numbers them. hashes: 1 to 256 of them."""
 
-    __tablename__ = "ledger_node"
+    __tablename__ = "ledger_tile"
 
     level: int = Field(primary_key=True)
     position: int = Field(primary_key=True, sa_type=BigInteger)
-    hash: bytes
+    hashes: bytes
 
 
 class LedgerCheckpointRow(SQLModel, table=True):
@@ -69,19 +81,43 @@ class LedgerCosignatureRow(SQLModel, table=True):
     line: str
 
 
+_INDICES: Final = text(
+    "SELECT digest, position FROM ledger_entry WHERE digest IN :digests"
+).bindparams(bindparam("digests", expanding=True))
+_TILES: Final = text(
+    "SELECT level, position, hashes FROM ledger_tile WHERE (level, position) IN :keys"
+).bindparams(bindparam("keys", expanding=True))
+_ADD_TILES: Final = text(
+    "INSERT INTO ledger_tile (level, position, hashes) VALUES (:level, :position, :hashes)"
+)
+_WIDEN: Final = text(
+    "UPDATE ledger_tile SET hashes = :hashes WHERE level = :level AND position = :position "
+    "AND length(hashes) = :size"
+)
+
+
 class SqlLogStore:
     """LogStore on a session whose transaction the caller owns."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._postgres = session.get_bind().dialect.name == "postgresql"
 
-    def lock(self) -> None:
+    def lead(self) -> bool:
         # On SQLite every transaction of ours begins as the only writer (BEGIN IMMEDIATE).
-        if self._session.get_bind().dialect.name == "postgresql":
-            self._session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        if not self._postgres:
+            return True
+        lock = text("SELECT pg_try_advisory_xact_lock(:key)")
+        return bool(self._session.execute(lock, {"key": _LOCK}).scalar_one())
 
-    def queue(self, digest: Digest, entry: bytes) -> None:
-        self._insert_new(LedgerEntryRow, {"digest": digest.raw, "entry": entry}, ["digest"])
+    def queue(self, entries: Sequence[tuple[Digest, bytes]]) -> None:
+        self._session.execute(
+            text(
+                "INSERT INTO ledger_entry (digest, entry) VALUES (:digest, :entry) "
+                "ON CONFLICT (digest) DO NOTHING"
+            ),
+            [{"digest": name.raw, "entry": entry} for name, entry in entries],
+        )
 
     def pending(self, limit: int) -> Sequence[PendingEntry]:
         rows = self._session.exec(
@@ -94,7 +130,7 @@ class SqlLogStore:
 
     def place(self, arrivals: Sequence[int], first_index: int) -> None:
         self._session.execute(
-            update(LedgerEntryRow),
+            text("UPDATE ledger_entry SET position = :position WHERE arrival = :arrival"),
             [
                 {"arrival": arrival, "position": index}
                 for index, arrival in enumerate(arrivals, start=first_index)
@@ -115,6 +151,17 @@ class SqlLogStore:
             raise NotLogged(digest)
         return found[1]
 
+    def indices_of(self, digests: Collection[Digest]) -> Mapping[Digest, int | None]:
+        wanted = [digest.raw for digest in digests]
+        found: dict[Digest, int | None] = {}
+        for begin in range(0, len(wanted), _CHUNK):
+            rows = self._session.execute(_INDICES, {"digests": wanted[begin : begin + _CHUNK]})
+            found |= {Digest(name): position for name, position in rows}
+        for digest in digests:
+            if digest not in found:
+                raise NotLogged(digest)
+        return found
+
     def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
         rows = self._session.exec(
             select(LedgerEntryRow.position, LedgerEntryRow.entry)
@@ -124,60 +171,62 @@ class SqlLogStore:
         return [LoggedEntry(index, entry) for index, entry in rows if index is not None]
 
     def nodes(self, wanted: Collection[Node]) -> Mapping[Node, bytes]:
-        todo = sorted(set(wanted))
-        found: dict[Node, bytes] = {}
-        for begin in range(0, len(todo), _CHUNK):
-            rows = self._session.exec(
-                select(LedgerNodeRow.level, LedgerNodeRow.position, LedgerNodeRow.hash).where(
-                    or_(
-                        *(
-                            and_(
-                                col(LedgerNodeRow.level) == node.level,
-                                col(LedgerNodeRow.position) == node.index,
-                            )
-                            for node in todo[begin : begin + _CHUNK]
-                        )
-                    )
-                )
-            )
-            found |= {Node(level, position): value for level, position, value in rows}
-        if len(found) != len(todo):
-            missing = next(node for node in todo if node not in found)
-            raise LogDiverged(
-                f"the stored tree lacks the node {missing.index} of level {missing.level}: "
-                "stop, and restore the log from a full copy"
-            )
-        return found
+        nodes = TiledNodes(self.tiles(tiles_of(wanted)))
+        return {node: nodes[node] for node in wanted}
 
     def level_hashes(self, level: int, start: int, end: int) -> bytes:
-        hashes = self._session.exec(
-            select(LedgerNodeRow.hash)
+        if start == end:
+            return b""
+        height = level // TILE_HEIGHT
+        first, last = start // TILE_WIDTH, (end - 1) // TILE_WIDTH
+        rows = self._session.exec(
+            select(LedgerTileRow.position, LedgerTileRow.hashes)
             .where(
-                col(LedgerNodeRow.level) == level,
-                col(LedgerNodeRow.position) >= start,
-                col(LedgerNodeRow.position) < end,
+                col(LedgerTileRow.level) == height,
+                col(LedgerTileRow.position) >= first,
+                col(LedgerTileRow.position) <= last,
             )
-            .order_by(col(LedgerNodeRow.position))
+            .order_by(col(LedgerTileRow.position))
         ).all()
-        if len(hashes) != end - start:
-            raise LogDiverged(
-                f"the stored tree lacks nodes {start} to {end} of level {level}: "
-                "stop, and restore the log from a full copy"
-            )
-        return b"".join(hashes)
+        skipped = (start - first * TILE_WIDTH) * HASH_BYTES
+        hashes = b"".join(found for _, found in rows)[skipped:]
+        hashes = hashes[: (end - start) * HASH_BYTES]
+        if len(rows) != last - first + 1 or len(hashes) != (end - start) * HASH_BYTES:
+            raise _lacks(f"hashes {start} to {end} of level {level}")
+        return hashes
 
-    def add_nodes(self, nodes: Mapping[Node, bytes]) -> None:
-        rows = [
-            {"level": node.level, "position": node.index, "hash": value}
-            for node, value in nodes.items()
-        ]
+    def tiles(self, wanted: Collection[Tile]) -> Mapping[Tile, bytes]:
+        todo = sorted(wanted)
+        found: dict[tuple[int, int], bytes] = {}
+        for begin in range(0, len(todo), _CHUNK):
+            keys = [(tile.level, tile.index) for tile in todo[begin : begin + _CHUNK]]
+            for level, position, hashes in self._session.execute(_TILES, {"keys": keys}):
+                found[level, position] = hashes
+        tiles: dict[Tile, bytes] = {}
+        for tile in todo:
+            hashes = found.get((tile.level, tile.index), b"")
+            if len(hashes) < tile.width * HASH_BYTES:
+                raise _lacks(f"the tile {tile.path}")
+            tiles[tile] = hashes[: tile.width * HASH_BYTES]
+        return tiles
+
+    def add_tiles(self, tiles: Mapping[Tile, bytes], *, over: Collection[Tile]) -> None:
+        before = {(tile.level, tile.index): tile for tile in over}
+        new = []
+        for tile, hashes in tiles.items():
+            row = {"level": tile.level, "position": tile.index, "hashes": hashes}
+            old = before.get((tile.level, tile.index))
+            if old is None:
+                new.append(row)
+                continue
+            widened = self._session.execute(_WIDEN, {**row, "size": old.width * HASH_BYTES})
+            if cast(CursorResult[Any], widened).rowcount != 1:
+                raise _larger()
         try:
-            self._session.execute(insert(LedgerNodeRow), rows)
+            if new:
+                self._session.execute(_ADD_TILES, new)
         except IntegrityError as error:
-            raise LogDiverged(
-                "the stored tree is larger than the last checkpoint: stop, and restore the log "
-                "from a full copy"
-            ) from error
+            raise _larger() from error
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         self._session.execute(
@@ -286,8 +335,7 @@ class SqlLogStore:
         self, row: type[SQLModel], values: Mapping[str, object], unique: Sequence[str]
     ) -> None:
         """Insert, unless a row with the same unique columns is there."""
-        postgres = self._session.get_bind().dialect.name == "postgresql"
-        statement = postgresql.insert(row) if postgres else sqlite.insert(row)
+        statement = postgresql.insert(row) if self._postgres else sqlite.insert(row)
         self._session.execute(
             statement.values(**values).on_conflict_do_nothing(index_elements=list(unique))
         )
@@ -303,3 +351,14 @@ class SqlLogDatabase:
     def transaction(self) -> Iterator[SqlLogStore]:
         with Session(self._engine) as session, session.begin():
             yield SqlLogStore(session)
+
+
+def _lacks(what: str) -> LogDiverged:
+    return LogDiverged(f"the stored tree lacks {what}: stop, and restore the log from a full copy")
+
+
+def _larger() -> LogDiverged:
+    return LogDiverged(
+        "the stored tree is not of the size that was signed last: stop, and restore the log from "
+        "a full copy"
+    )

@@ -50,6 +50,21 @@ def fold(edge: Sequence[bytes]) -> bytes:
     return value
 
 
+def parents(hashes: bytes) -> bytes:
+    """The nodes above nodes of one level that begin at an even index, both as their hashes one
+    after the other; a last node without a sibling is left out."""
+    pairs = range(0, len(hashes) - HASH_BYTES, 2 * HASH_BYTES)
+    sha256 = hashlib.sha256
+    return b"".join(sha256(b"\x01" + hashes[at : at + 64]).digest() for at in pairs)
+
+
+def subtree_root(hashes: bytes) -> bytes:
+    """The root over 2**n hashes, given as their bytes one after the other."""
+    while len(hashes) > HASH_BYTES:
+        hashes = parents(hashes)
+    return hashes
+
+
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected_root: bytes
 ) -> None:

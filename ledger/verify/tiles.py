@@ -9,7 +9,6 @@ Source: C2SP tlog-tiles. Memory does not grow with the log.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import http.client
 import ssl
@@ -27,6 +26,7 @@ from ledger.verify.merkle import (
     HASH_BYTES,
     fold,
     leaf_hash,
+    subtree_root,
     verify_consistency,
     verify_inclusion,
 )
@@ -39,11 +39,13 @@ from ledger.verify.tile_names import (
     Tile,
     edge_tiles,
     hashes_at,
+    is_heads_path,
     tile_at,
 )
 
 MAX_TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
 MAX_BUNDLE_BYTES: Final = TILE_WIDTH * (2 + 0xFFFF)  # an entry's length is a uint16
+MAX_HEADS_BYTES: Final = 1 << 22  # a page of past heads, see ledger.verify.heads
 _KEPT_TILES: Final = 64  # 512 KiB; a walk from left to right needs one per level
 _TIMEOUT_S: Final = 30.0
 
@@ -52,7 +54,7 @@ class TileSource(Protocol):
     """Where the files of a log are read. Nothing that comes from one is trusted."""
 
     def read(self, path: str) -> bytes:
-        """The bytes at `checkpoint` or at a tile's path.
+        """The bytes at `checkpoint`, at a tile's path, or of a page of past heads.
 
         Raises TileMissing, SourceUnreachable, and FormatRefused for another path.
         """
@@ -143,6 +145,8 @@ def size_limit(path: str) -> int:
     """The most bytes that can be at a path. Raises FormatRefused for one outside a log."""
     if path == CHECKPOINT:
         return MAX_NOTE_BYTES
+    if is_heads_path(path):
+        return MAX_HEADS_BYTES
     return MAX_BUNDLE_BYTES if Tile.parse(path).level == ENTRIES else MAX_TILE_BYTES
 
 
@@ -186,16 +190,6 @@ def parse_bundle(data: bytes, tile: Tile) -> list[bytes]:
 def bundle_bytes(entries: Sequence[bytes]) -> bytes:
     """entries: each of at most 65,535 bytes."""
     return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
-
-
-def subtree_root(hashes: bytes) -> bytes:
-    """The root over 2**n hashes, given as their bytes one after the other."""
-    sha256 = hashlib.sha256
-    while len(hashes) > HASH_BYTES:
-        hashes = b"".join(
-            sha256(b"\x01" + hashes[at : at + 64]).digest() for at in range(0, len(hashes), 64)
-        )
-    return hashes
 
 
 @dataclass

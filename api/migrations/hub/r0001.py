@@ -134,6 +134,36 @@ def upgrade() -> None:
     op.create_index(op.f("ix_hub_statement_actor"), "hub_statement", ["actor"], unique=False)
     op.create_index(op.f("ix_hub_statement_subject"), "hub_statement", ["subject"], unique=False)
     op.create_table(
+        "ledger_anchor",
+        sa.Column("chain_id", sa.BigInteger(), nullable=False),
+        sa.Column("contract", sa.String(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("root", sa.LargeBinary(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("ready_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("simulated", sa.Boolean(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("transaction_hash", sa.LargeBinary(), nullable=True),
+        sa.Column("block_number", sa.BigInteger(), nullable=True),
+        sa.Column("block_hash", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("chain_id", "contract", "size"),
+    )
+    op.create_index(op.f("ix_ledger_anchor_state"), "ledger_anchor", ["state"], unique=False)
+    op.create_table(
+        "ledger_anchor_transaction",
+        sa.Column("chain_id", sa.BigInteger(), nullable=False),
+        sa.Column("contract", sa.String(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("nonce", sa.BigInteger(), nullable=True),
+        sa.Column("max_fee", sa.BigInteger(), nullable=True),
+        sa.Column("tip", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("chain_id", "contract", "size", "number"),
+    )
+    op.create_table(
         "ledger_checkpoint",
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("note", sa.LargeBinary(), nullable=False),
@@ -165,10 +195,10 @@ def upgrade() -> None:
         sa.UniqueConstraint("position"),
     )
     op.create_table(
-        "ledger_node",
+        "ledger_tile",
         sa.Column("level", sa.Integer(), nullable=False),
         sa.Column("position", sa.BigInteger(), nullable=False),
-        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("hashes", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("level", "position"),
     )
     op.create_table(
