@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.hub.answers import TEXT, content, printed, refusals, tagged, unchanged
+from api.hub.answers import OCTETS, TEXT, content, printed, refusals, tagged, unchanged
 from api.hub.bodies import ConsistencyBody
 from api.hub.desk import Desk
 from api.hub.parameters import DigestText
 from crypto.digest import Digest
 from exchange.errors import UnknownSubject
-from ledger.errors import NotCovered
+from ledger.errors import FormatRefused, NotCovered
 
 _CHECKPOINT: Final = """\
 exchange.example/log
@@ -23,6 +23,8 @@ n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=
 
 — exchange.example/log 9f86d081…
 """
+# A tile's bytes follow from its name: a cache need never ask again.
+_IMMUTABLE: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 _PROOF: Final = """\
 c2sp.org/tlog-proof@v1
 index 127
@@ -32,6 +34,14 @@ exchange.example/log
 128
 …
 """
+_TILE_ANSWERS: Final = {
+    **content(OCTETS, "Hashes one after the other, or entries after their lengths"),
+    **unchanged(),
+    **refusals(
+        NotCovered("the signed log does not have tile/0/001 yet"),
+        FormatRefused("tile path", "is not tile/<level>/<number>[.p/<width>]"),
+    ),
+}
 
 
 def ledger(desk: Desk) -> APIRouter:
@@ -48,6 +58,48 @@ def ledger(desk: Desk) -> APIRouter:
     )
     def checkpoint(request: Request) -> Response:
         return tagged(request, desk.service.checkpoint().encode(), media_type=TEXT)
+
+    @router.get(
+        "/v1/log/witnessed/checkpoint",
+        operation_id="read_witnessed_checkpoint",
+        summary="The newest head with a quorum",
+        description="The newest C2SP checkpoint that a quorum of witnesses has cosigned. "
+        "`/v1/log/checkpoint` is newer and may lack cosignatures. Whoever copies the log under a "
+        "policy with a quorum reads it below `/v1/log/witnessed`.",
+        response_class=Response,
+        responses={
+            **content(TEXT, "The checkpoint, a signed note", _CHECKPOINT),
+            **unchanged(),
+            **refusals(NotCovered("no head of the log has its quorum of witnesses yet")),
+        },
+    )
+    def witnessed_checkpoint(request: Request) -> Response:
+        return tagged(request, desk.service.witnessed_checkpoint(), media_type=TEXT)
+
+    @router.get(
+        "/v1/log/tile/{tile:path}",
+        operation_id="read_tile",
+        summary="A tile or entry bundle",
+        description="C2SP tlog-tiles below the prefix `/v1/log`: `tile/<level>/<number>` and "
+        "`tile/entries/<number>`, with `.p/<width>` for a partial one. The bytes at a path never "
+        "change; 404 until a signed head covers them.",
+        response_class=Response,
+        responses=_TILE_ANSWERS,
+    )
+    @router.get(
+        "/v1/log/witnessed/tile/{tile:path}",
+        operation_id="read_tile_below_witnessed",
+        summary="The same tile or entry bundle",
+        description="The same bytes below the other checkpoint's prefix, `/v1/log/witnessed`.",
+        response_class=Response,
+        responses=_TILE_ANSWERS,
+    )
+    def tile(
+        request: Request,
+        tile: Annotated[str, Path(max_length=60, examples=["0/x001/x234/067"])],
+    ) -> Response:
+        data = desk.service.tile(f"tile/{tile}")
+        return tagged(request, data, media_type=OCTETS, headers=_IMMUTABLE)
 
     @router.get(
         "/v1/log/consistency",

@@ -21,6 +21,8 @@ from exchange.submission import Submission
 from exchange.terms.negotiation import Negotiation
 from ledger import log
 from ledger.errors import NotCovered, NotLogged
+from ledger.tiles import tile_bytes
+from ledger.verify.tile_names import Tile
 from pricing import book
 from pricing.account import party_account
 from pricing.book import Balance
@@ -190,6 +192,21 @@ class HubService:
         with self.store.reading() as tx:
             latest = tx.log.latest()
             return "" if latest is None else latest.note.to_bytes().decode()
+
+    def witnessed_checkpoint(self) -> bytes:
+        """The newest head with a quorum. Raises NotCovered before there is one."""
+        with self.store.reading() as tx:
+            witnessed = tx.log.latest_witnessed()
+            if witnessed is None:
+                raise NotCovered("no head of the log has its quorum of witnesses yet")
+            return witnessed.note.to_bytes()
+
+    def tile(self, path: str) -> bytes:
+        """A tile or entry bundle by its path. Raises FormatRefused, or NotCovered if no signed
+        head has all of it."""
+        tile = Tile.parse(path)
+        with self.store.reading() as tx:
+            return tile_bytes(tx.log, tile)
 
     def consistency(self, old: int, new: int) -> Sequence[bytes]:
         with self.store.reading() as tx:

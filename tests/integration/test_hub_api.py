@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,17 @@ from crypto.identifiers import DealId, PartyId
 from crypto.keys import Signer, SigningKey
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
-from crypto.statement import ChainHead
+from crypto.statement import ChainHead, read_statement
 from exchange.errors import ChainBroken, HubUnreachable, NotYours, UnknownSubject
 from exchange.evidence import alarmed
 from exchange.hub import background
 from exchange.jobs import JobState
-from ledger.errors import InclusionRefused
+from ledger.copies import mirror
+from ledger.errors import InclusionRefused, NotCovered
 from ledger.verify.merkle import verify_consistency
 from ledger.verify.policy import NO_QUORUM
 from ledger.verify.proof import Proof, verify_proof
+from ledger.verify.tiles import FolderSource, HttpSource, open_tree
 from pricing.errors import MoneyRefused
 from registry.errors import DocumentRefused, NotFound
 from registry.evidence import party_registered, party_updated
@@ -645,6 +647,46 @@ def test_a_receipt_for_another_statement_does_not_prove_this_one(lite_hall: Hall
         verify_proof(Proof.parse(text), one.entry, replace(world.policy, quorum=NO_QUORUM))
 
 
+def test_the_log_is_copied_over_http_by_a_stranger(hall: Hall, tmp_path: Path) -> None:
+    speaker, world = hall.speaker(), hall.world
+    speaker.cry("one")
+    background.order(world.store, world.operator, world.keeping)
+    with closing(HttpSource(f"{hall.url}/v1/log/witnessed")) as source:
+        with pytest.raises(NotCovered):  # signed, and no quorum yet
+            mirror(tmp_path / "copy", source, lambda note: world.policy.check(note).checkpoint)
+        background.publish(world.operator, world.keeping)
+        speaker.cry("signed and not witnessed")
+        background.order(world.store, world.operator, world.keeping)
+        copied = mirror(tmp_path / "copy", source, lambda note: world.policy.check(note).checkpoint)
+    tree = open_tree(FolderSource(tmp_path / "copy"), copied.checkpoint)
+    logged = [data for _, data in tree.entries()]
+    assert len(logged) == copied.checkpoint.size
+    assert [read_statement(data).statement.type for data in logged][-1] == "alarm.raised"
+    with closing(HttpSource(f"{hall.url}/v1/log")) as source:
+        newest = replace(world.policy, quorum=NO_QUORUM).check(source.read("checkpoint"))
+        assert newest.checkpoint.size == copied.checkpoint.size + 1
+        assert len(list(open_tree(source, newest.checkpoint).entries())) == newest.checkpoint.size
+
+
+def test_a_tile_may_be_kept_for_good_and_is_not_there_before_it_is_signed(lite_hall: Hall) -> None:
+    speaker, world = lite_hall.speaker(), lite_hall.world
+    assert request(lite_hall.url, "GET", "/v1/log/tile/0/000.p/1").status_code == 404
+    background.order(world.store, world.operator, world.keeping)
+    answer = request(lite_hall.url, "GET", "/v1/log/tile/0/000.p/1")
+    assert (answer.status_code, len(answer.content)) == (200, 32)
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["content-type"] == "application/octet-stream"
+    known = {"If-None-Match": answer.headers["etag"]}
+    assert request(lite_hall.url, "GET", "/v1/log/tile/0/000.p/1", headers=known).status_code == 304
+    speaker.cry("pending")
+    for path in ("0/000", "0/000.p/255", "1/000.p/1", "entries/000", "7/000"):
+        answer = request(lite_hall.url, "GET", f"/v1/log/tile/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_covered"), path
+    for path in ("0/000.p/0", "0/000.p/256", "00/000", "0/x000/000", "0/0", "64/000", "entries/"):
+        answer = request(lite_hall.url, "GET", f"/v1/log/tile/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (422, "format_refused"), path
+
+
 # Several processes
 
 
@@ -737,4 +779,4 @@ def test_every_operation_is_named_tagged_and_says_what_it_is() -> None:
         for operation in operations.values():
             assert operation["summary"] and operation["tags"]
             names.add(operation["operationId"])
-    assert len(names) == 21
+    assert len(names) == 24

@@ -1,0 +1,265 @@
+"""Full copies: all files of a log in a folder, in the layout of C2SP tlog-tiles.
+
+The operator keeps one to serve it as static files; a regulator keeps one so as not to depend on
+the operator; a log that lost its database comes back from either. Every file is compared with
+the signed root before it is written, and the new checkpoint is shown to extend the one that the
+folder holds. A file that is there is never overwritten with other bytes.
+
+Files first, each complete before it has its name; then the checkpoint that needs them. So a
+crash leaves the last checkpoint with all of its files, and repeating the step goes on from there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ledger.errors import (
+    ConsistencyRefused,
+    LogBehind,
+    LogDiverged,
+    NotCovered,
+    SourceUnreachable,
+    TileMissing,
+    TileRefused,
+)
+from ledger.verify.checkpoint import Checkpoint
+from ledger.verify.tile_names import CHECKPOINT, ENTRIES, Tile, tiles_between
+from ledger.verify.tiles import (
+    FolderSource,
+    SignedTree,
+    TileSource,
+    bundle_bytes,
+    open_tree,
+)
+
+_LOCK: Final = ".lock"
+_NEW: Final = ".new"  # the one file being written; its remains after a crash are overwritten
+
+OpenNote = Callable[[bytes], Checkpoint]
+"""The checkpoint in a note, once its signatures are known to be good; raises LedgerError."""
+
+
+@dataclass(frozen=True)
+class PublishedFiles:
+    """The operator's static files as a witness against a restored database (a HeadHolder)."""
+
+    folder: Path
+    open_note: OpenNote
+
+    @property
+    def name(self) -> str:
+        return f"the folder {self.folder}"
+
+    def head(self) -> Checkpoint | None:
+        # A disk that is not mounted must not pass for a log that never published.
+        if not self.folder.is_dir():
+            raise SourceUnreachable(
+                f"{self.folder} is not a folder; make it for a new log, mount it for an old one"
+            )
+        return _held(self.folder, self.open_note)
+
+
+@dataclass(frozen=True)
+class Copied:
+    """checkpoint: what the folder holds now. old_size: what it held before, 0 for a new copy.
+    files: how many tiles and bundles were written."""
+
+    checkpoint: Checkpoint
+    old_size: int
+    files: int
+
+
+def publish_files(folder: Path, source: TileSource, open_note: OpenNote) -> Copied | None:
+    """Bring the operator's own static files up to the log's newest head; None if it has none.
+
+    source: the log's database. Raises LogBehind if the folder holds a later head, LogDiverged if
+    the two are not of one history or what is stored is not what was signed; a checkpoint is then
+    not published, nor a file that is not under it.
+    """
+    with _locked(folder):
+        try:
+            note = source.read(CHECKPOINT)
+        except TileMissing:
+            return None
+        old, new = _held(folder, open_note), open_note(note)
+        if old is not None and new.size < old.size:
+            raise LogBehind(str(folder), held=old.size, stored=new.size)
+        try:
+            return _extend(folder, source, note, old, new)
+        except (ConsistencyRefused, TileRefused, TileMissing) as error:
+            raise LogDiverged(
+                f"the log's database does not give the files of its own checkpoint: {error}"
+            ) from error
+
+
+def mirror(folder: Path, source: TileSource, open_note: OpenNote) -> Copied:
+    """Copy a log, or bring an earlier copy of it up to date. Safe to repeat after any end.
+
+    What an interrupted copy left is used again, once it is verified.
+    Raises what `open_note` and `open_tree` raise; ConsistencyRefused if the log does not extend
+    the copy, which is then left as it was; NotCovered if there is no checkpoint yet; LogDiverged
+    if a file of the copy itself is not what was signed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        try:
+            note = source.read(CHECKPOINT)
+        except TileMissing:
+            raise NotCovered("the log has published no checkpoint yet") from None
+        if not note:
+            raise NotCovered("the log has signed no checkpoint yet")
+        old, new = _held(folder, open_note), open_note(note)
+        try:
+            return _extend(folder, _Resumed(FolderSource(folder), source), note, old, new)
+        except TileRefused as error:
+            if (folder / error.path).is_file():
+                raise LogDiverged(
+                    f"{folder / error.path}: {error.problem}. The copy's own file is damaged or "
+                    "forged: keep it as evidence outside the folder, and repeat; it is then "
+                    "copied anew"
+                ) from error
+            raise
+
+
+class _Resumed:
+    """What the copy has already; the rest from where it is copied from."""
+
+    def __init__(self, own: TileSource, other: TileSource) -> None:
+        self._own = own
+        self._other = other
+
+    def read(self, path: str) -> bytes:
+        try:
+            return self._own.read(path)
+        except TileMissing:
+            return self._other.read(path)
+
+
+def _held(folder: Path, open_note: OpenNote) -> Checkpoint | None:
+    try:
+        return open_note(FolderSource(folder).read(CHECKPOINT))
+    except TileMissing:
+        return None
+
+
+def _extend(
+    folder: Path, source: TileSource, note: bytes, old: Checkpoint | None, new: Checkpoint
+) -> Copied:
+    if old is not None and old.origin != new.origin:
+        raise ConsistencyRefused(f"{folder} is a copy of another log, {old.origin}")
+    old_size = 0 if old is None else old.size
+    if old == new:
+        _replace_checkpoint(folder, note)
+        return Copied(new, old_size, 0)
+    tree = open_tree(source, new)
+    if old is not None and old.size:
+        tree.consistency(old.size, old.root)
+    files = _Files(folder)
+    for tile in _in_reading_order(old_size, new.size):
+        files.put(tile.path, _verified(tree, tile))
+    files.settle()
+    _replace_checkpoint(folder, note)
+    _drop_outgrown(folder, old_size, new.size)
+    return Copied(new, old_size, files.written)
+
+
+def _replace_checkpoint(folder: Path, note: bytes) -> None:
+    """All files it needs are on the disk. With the same head, it may have more cosignatures."""
+    try:
+        if FolderSource(folder).read(CHECKPOINT) == note:
+            return
+    except TileMissing:
+        pass
+    files = _Files(folder)
+    files.replace(CHECKPOINT, note)
+    files.settle()
+
+
+def _in_reading_order(old_size: int, size: int) -> Iterator[Tile]:
+    """Each bundle followed by its tile, so that both are fetched once."""
+    for tile in tiles_between(old_size, size):
+        if tile.level == ENTRIES:
+            yield tile
+            yield Tile(0, tile.index, tile.width)
+        elif tile.level > 0:
+            yield tile
+
+
+def _verified(tree: SignedTree, tile: Tile) -> bytes:
+    if tile.level == ENTRIES:
+        return bundle_bytes(tree.bundle(tile.index))
+    return tree.hashes(tile.level, tile.index)
+
+
+def _drop_outgrown(folder: Path, old_size: int, size: int) -> None:
+    """Partial tiles whose full tile is there: readers fall back to it, and they would pile up."""
+    for tile in tiles_between(old_size, size):
+        outgrown = folder / f"{tile.path}.p"
+        if tile.full and outgrown.is_dir():
+            shutil.rmtree(outgrown)
+
+
+@dataclass
+class _Files:
+    """Writes that survive a power cut once `settle` has returned."""
+
+    folder: Path
+    written: int = 0
+    _touched: set[Path] = field(default_factory=set)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Raises LogDiverged if other bytes are there."""
+        target = self.folder / path
+        try:
+            found = target.read_bytes()
+        except FileNotFoundError:
+            self.replace(path, data)
+            self.written += 1
+            return
+        if found != data:
+            raise LogDiverged(
+                f"{target} was published with other bytes than the signed tree has there; it was "
+                "left as it is. Stop, and compare it with a full copy"
+            )
+        self._touched.add(target.parent)  # a crash may have come before it was settled
+
+    def replace(self, path: str, data: bytes) -> None:
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = self.folder / _NEW
+        # Under another name until it is complete: whoever reads the file reads all of it.
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(target)
+        parent = target.parent
+        while parent != self.folder:
+            self._touched.add(parent)
+            parent = parent.parent
+        self._touched.add(self.folder)
+
+    def settle(self) -> None:
+        """The names as well as the bytes are on the disk afterwards."""
+        for folder in self._touched:
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        self._touched.clear()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One writer at a time: of two hub processes, the second must not go back to an older head."""
+    with (folder / _LOCK).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
