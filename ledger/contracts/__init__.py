@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
 
-ContractName = Literal["anchor"]
+ContractName = Literal["anchor", "rights"]
 
 
 @dataclass(frozen=True)

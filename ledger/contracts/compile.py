@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 FOLDER: Final = Path(__file__).parent
-SOURCES: Final = {"anchor": "Anchor.vy"}
+SOURCES: Final = {"anchor": "Anchor.vy", "rights": "Rights.vy"}
 COMPILER: Final = "0.4.3"
 # The newest instruction set that consortium chains can be expected to have: no PUSH0, no MCOPY.
 EVM_VERSION: Final = "paris"
