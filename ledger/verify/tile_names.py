@@ -24,6 +24,8 @@ _PATH: Final = re.compile(
     r"tile/(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?"
 )
 
+_HEADS: Final = re.compile(r"heads/(0|[1-9][0-9]{0,15})", re.ASCII)
+
 
 @dataclass(frozen=True, order=True)
 class Tile:
@@ -87,6 +89,15 @@ class Tile:
         if tile.path != path:
             raise FormatRefused("tile path", f"is not in its one spelling, {tile.path}")
         return tile
+
+
+def heads_path(page: int) -> str:
+    """Where a page of past witnessed heads is: not of C2SP, see ledger.verify.heads."""
+    return f"heads/{page}"
+
+
+def is_heads_path(path: str) -> bool:
+    return _HEADS.fullmatch(path) is not None
 
 
 def hashes_at(level: int, size: int) -> int:
