@@ -92,13 +92,6 @@ class LogStore(Protocol):
         """Hashes of complete subtrees. Raises LogDiverged if one is missing."""
         ...
 
-    def level_hashes(self, level: int, start: int, end: int) -> bytes:
-        """The hashes of nodes [start, end) of one level, one after the other: what tiles hold.
-
-        Raises LogDiverged if one is missing.
-        """
-        ...
-
     def tiles(self, wanted: Collection[Tile]) -> Mapping[Tile, bytes]:
         """As many hashes of each tile as its width says, which may be fewer than are stored.
 
@@ -116,7 +109,14 @@ class LogStore(Protocol):
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None: ...
 
     def at(self, size: int) -> StoredCheckpoint:
-        """The checkpoint of exactly this size. Raises NotCovered if none was signed."""
+        """The checkpoint of exactly this size. Raises NotCovered if none was signed.
+
+        Like every reader of checkpoints here, raises LogDiverged for one that was altered.
+        """
+        ...
+
+    def sizes(self, above: int, limit: int) -> Sequence[int]:
+        """Sizes of signed checkpoints above the given one, the smallest first."""
         ...
 
     def latest(self) -> StoredCheckpoint | None: ...

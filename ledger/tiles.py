@@ -9,7 +9,7 @@ from __future__ import annotations
 from ledger.errors import NotCovered, TileMissing
 from ledger.log import entries
 from ledger.ports import LogDatabase, LogStore
-from ledger.verify.tile_names import CHECKPOINT, ENTRIES, TILE_HEIGHT, Tile, hashes_at
+from ledger.verify.tile_names import CHECKPOINT, ENTRIES, Tile, hashes_at
 from ledger.verify.tiles import bundle_bytes
 
 
@@ -21,7 +21,7 @@ def tile_bytes(store: LogStore, tile: Tile) -> bytes:
         raise NotCovered(f"the signed log does not have {tile.path} yet")
     if tile.level == ENTRIES:
         return bundle_bytes([logged.entry for logged in entries(store, tile.start, end)])
-    return store.level_hashes(tile.level * TILE_HEIGHT, tile.start, end)
+    return store.tiles([tile])[tile]
 
 
 class LogSource:

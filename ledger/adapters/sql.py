@@ -29,7 +29,7 @@ from ledger.tree import Node, TiledNodes, tiles_of
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.merkle import HASH_BYTES
 from ledger.verify.note import Note, Signature, VerifierKey, parse_lines
-from ledger.verify.tile_names import TILE_HEIGHT, TILE_WIDTH, Tile
+from ledger.verify.tile_names import Tile
 
 _LOCK: Final = 0x756E7365656E4C47  # "unseenLG": this package's advisory lock on PostgreSQL
 _CHUNK: Final = 200  # tiles or entries named in one query
@@ -173,27 +173,6 @@ class SqlLogStore:
     def nodes(self, wanted: Collection[Node]) -> Mapping[Node, bytes]:
         nodes = TiledNodes(self.tiles(tiles_of(wanted)))
         return {node: nodes[node] for node in wanted}
-
-    def level_hashes(self, level: int, start: int, end: int) -> bytes:
-        if start == end:
-            return b""
-        height = level // TILE_HEIGHT
-        first, last = start // TILE_WIDTH, (end - 1) // TILE_WIDTH
-        rows = self._session.exec(
-            select(LedgerTileRow.position, LedgerTileRow.hashes)
-            .where(
-                col(LedgerTileRow.level) == height,
-                col(LedgerTileRow.position) >= first,
-                col(LedgerTileRow.position) <= last,
-            )
-            .order_by(col(LedgerTileRow.position))
-        ).all()
-        skipped = (start - first * TILE_WIDTH) * HASH_BYTES
-        hashes = b"".join(found for _, found in rows)[skipped:]
-        hashes = hashes[: (end - start) * HASH_BYTES]
-        if len(rows) != last - first + 1 or len(hashes) != (end - start) * HASH_BYTES:
-            raise _lacks(f"hashes {start} to {end} of level {level}")
-        return hashes
 
     def tiles(self, wanted: Collection[Tile]) -> Mapping[Tile, bytes]:
         todo = sorted(wanted)

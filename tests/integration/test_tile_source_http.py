@@ -133,9 +133,9 @@ def test_a_connection_that_the_server_had_ended_is_opened_again(
 def test_a_server_that_is_not_there_is_unreachable() -> None:
     gone = Server()
     gone.http.server_close()
-    with closing(HttpSource(gone.url, timeout_s=1)) as source:
-        with pytest.raises(SourceUnreachable, match="gave no answer"):
-            source.read("checkpoint")
+    source = HttpSource(gone.url, timeout_s=1)
+    with closing(source), pytest.raises(SourceUnreachable, match="gave no answer"):
+        source.read("checkpoint")
 
 
 @pytest.mark.parametrize(
