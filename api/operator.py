@@ -1,7 +1,7 @@
 """Making the folders of those who run the infrastructure: the hub's operator, and a witness.
 
 log.key, log.vkey          the ledger's signing key, and its public half with the log's name
-witness.key, witness.vkey  the same of a witness
+witness.key, witness.vkey  the same of a witness; witness-ml-dsa.key and .vkey of its other key
 policy                     whose log this is, and which witnesses count (C2SP tlog-policy)
 settings.toml              every setting of the process, explained
 """
@@ -17,9 +17,9 @@ from typing import Final
 
 from api.folder import PartyFolder
 from api.settings import SettingsRefused
-from crypto.keys import SigningKey, write_key
+from crypto.keys import MlDsaKey, Signer, SigningKey, write_key
 from ledger.errors import FormatRefused
-from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, VerifierKey
+from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, ML_DSA_COSIGNATURE, VerifierKey
 from registry.party import Role
 
 SETTINGS: Final = "settings.toml"
@@ -28,6 +28,8 @@ LOG_KEY: Final = "log.key"
 LOG_VKEY: Final = "log.vkey"
 WITNESS_KEY: Final = "witness.key"
 WITNESS_VKEY: Final = "witness.vkey"
+WITNESS_ML_DSA_KEY: Final = "witness-ml-dsa.key"
+WITNESS_ML_DSA_VKEY: Final = "witness-ml-dsa.vkey"
 WITNESS_DATABASE: Final = "witness.db"
 
 _HUB: Final = """\
@@ -59,17 +61,17 @@ regulators = []
 checkpoint_interval_ms = 100
 publish_interval_s = 1.0
 
-# Witnesses to ask for cosignatures; add each to the policy as well.
+# Witnesses to ask for cosignatures; add each key to the policy as well.
 # [[witnesses]]
 # url = "https://witness.example"
-# vkey = "witness.example+0123abcd+…"
+# vkeys = ["witness.example+0123abcd+BA…", "witness.example+4567cdef+Bg…"]
 """
 _WITNESS: Final = """\
 # Paths start at this file's folder. Every setting can also come from the environment, as
 # UNSEEN_WITNESS_ and its name in capitals.
 folder = "."
 
-# What this witness signs under; belongs to its one key for good.
+# What this witness signs under; belongs to its keys for good.
 name = {name}
 
 # host:port where logs ask for cosignatures.
@@ -93,7 +95,9 @@ class MadeHub:
 
 @dataclass(frozen=True)
 class MadeWitness:
-    key: VerifierKey
+    """keys: Ed25519, which every tool reads, and ML-DSA-44."""
+
+    keys: tuple[VerifierKey, VerifierKey]
     settings: Path
 
 
@@ -135,26 +139,30 @@ def create_witness(path: Path, name: str, logs: Sequence[str], *, listen: str) -
     """
     from api.database import bring_up_to_date, open_engine
 
-    signer = SigningKey.generate()
+    signer, ml_dsa = SigningKey.generate(), MlDsaKey.generate()
     key = _named_key("name", name, COSIGNATURE, signer)
+    ml_dsa_key = _named_key("name", name, ML_DSA_COSIGNATURE, ml_dsa)
     for text in logs:
         try:
             VerifierKey.parse(text)
         except FormatRefused as error:
             raise SettingsRefused("logs", str(error)) from None
-    _require_free(path, SETTINGS, WITNESS_KEY, WITNESS_VKEY, WITNESS_DATABASE)
+    files = (WITNESS_KEY, WITNESS_VKEY, WITNESS_ML_DSA_KEY, WITNESS_ML_DSA_VKEY)
+    _require_free(path, SETTINGS, WITNESS_DATABASE, *files)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_key(path / WITNESS_KEY, signer)
     (path / WITNESS_VKEY).write_text(f"{key}\n", "utf-8")
+    write_key(path / WITNESS_ML_DSA_KEY, ml_dsa)
+    (path / WITNESS_ML_DSA_VKEY).write_text(f"{ml_dsa_key}\n", "utf-8")
     engine = open_engine(f"sqlite:///{path / WITNESS_DATABASE}")
     bring_up_to_date(engine, "witness")
     engine.dispose()
     text = _WITNESS.format(name=_toml(name), listen=_toml(listen), logs=_toml(list(logs)))
     (path / SETTINGS).write_text(text, "utf-8")
-    return MadeWitness(key, path / SETTINGS)
+    return MadeWitness((key, ml_dsa_key), path / SETTINGS)
 
 
-def _named_key(setting: str, name: str, key_type: int, signer: SigningKey) -> VerifierKey:
+def _named_key(setting: str, name: str, key_type: int, signer: Signer) -> VerifierKey:
     try:
         return VerifierKey(name, key_type, signer.public)
     except FormatRefused as error:

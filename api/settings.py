@@ -26,7 +26,7 @@ from pydantic import (
 from crypto.errors import Malformed
 from exchange.links.endpoint import Endpoint
 from ledger.errors import FormatRefused
-from ledger.verify.note import VerifierKey
+from ledger.verify.note import COSIGNATURE_TYPES, VerifierKey
 
 SETTINGS_VARIABLE: Final = "UNSEEN_SETTINGS"
 
@@ -172,12 +172,22 @@ NetworkText = Annotated[str, _checked(_network)]
 
 
 class WitnessAddress(BaseModel):
-    """url: the witness's submission prefix. vkey: its verifier key, as its operator gave it."""
+    """url: the witness's submission prefix. vkeys: its verifier keys, as its operator gave them,
+    one of each kind and all of one name; those that the policy does not list do not count."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str
-    vkey: KeyText
+    vkeys: Annotated[tuple[KeyText, ...], Field(min_length=1, max_length=2)]
+
+    @model_validator(mode="after")
+    def _of_one_witness(self) -> Self:
+        keys = [VerifierKey.parse(text) for text in self.vkeys]
+        if any(key.key_type not in COSIGNATURE_TYPES for key in keys):
+            raise ValueError("vkeys must be of cosigning keys")
+        if len({key.name for key in keys}) != 1 or len({key.key_type for key in keys}) != len(keys):
+            raise ValueError("vkeys must be of one witness, one of each kind")
+        return self
 
 
 class HubSettings(Settings):
@@ -226,9 +236,10 @@ class HubSettings(Settings):
 
 
 class WitnessSettings(Settings):
-    """folder: with witness.key. logs: verifier keys of the logs that it serves.
+    """folder: with the witness's keys. logs: verifier keys of the logs that it serves; while a log
+    changes its key, the old and the new.
 
-    name: what it signs under; belongs to this one key for good.
+    name: what it signs under; belongs to its keys for good.
     database_url: absent: witness.db in the folder
     """
 

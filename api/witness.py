@@ -1,11 +1,15 @@
-"""The witness's web server: one call that cosigns, and a page that says what it cosigned.
+"""The witness's web server: one call that cosigns, what it cosigned for whoever watches the log,
+and a page that says the same to people.
 
-Requests need no authentication beyond the log's signature on the checkpoint (C2SP tlog-witness).
+Source: C2SP tlog-witness. Requests need no authentication beyond the log's signature on the
+checkpoint. `sign-subtree`, which the protocol leaves to the witness, is not served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Final
 
@@ -24,21 +28,70 @@ from crypto.ports import Clock
 from ledger import witness
 from ledger.adapters.witness_sql import SqlWitnessStore
 from ledger.ports import WitnessHead
-from ledger.verify.note import COSIGNATURE, VerifierKey
+from ledger.verify.note import KEY_TYPES, VerifierKey, cosigner_key
 
+
+@dataclass(frozen=True)
+class _Words:
+    """What the page says, in one language."""
+
+    title: str
+    keys: str
+    promise: str
+    logs: str
+    nothing: str
+    entries: str
+    at: str
+    root: str
+    note: str
+
+
+_WORDS: Final[Mapping[str, _Words]] = {
+    "en": _Words(
+        title="Witness",
+        keys="Verifier keys",
+        promise="This witness cosigns a log's checkpoint only if it extends the last one below.",
+        logs="Logs",
+        nothing="Nothing has been cosigned yet.",
+        entries="Entries",
+        at="Cosigned",
+        root="Root",
+        note="The signed note",
+    ),
+    "zh-CN": _Words(
+        title="见证人",
+        keys="验证公钥",
+        promise="只有当日志的检查点是下列最近一次检查点的延续时，本见证人才予以联署。",
+        logs="日志",
+        nothing="尚未联署任何检查点。",
+        entries="条目数",
+        at="联署时间",
+        root="树根",
+        note="签名文本",
+    ),
+}
 _PAGE: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Witness {name}</title>
+<html lang="{lang}"><meta charset="utf-8"><title>{title} {name}</title>
 <style>body{{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}
-code{{word-break:break-all}}</style>
-<h1>Witness {name}</h1>
-<p>Verifier key: <code>{key}</code></p>
-<p>This witness cosigns a log's checkpoint only if it extends the last one below.</p>
+code,pre{{word-break:break-all;white-space:pre-wrap}}</style>
+<nav>{others}</nav>
+<h1>{title} {name}</h1>
+<p>{promise}</p>
+<h2>{key_title}</h2>
+{keys}
+<h2>{log_title}</h2>
 {logs}
 </html>
 """
-_LOG: Final = """<h2>{origin}</h2>
-<p>{size} entries, cosigned {at}</p><pre>{note}</pre>
+_LOG: Final = """<h3>{origin}</h3>
+<p>{entries_title}: {size}<br>{at_title}: {at}<br>{root_title}: <code>{root}</code></p>
+<details><summary>{note_title}</summary><pre>{note}</pre></details>
 """
+# The page is made of other people's texts: even one that slipped through could not run.
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "x-content-type-options": "nosniff",
+}
 
 log = structlog.get_logger()
 
@@ -46,17 +99,18 @@ log = structlog.get_logger()
 def witness_app(
     *,
     engine: Engine,
-    signer: Signer,
+    signers: Sequence[Signer],
     name: str,
     trusted_logs: Sequence[VerifierKey],
     clock: Clock,
 ) -> Starlette:
     """The witness as an ASGI application.
 
-    engine: on a database whose tables exist; see create_witness_tables for why not made here.
-    name: the key name of the cosignatures; it belongs to this one key for good.
+    engine:  on a database whose tables exist; see create_witness_tables for why not made here
+    signers: one key of each suite it cosigns with
+    name:    the key name of the cosignatures; it belongs to these keys for good
     """
-    key = VerifierKey(name, COSIGNATURE, signer.public)
+    keys = [cosigner_key(name, signer) for signer in signers]
 
     def answer(body: bytes) -> witness.Response:
         # Leaving the block commits: what was cosigned is on disk before the cosignature leaves.
@@ -65,7 +119,7 @@ def witness_app(
                 body,
                 store=SqlWitnessStore(session),
                 name=name,
-                signer=signer,
+                signers=signers,
                 trusted_logs=trusted_logs,
                 now=clock.now(),
             )
@@ -86,6 +140,13 @@ def witness_app(
             log.warning("checkpoint refused", status=result.status, answer=text)
         return Response(result.body, result.status, {"content-type": result.content_type})
 
+    def checkpoint(request: Request) -> Response:
+        wanted = request.path_params["origin"]
+        for head in heads():
+            if hashlib.sha256(head.checkpoint.origin.encode()).hexdigest() == wanted:
+                return PlainTextResponse(head.note, headers={"cache-control": "max-age=5"})
+        return PlainTextResponse("this witness has cosigned no such log\n", 404)
+
     async def live(_request: Request) -> Response:
         return PlainTextResponse("alive\n")
 
@@ -96,20 +157,9 @@ def witness_app(
             return PlainTextResponse("the database does not answer, or has no tables\n", 503)
         return PlainTextResponse("ready\n")
 
-    def page(_request: Request) -> Response:
-        logs = "".join(
-            _LOG.format(
-                origin=escape(head.checkpoint.origin),
-                size=head.checkpoint.size,
-                at=f"{head.cosigned_at:%Y-%m-%d %H:%M:%S} UTC",
-                note=escape(head.note.decode("utf-8")),
-            )
-            for head in heads()
-        )
-        empty = "<p>Nothing has been cosigned yet.</p>"
-        return HTMLResponse(
-            _PAGE.format(name=escape(name), key=escape(str(key)), logs=logs or empty)
-        )
+    def page(request: Request) -> Response:
+        language = _language(request)
+        return HTMLResponse(_page(name, keys, heads(), language), headers=_HEADERS)
 
     return Starlette(
         routes=[
@@ -117,5 +167,49 @@ def witness_app(
             Route("/livez", live),
             Route("/readyz", ready),
             Route("/", page),
+            Route("/{origin}/checkpoint", checkpoint),
         ]
+    )
+
+
+def _language(request: Request) -> str:
+    """What `?lang=` asks for, else what the browser prefers, else English."""
+    asked = request.query_params.get("lang", "")
+    if asked in _WORDS:
+        return asked
+    preferred = request.headers.get("accept-language", "").strip().lower()
+    return "zh-CN" if preferred.startswith("zh") else "en"
+
+
+def _page(
+    name: str, keys: Sequence[VerifierKey], heads: Sequence[WitnessHead], language: str
+) -> str:
+    words = _WORDS[language]
+    logs = "".join(
+        _LOG.format(
+            origin=escape(head.checkpoint.origin),
+            entries_title=words.entries,
+            size=head.checkpoint.size,
+            at_title=words.at,
+            at=f"{head.cosigned_at:%Y-%m-%d %H:%M:%S} UTC",
+            root_title=words.root,
+            root=head.checkpoint.root.hex(),
+            note_title=words.note,
+            note=escape(head.note.decode("utf-8")),
+        )
+        for head in heads
+    )
+    return _PAGE.format(
+        lang=language,
+        title=words.title,
+        name=escape(name),
+        promise=words.promise,
+        others=" ".join(f'<a href="?lang={other}">{other}</a>' for other in _WORDS),
+        key_title=words.keys,
+        keys="".join(
+            f"<p>{KEY_TYPES[key.key_type].words}<br><code>{escape(str(key))}</code></p>"
+            for key in keys
+        ),
+        log_title=words.logs,
+        logs=logs or f"<p>{words.nothing}</p>",
     )

@@ -20,12 +20,13 @@ from ledger.errors import (
     NotSigned,
     OtherLog,
     SignatureRefused,
+    SignatureUnchecked,
 )
 from ledger.ports import WitnessHead, WitnessStore
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.cosignature import cosign
 from ledger.verify.merkle import EMPTY_ROOT, MAX_PROOF_HASHES, verify_consistency
-from ledger.verify.note import Note, VerifierKey
+from ledger.verify.note import Note, VerifierKey, signatures_by
 from ledger.verify.text import decode_decimal, decode_hash, decode_utf8, encode_base64
 
 MAX_REQUEST_BYTES: Final = 1 << 18
@@ -76,13 +77,14 @@ def add_checkpoint(
     *,
     store: WitnessStore,
     name: str,
-    signer: Signer,
+    signers: Sequence[Signer],
     trusted_logs: Sequence[VerifierKey],
     now: datetime,
 ) -> Response:
     """Answer one request. The caller commits the store's transaction before it sends a 200.
 
-    trusted_logs: keys of every log this witness serves; several keys may have one origin.
+    signers:      the witness's keys, each of which cosigns, a line for each
+    trusted_logs: keys of every log this witness serves; several keys may have one origin
     """
     try:
         request = AddCheckpoint.parse(body)
@@ -92,26 +94,28 @@ def add_checkpoint(
         return _refusal(400, str(error))
     except OtherLog as error:
         return _refusal(404, str(error))
-    except (NotSigned, SignatureRefused) as error:
+    except (NotSigned, SignatureRefused, SignatureUnchecked) as error:
         return _refusal(403, str(error))
     if request.old_size > checkpoint.size:
         return _refusal(400, "the old size is larger than the checkpoint's")
     old = store.head(checkpoint.origin)
     if request.old_size != _size(old):
         return _conflict(old)
-    if old is not None and old.checkpoint.size == checkpoint.size and old.checkpoint != checkpoint:
-        return _conflict(old)
     try:
         _require_consistency(old, checkpoint, request.proof)
     except ConsistencyRefused as error:
         return _refusal(422, str(error))
-    if not store.advance(old, WitnessHead(checkpoint, request.note, now)):
+    lines = [cosign(note.text, name, signer, now=now) for signer in signers]
+    ours = [key for key in trusted_logs if key.name == checkpoint.origin]
+    # Whatever else the request carried was verified by nobody here, and is not kept.
+    kept = Note(note.text, (*signatures_by(note, ours).values(), *lines))
+    if not store.advance(old, WitnessHead(checkpoint, kept.to_bytes(), now)):
         return _conflict(store.head(checkpoint.origin))
-    line = cosign(note.text, name, signer, now=now).line
-    return Response(200, TEXT, line.encode("utf-8"))
+    return Response(200, TEXT, "".join(line.line for line in lines).encode("utf-8"))
 
 
 def _require_consistency(old: WitnessHead | None, new: Checkpoint, proof: Sequence[bytes]) -> None:
+    """Raises ConsistencyRefused; another root of the same size is one case of it."""
     if new.size == 0 and new.root != EMPTY_ROOT:
         raise ConsistencyRefused("an empty tree has the root SHA-256 of nothing")
     if old is not None and old.checkpoint.size > 0:

@@ -96,6 +96,7 @@ class InProcessWitness:
         self._signer = SigningKey.generate()
         self._clock = clock
         self.key = VerifierKey("witness.test", COSIGNATURE, self._signer.public)
+        self.keys = (self.key,)
 
     def on(self, clock: TestClock) -> InProcessWitness:
         """The same witness by another clock."""

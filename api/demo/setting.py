@@ -157,8 +157,16 @@ class Exchange:
         command("hub", "init", str(hub), "--name", "Operator", "--origin", ORIGIN)
         log_key = (hub / "log.vkey").read_text().strip()
         command("witness", "init", str(witness), "--name", "witness.demo", "--log", log_key)
-        witness_key = (witness / "witness.vkey").read_text().strip()
-        policy = f"log {log_key}\nwitness w {witness_key} {self._url('witness')}\nquorum w\n"
+        vkeys = [
+            (witness / file).read_text().strip() for file in ("witness.vkey", "witness-ml-dsa.vkey")
+        ]
+        policy = (
+            f"log {log_key}\n"
+            f"witness w-ed25519 {vkeys[0]} {self._url('witness')}\n"
+            f"witness w-ml-dsa {vkeys[1]} {self._url('witness')}\n"
+            "group w all w-ed25519 w-ml-dsa\n"  # one witness, and both of its lines wanted
+            "quorum w\n"
+        )
         (self.folder / "policy").write_text(policy)
         operator = PartyFolder(hub).party.document
         self.operator = operator.party
@@ -173,7 +181,7 @@ class Exchange:
                 "policy_file": "../policy",
                 "publish_interval_s": 0.5,
                 "regulators": [made["regulator"].party.document.party],
-                "witnesses": [{"url": self._url("witness"), "vkey": witness_key}],
+                "witnesses": [{"url": self._url("witness"), "vkeys": vkeys}],
             },
         )
         _write_settings(

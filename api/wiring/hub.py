@@ -135,12 +135,12 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     stack = ExitStack()
     client = stack.enter_context(httpx2.Client(trust_env=False))
     witnesses = [
-        HttpWitness(address.url, VerifierKey.parse(address.vkey), client)
+        HttpWitness(address.url, [VerifierKey.parse(text) for text in address.vkeys], client)
         for address in settings.witnesses
     ]
     counted = {witness.key for witness in policy.witnesses}
     for witness in witnesses:
-        if witness.key not in counted:
+        if counted.isdisjoint(witness.keys):
             log.warning("witness.not_in_policy", witness=witness.key.name)
     return OpenedHub(
         engine,

@@ -11,13 +11,13 @@ import structlog
 from api.database import bring_up_to_date, open_engine, stored_revision
 from api.http.events import Stopping
 from api.http.server import Running, bind, serve_on, url_of
-from api.operator import WITNESS_DATABASE, WITNESS_KEY
+from api.operator import WITNESS_DATABASE, WITNESS_KEY, WITNESS_ML_DSA_KEY
 from api.settings import SettingsRefused, WitnessSettings, endpoint
 from api.wiring.logs import configure_logs
 from api.witness import witness_app
-from crypto.keys import read_signing_key
+from crypto.keys import read_ml_dsa_key, read_signing_key
 from crypto.ports import SystemClock
-from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, VerifierKey
+from ledger.verify.note import LOG_TYPES, VerifierKey, cosigner_key
 
 log: Final = structlog.get_logger("witness")
 
@@ -36,10 +36,13 @@ def run_witness(
     it cosigned, and would help to fork a log.
     """
     configure_logs()
-    signer = read_signing_key(settings.folder / WITNESS_KEY)
+    signers = (
+        read_signing_key(settings.folder / WITNESS_KEY),
+        read_ml_dsa_key(settings.folder / WITNESS_ML_DSA_KEY),
+    )
     trusted = [VerifierKey.parse(text) for text in settings.logs]
     for key in trusted:
-        if key.key_type != LOG_SIGNATURE:
+        if key.key_type not in LOG_TYPES:
             raise SettingsRefused("logs", f"{key.name} is not a log's key")
     engine = open_engine(database_url(settings))
     with ExitStack() as stack:
@@ -56,7 +59,7 @@ def run_witness(
         stack.callback(bound.close)
         app = witness_app(
             engine=engine,
-            signer=signer,
+            signers=signers,
             name=settings.name,
             trusted_logs=trusted,
             clock=SystemClock(),
@@ -64,11 +67,11 @@ def run_witness(
         app.state.stopping = Stopping()
         app.state.start_error = None
         url = url_of(bound, tls=False)
-        vkey = str(VerifierKey(settings.name, COSIGNATURE, signer.public))
+        vkeys = [str(cosigner_key(settings.name, signer)) for signer in signers]
 
         def ready(_running: Running) -> None:
-            log.info("witness.ready", url=url, vkey=vkey)
-            announce({"ready": True, "url": url, "vkey": vkey})
+            log.info("witness.ready", url=url, name=settings.name)
+            announce({"ready": True, "url": url, "vkeys": vkeys})
 
         serve_on(bound, app, on_ready=ready)
     log.info("witness.stopped")

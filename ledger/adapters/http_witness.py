@@ -22,19 +22,23 @@ MAX_ANSWER_BYTES: Final = 1 << 16
 
 
 class HttpWitness:
-    """WitnessPort. url: the submission prefix. key: the witness's, of the policy.
+    """WitnessPort. url: the submission prefix. keys: the witness's, of the policy.
 
     client: whoever makes it decides about proxies and certificates, and closes it.
     """
 
-    def __init__(self, url: str, key: VerifierKey, client: httpx2.Client) -> None:
+    def __init__(self, url: str, keys: Sequence[VerifierKey], client: httpx2.Client) -> None:
         self._url = url.rstrip("/") + "/add-checkpoint"
-        self._key = key
+        self._keys = tuple(keys)
         self._client = client
 
     @property
     def key(self) -> VerifierKey:
-        return self._key
+        return self._keys[0]
+
+    @property
+    def keys(self) -> Sequence[VerifierKey]:
+        return self._keys
 
     def add_checkpoint(
         self, old_size: int, proof: Sequence[bytes], note: Note
@@ -48,7 +52,7 @@ class HttpWitness:
                 text = decode_utf8(answer, where="answer")
                 raise WitnessAt(decode_decimal(text.removesuffix("\n"), where="stated size"))
         except FormatRefused as error:
-            raise WitnessUnreachable(f"{self._key.name} answered {error}") from error
+            raise WitnessUnreachable(f"{self.key.name} answered {error}") from error
         self._refused(status, answer)
 
     def _post(self, body: bytes) -> tuple[int, str, bytes]:
@@ -61,14 +65,14 @@ class HttpWitness:
                 for chunk in response.iter_bytes():
                     answer += chunk
                     if len(answer) > MAX_ANSWER_BYTES:
-                        raise WitnessUnreachable(f"{self._key.name} answered without end")
+                        raise WitnessUnreachable(f"{self.key.name} answered without end")
                 return response.status_code, response.headers.get("content-type", ""), answer
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise WitnessUnreachable(f"{self._key.name} did not answer: {error}") from error
+            raise WitnessUnreachable(f"{self.key.name} did not answer: {error}") from error
 
     def _refused(self, status: int, answer: bytes) -> NoReturn:
         why = answer[:200].decode("utf-8", "replace").strip()
-        text = f"{self._key.name} answered {status}: {why}"
+        text = f"{self.key.name} answered {status}: {why}"
         if status == 422:
             raise WitnessDisagrees(text)
         # A 403 or 404 may come from a proxy, or from a witness that has not been told our key.

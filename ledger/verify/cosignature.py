@@ -17,6 +17,7 @@ from ledger.errors import FormatRefused
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.note import (
     COSIGNATURE_TYPES,
+    MAX_COSIGNER_BYTES,
     ML_DSA_COSIGNATURE,
     Note,
     Signature,
@@ -29,7 +30,6 @@ from ledger.verify.note import (
 SUBTREE_LABEL: Final = b"subtree/v1\n\x00"
 _TIME_BYTES: Final = 8
 _SIGNATURE_BYTES: Final = {"ed25519": 64, "ml-dsa-44": 2420}
-MAX_NAME_BYTES: Final = 255  # a name's length is one byte in what ML-DSA signs
 MAX_TIME: Final = 253_402_300_799  # end of the year 9999: the last that a datetime holds
 
 
@@ -55,8 +55,8 @@ def cosigned_subtree(name: str, time: int, checkpoint: Checkpoint) -> bytes:
     The subtree is the whole tree, from 0 to the size. name: the cosigner's. Raises FormatRefused.
     """
     cosigner, origin = name.encode("utf-8"), checkpoint.origin.encode("utf-8")
-    if not 1 <= len(cosigner) <= MAX_NAME_BYTES:
-        raise FormatRefused("cosigner name", f"must have 1 to {MAX_NAME_BYTES} bytes")
+    if not 1 <= len(cosigner) <= MAX_COSIGNER_BYTES:
+        raise FormatRefused("cosigner name", f"must have 1 to {MAX_COSIGNER_BYTES} bytes")
     return b"".join(
         (
             SUBTREE_LABEL,

@@ -42,6 +42,7 @@ KEY_TYPES: Final[Mapping[int, KeyType]] = {
 }
 LOG_TYPES: Final = frozenset({LOG_SIGNATURE, SM2_SIGNATURE})
 COSIGNATURE_TYPES: Final = frozenset({COSIGNATURE, ML_DSA_COSIGNATURE})
+MAX_COSIGNER_BYTES: Final = 255  # the length of a name is one byte in what ML-DSA-44 signs
 KEY_ID_BYTES: Final = 4
 MAX_NOTE_BYTES: Final = 1 << 20
 MAX_SIGNATURES: Final = 100  # the format asks for at least 16; Go's note package takes 100
@@ -63,6 +64,8 @@ class VerifierKey:
         if self.key.suite != KEY_TYPES[self.key_type].suite:
             words = KEY_TYPES[self.key_type].words
             raise FormatRefused("verifier key", f"is of suite {self.key.suite}: makes no {words}")
+        if self.key_type == ML_DSA_COSIGNATURE and len(self.name.encode()) > MAX_COSIGNER_BYTES:
+            raise FormatRefused("verifier key", f"has a name over {MAX_COSIGNER_BYTES} bytes")
 
     @property
     def key_id(self) -> bytes:

@@ -2,12 +2,22 @@
 
 Source: C2SP tlog-policy. A policy file is what an auditor brings along; nothing in a bundle can
 change it. Keys of kinds that cannot be verified here are refused, rather than never counted.
+
+A witness with two keys is two `witness` lines, for a line names one key. Tied together in a group
+they count once: `any` where one of the two cosignatures suffices, `all` where both are wanted.
+
+    witness regulator-ed <vkey of type 0x04>
+    witness regulator-ml <vkey of type 0x06>
+    group regulator any regulator-ed regulator-ml
+    group quorum 2 regulator association auditor
+
+What counts one witness twice is refused here; other readers of the file would count it so.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -15,7 +25,7 @@ from typing import Final
 from ledger.errors import FormatRefused, QuorumMissing
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
-from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, Note, VerifierKey
+from ledger.verify.note import COSIGNATURE_TYPES, LOG_TYPES, Note, VerifierKey
 
 NO_QUORUM: Final = "none"
 MAX_POLICY_BYTES: Final = 1 << 18
@@ -80,6 +90,7 @@ class Policy:
                 reader.read(f"policy line {number}", words)
         if reader.quorum is None:
             raise FormatRefused("policy", "has no quorum line")
+        _require_counted_once(reader.witnesses, reader.groups, reader.quorum)
         return cls(tuple(reader.logs), tuple(reader.witnesses), tuple(reader.groups), reader.quorum)
 
     @property
@@ -128,12 +139,12 @@ class _Reader:
     def read(self, where: str, words: list[str]) -> None:
         match words:
             case ["log", vkey, *url] if len(url) <= 1:
-                key = _key(vkey, LOG_SIGNATURE, where)
+                key = _key(vkey, LOG_TYPES, "log", where)
                 if any(log.key.key == key.key for log in self.logs):
                     raise FormatRefused(where, "names a log key that an earlier line names")
                 self.logs.append(PolicyLog(key, url[0] if url else None))
             case ["witness", name, vkey, *url] if len(url) <= 1:
-                key = _key(vkey, COSIGNATURE, where)
+                key = _key(vkey, COSIGNATURE_TYPES, "witness", where)
                 if any(witness.key.key == key.key for witness in self.witnesses):
                     raise FormatRefused(where, "names a witness key that an earlier line names")
                 self.define(name, where)
@@ -173,13 +184,38 @@ class _Reader:
         self.defined.add(name)
 
 
-def _key(vkey: str, key_type: int, where: str) -> VerifierKey:
+def _require_counted_once(
+    witnesses: Sequence[PolicyWitness], groups: Sequence[PolicyGroup], quorum: str
+) -> None:
+    """That nobody counts twice by having two keys. Whose a key is, the name it signs under says.
+
+    Keys of one signer that count at all must be tied in one group, in which one of them is
+    enough, or which has no other members.
+    """
+    member_of = {member: group for group in groups for member in group.members}
+    keys_of: dict[str, set[str]] = {}
+    for witness in witnesses:
+        if witness.name in member_of or witness.name == quorum:
+            keys_of.setdefault(witness.key.name, set()).add(witness.name)
+    for signer, names in keys_of.items():
+        tied = {member_of[name] for name in names if name in member_of}
+        if len(names) == 1:
+            continue
+        group = tied.pop()
+        alone = set(group.members) <= names
+        if tied or not names <= set(group.members) or not (group.threshold == 1 or alone):
+            raise FormatRefused(
+                "policy",
+                f"counts {signer} more than once, as {' and '.join(sorted(names))}; put them into "
+                "a group of their own",
+            )
+
+
+def _key(vkey: str, types: frozenset[int], whose: str, where: str) -> VerifierKey:
     try:
         key = VerifierKey.parse(vkey)
     except FormatRefused as error:
         raise FormatRefused(where, f"{error.where} {error.problem}") from None
-    if key.key_type != key_type:
-        raise FormatRefused(
-            where, f"holds a key of type 0x{key.key_type:02x}, not 0x{key_type:02x}"
-        )
+    if key.key_type not in types:
+        raise FormatRefused(where, f"holds a key of type 0x{key.key_type:02x}, not a {whose}'s")
     return key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from api.wiring.hub import open_hub
 from crypto.errors import Malformed
 from crypto.ports import SystemClock
 from exchange.errors import HubUnreachable, NotYours, PlanRefused
+from ledger.verify.note import VerifierKey
 from registry.errors import NotFound
 from tests.hub_server import Speaker, hub_app
 
@@ -154,7 +156,10 @@ def test_a_witnesses_folder_is_made_for_a_log(
     arguments = ["witness", "init", str(tmp_path / "w"), "--name", "witness.test", "--log"]
     code, out, _ = run(capsys, *arguments, log_key, "--json")
     assert code == 0
-    assert json.loads(out)["vkey"].startswith("witness.test+")
+    vkeys = json.loads(out)["vkeys"]
+    assert [VerifierKey.parse(text).name for text in vkeys] == ["witness.test", "witness.test"]
+    for name in ("witness.key", "witness-ml-dsa.key"):
+        assert stat.S_IMODE((tmp_path / "w" / name).stat().st_mode) == 0o600
     code, out, err = run(capsys, *arguments[:2], str(tmp_path / "w2"), *arguments[3:], "rubbish")
     assert (code, out) == (Exit.USAGE, "")
     assert "logs" in err

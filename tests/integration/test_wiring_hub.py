@@ -201,8 +201,8 @@ def test_a_taken_address_ends_the_start_with_a_reason(tmp_path: Path) -> None:
         ),
         (
             "folder = '.'\nlisten = 'h:1'\npolicy_file = 'p'\n"
-            "[[witnesses]]\nurl = 'http://w'\nvkey = 'rubbish'\n",
-            "witnesses.0.vkey",
+            "[[witnesses]]\nurl = 'http://w'\nvkeys = ['rubbish']\n",
+            "witnesses.0.vkeys.0",
             "verifier key",
         ),
         ("folder = \n", "settings.toml", "cannot be read"),
@@ -230,9 +230,9 @@ def test_witnesses_can_be_listed_in_the_environment(
 ) -> None:
     settings = a_hub(tmp_path / "hub")
     key = VerifierKey("witness.test", 4, SigningKey.generate().public)
-    listed = json.dumps([{"url": "http://w.test", "vkey": str(key)}])
+    listed = json.dumps([{"url": "http://w.test", "vkeys": [str(key)]}])
     monkeypatch.setenv("UNSEEN_HUB_WITNESSES", listed)
-    assert HubSettings.load(settings).witnesses[0].vkey == str(key)
+    assert HubSettings.load(settings).witnesses[0].vkeys == (str(key),)
 
 
 def test_a_log_key_that_is_not_the_named_one_stops_the_start(tmp_path: Path) -> None:
@@ -258,13 +258,15 @@ def test_a_hub_has_its_heads_cosigned_by_a_witness(tmp_path: Path) -> None:
     hub_settings = a_hub(tmp_path / "hub")
     log_key = (tmp_path / "hub" / "log.vkey").read_text().strip()
     with running("witness", "--settings", str(a_witness(tmp_path / "w", log_key))) as witness:
-        vkey = witness.ready["vkey"]
-        assert vkey == (tmp_path / "w" / "witness.vkey").read_text().strip()
+        ed, ml = witness.ready["vkeys"]
+        assert ed == (tmp_path / "w" / "witness.vkey").read_text().strip()
+        assert ml == (tmp_path / "w" / "witness-ml-dsa.vkey").read_text().strip()
         (tmp_path / "hub" / "policy").write_text(
-            f"log {log_key}\nwitness w {vkey} {witness.url}\nquorum w\n"
+            f"log {log_key}\nwitness w1 {ed} {witness.url}\nwitness w2 {ml}\n"
+            "group w all w1 w2\nquorum w\n"
         )
         with hub_settings.open("a") as file:
-            file.write(f'[[witnesses]]\nurl = "{witness.url}"\nvkey = "{vkey}"\n')
+            file.write(f'[[witnesses]]\nurl = "{witness.url}"\nvkeys = ["{ed}", "{ml}"]\n')
         with running("hub", "--settings", str(hub_settings)) as hub:
             speaker = Speaker.new(tmp_path / "speaker", hub.url, SystemClock())
             said = speaker.register()
@@ -296,6 +298,7 @@ def test_a_hub_that_a_witness_contradicts_signs_nothing_more_and_says_so(tmp_pat
 
     class Contradicting:
         key = VerifierKey("witness.test", 4, SigningKey.generate().public)
+        keys = (key,)
 
         def add_checkpoint(self, *_: object) -> Any:
             raise WitnessDisagrees("it holds another root of size 1: the log has forked")

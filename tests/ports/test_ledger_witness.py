@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from starlette.testclient import TestClient
 
 from api.database import open_engine
 from api.witness import witness_app
-from crypto.keys import SigningKey
+from crypto.keys import MlDsaKey, SigningKey
 from ledger.adapters.http_witness import HttpWitness
 from ledger.adapters.witness_sql import SqlWitnessStore, create_witness_tables
 from ledger.errors import WitnessAt, WitnessDisagrees, WitnessUnreachable
@@ -29,6 +30,7 @@ from ledger.verify.note import (
     LOG_SIGNATURE,
     Note,
     VerifierKey,
+    cosigner_key,
     parse_lines,
     sign,
 )
@@ -39,6 +41,8 @@ LOG, WITNESS = SigningKey.generate(), SigningKey.generate()
 LOG_KEY = VerifierKey(ORIGIN, LOG_SIGNATURE, LOG.public)
 NAME = "witness.example/w"
 WITNESS_KEY = VerifierKey(NAME, COSIGNATURE, WITNESS.public)
+ML_DSA = MlDsaKey.generate()
+WITNESS_KEYS = (WITNESS_KEY, cosigner_key(NAME, ML_DSA))
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 
@@ -80,7 +84,7 @@ def ask(engine: Engine, body: bytes, keys: Sequence[VerifierKey] = (LOG_KEY,)) -
             body,
             store=SqlWitnessStore(session),
             name=NAME,
-            signer=WITNESS,
+            signers=[WITNESS, ML_DSA],
             trusted_logs=keys,
             now=NOW,
         )
@@ -97,7 +101,7 @@ def test_each_head_that_extends_the_last_is_cosigned(database: Engine) -> None:
         answer = ask(database, TREE.request(old, new))
         assert answer.status == 200
         note = Note(TREE.head(new).text, parse_lines(answer.body.decode()))
-        assert verify_cosignatures(note, [WITNESS_KEY]) == {WITNESS_KEY: NOW}
+        assert verify_cosignatures(note, WITNESS_KEYS) == dict.fromkeys(WITNESS_KEYS, NOW)
         assert size_of(database) == new
 
 
@@ -142,10 +146,10 @@ def test_a_smaller_checkpoint_than_the_last_is_never_cosigned(database: Engine) 
     assert size_of(database) == 8
 
 
-def test_another_root_of_the_same_size_is_a_conflict(database: Engine) -> None:
+def test_another_root_of_the_same_size_is_another_history(database: Engine) -> None:
     ask(database, TREE.request(0, 5))
     answer = ask(database, FORK.request(5, 5))
-    assert (answer.status, answer.body) == (409, b"5\n")
+    assert answer.status == 422
     assert b"\xe2\x80\x94" not in answer.body
 
 
@@ -271,16 +275,16 @@ def test_of_two_requests_at_once_one_is_cosigned_and_nothing_rolls_back(database
 @pytest.fixture
 def client(database: Engine) -> TestClient:
     app = witness_app(
-        engine=database, signer=WITNESS, name=NAME, trusted_logs=[LOG_KEY], clock=Clock()
+        engine=database, signers=[WITNESS, ML_DSA], name=NAME, trusted_logs=[LOG_KEY], clock=Clock()
     )
     return TestClient(app, base_url="http://witness.example")
 
 
 def test_the_log_asks_a_witness_over_http(client: TestClient) -> None:
-    witness = HttpWitness("http://witness.example/", WITNESS_KEY, client)
+    witness = HttpWitness("http://witness.example/", WITNESS_KEYS, client)
     note = sign_checkpoint(TREE.head(5), LOG)
-    (line,) = witness.add_checkpoint(0, (), note)
-    assert verify_cosignatures(Note(note.text, (line,)), [WITNESS_KEY])
+    for line in witness.add_checkpoint(0, (), note):
+        assert verify_cosignatures(Note(note.text, (line,)), WITNESS_KEYS)
     with pytest.raises(WitnessAt) as stated:
         witness.add_checkpoint(0, (), sign_checkpoint(TREE.head(8), LOG))
     assert stated.value.size == 5
@@ -289,7 +293,7 @@ def test_the_log_asks_a_witness_over_http(client: TestClient) -> None:
     with pytest.raises(WitnessUnreachable, match="403"):
         witness.add_checkpoint(5, (), sign(TREE.head(8).text, "stranger", SigningKey.generate()))
     with pytest.raises(WitnessUnreachable, match="404"):
-        HttpWitness("http://witness.example/x", WITNESS_KEY, client).add_checkpoint(0, (), note)
+        HttpWitness("http://witness.example/x", WITNESS_KEYS, client).add_checkpoint(0, (), note)
 
 
 def test_an_answer_outside_the_protocol_is_no_answer() -> None:
@@ -305,7 +309,7 @@ def test_an_answer_outside_the_protocol_is_no_answer() -> None:
     ):
         transport = httpx2.MockTransport(lambda _, answer=answer: answer)
         with httpx2.Client(transport=transport) as client, pytest.raises(WitnessUnreachable):
-            HttpWitness("http://w.example", WITNESS_KEY, client).add_checkpoint(0, (), note)
+            HttpWitness("http://w.example", WITNESS_KEYS, client).add_checkpoint(0, (), note)
 
 
 def test_a_witness_that_does_not_answer_is_unreachable() -> None:
@@ -316,7 +320,7 @@ def test_a_witness_that_does_not_answer_is_unreachable() -> None:
         httpx2.Client(transport=httpx2.MockTransport(fail)) as client,
         pytest.raises(WitnessUnreachable, match="did not answer"),
     ):
-        HttpWitness("http://w.example", WITNESS_KEY, client).add_checkpoint(
+        HttpWitness("http://w.example", WITNESS_KEYS, client).add_checkpoint(
             0, (), sign_checkpoint(TREE.head(5), LOG)
         )
 
@@ -330,13 +334,52 @@ def test_the_witness_says_that_it_lives_is_ready_and_what_it_cosigned(
     client.post("/add-checkpoint", content=TREE.request(0, 5))
     page = client.get("/").text
     assert ORIGIN in page
-    assert "5 entries, cosigned 2026-03-04 05:06:07 UTC" in page
-    assert str(WITNESS_KEY) in page
+    assert "Entries: 5<br>Cosigned: 2026-03-04 05:06:07 UTC" in page
+    assert all(str(key) in page for key in WITNESS_KEYS)
+    assert page == client.get("/?lang=en", headers={"accept-language": "zh-CN"}).text
+    for chinese in (
+        client.get("/?lang=zh-CN").text,
+        client.get("/", headers={"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}).text,
+    ):
+        assert '<html lang="zh-CN">' in chinese
+        assert "条目数: 5<br>联署时间: 2026-03-04 05:06:07 UTC" in chinese
+
+
+def test_whoever_watches_a_log_gets_what_this_witness_cosigned_last(client: TestClient) -> None:
+    path = f"/{hashlib.sha256(ORIGIN.encode()).hexdigest()}/checkpoint"
+    assert client.get(path).status_code == 404
+    for old, new in ((0, 5), (5, 8)):
+        request = AddCheckpoint.parse(TREE.request(old, new))
+        stranger = sign(TREE.head(new).text, "stranger.example", SigningKey.generate())
+        sent = Note.parse(request.note).with_signatures(stranger.signatures)
+        body = AddCheckpoint(old, request.proof, sent.to_bytes()).to_bytes()
+        answer = client.post("/add-checkpoint", content=body)
+        note = Note.parse(client.get(path).content)
+        assert note == sign_checkpoint(TREE.head(new), LOG).with_signatures(
+            parse_lines(answer.text)  # the stranger's line was verified by nobody
+        )
+    assert client.get("/" + 64 * "0" + "/checkpoint").status_code == 404
+
+
+def test_a_witness_serves_several_logs_and_remembers_each(database: Engine) -> None:
+    other = SigningKey.generate()
+    origin = "other.example/log"
+    keys = [LOG_KEY, VerifierKey(origin, LOG_SIGNATURE, other.public)]
+    ask(database, TREE.request(0, 5), keys)
+    note = sign_checkpoint(Checkpoint(origin, 3, TREE.head(3).root), other)
+    assert ask(database, AddCheckpoint(0, (), note.to_bytes()).to_bytes(), keys).status == 200
+    # One log's key under the other's origin is a key, and not this log's.
+    borrowed = sign_checkpoint(Checkpoint(origin, 8, TREE.head(8).root), LOG)
+    body = AddCheckpoint(3, TREE.proof(3, 8), borrowed.to_bytes()).to_bytes()
+    assert ask(database, body, keys).status == 403
+    with Session(database) as session, session.begin():
+        heads = SqlWitnessStore(session).heads()
+    assert {h.checkpoint.origin: h.checkpoint.size for h in heads} == {ORIGIN: 5, origin: 3}
 
 
 def test_a_witness_without_its_database_is_not_ready_and_cosigns_nothing(engine: Engine) -> None:
     app = witness_app(
-        engine=engine, signer=WITNESS, name=NAME, trusted_logs=[LOG_KEY], clock=Clock()
+        engine=engine, signers=[WITNESS, ML_DSA], name=NAME, trusted_logs=[LOG_KEY], clock=Clock()
     )
     client = TestClient(app, raise_server_exceptions=False)
     assert client.get("/readyz").status_code == 503
@@ -350,7 +393,9 @@ def test_a_body_without_end_is_not_read_to_its_end(client: TestClient) -> None:
 def test_what_a_log_calls_itself_cannot_write_the_page(database: Engine) -> None:
     origin = "<script>alert(1)</script>"
     key = VerifierKey(origin, LOG_SIGNATURE, LOG.public)
-    app = witness_app(engine=database, signer=WITNESS, name=NAME, trusted_logs=[key], clock=Clock())
+    app = witness_app(
+        engine=database, signers=[WITNESS, ML_DSA], name=NAME, trusted_logs=[key], clock=Clock()
+    )
     note = sign_checkpoint(Checkpoint(origin, 5, TREE.head(5).root), LOG).to_bytes()
     with TestClient(app) as client:
         body = AddCheckpoint(0, (), note).to_bytes()

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from crypto.keys import SigningKey
+from crypto.keys import MlDsaKey, SigningKey
 from ledger.errors import FormatRefused
-from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, VerifierKey
+from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, VerifierKey, cosigner_key
 from ledger.verify.policy import Policy
 
 LOG = VerifierKey("log.example", LOG_SIGNATURE, SigningKey.generate().public)
@@ -99,6 +99,11 @@ def test_a_key_name_that_is_not_utf8_is_refused_and_does_not_crash_the_reader() 
 
 
 A, B = WITNESSES[:2]
+# One witness with two keys, as its one name says.
+TWO = [
+    f"witness t{n} {cosigner_key('t.example', key)}"
+    for n, key in enumerate((SigningKey.generate(), MlDsaKey.generate()))
+]
 
 
 @pytest.mark.parametrize(
@@ -127,9 +132,15 @@ A, B = WITNESSES[:2]
         ([A, "quorum a b"], "not a log, witness, group or quorum"),
         ([f"witness a {KEYS['a']} url more", "quorum a"], "not a log, witness, group or quorum"),
         (["threshold 2", "quorum none"], "not a log, witness, group or quorum"),
-        ([f"log {KEYS['a']}", "quorum none"], "type 0x04, not 0x01"),
-        ([f"witness a {LOG}", "quorum a"], "type 0x01, not 0x04"),
+        ([f"log {KEYS['a']}", "quorum none"], "type 0x04, not a log's"),
+        ([f"witness a {LOG}", "quorum a"], "type 0x01, not a witness's"),
         (["log nonsense", "quorum none"], "line 1: verifier key"),
+        ([*TWO, A, "group g 2 t0 t1 a", "quorum g"], "counts t.example more than once"),
+        (
+            [*TWO, A, B, "group g any t0 a", "group h any t1 b", "group i all g h", "quorum i"],
+            "more than once",
+        ),
+        ([*TWO, A, "group g any t0 a", "group h all g t1", "quorum h"], "more than once"),
         ([A, "quorum a\r"], "control character"),
         ([A, "quorum a\x00"], "control character"),
     ],
@@ -142,3 +153,23 @@ def test_a_policy_that_could_be_misread_is_refused(lines: list[str], problem: st
 def test_a_policy_ends_with_a_newline() -> None:
     with pytest.raises(FormatRefused, match="newline"):
         Policy.parse(b"quorum none")
+
+
+@pytest.mark.parametrize(
+    ("tie", "have", "met"),
+    [
+        ("any", {"t0"}, False),
+        ("any", {"t0", "t1"}, False),  # two cosignatures, and one witness
+        ("any", {"t0", "a"}, True),
+        ("any", {"t1", "a"}, True),
+        ("all", {"t0", "a"}, False),
+        ("all", {"t0", "t1", "a"}, True),
+    ],
+)
+def test_a_witness_with_two_keys_counts_once(tie: str, have: set[str], met: bool) -> None:
+    policy = parse(*TWO, A, B, f"group t {tie} t0 t1", "group g 2 t a b", "quorum g")
+    assert policy.met_by(have) is met
+
+
+def test_a_key_of_a_witness_that_does_not_count_may_be_listed() -> None:
+    assert parse(*TWO, "quorum t1").met_by({"t1"})
