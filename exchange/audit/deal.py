@@ -10,21 +10,32 @@ from __future__ import annotations
 from crypto.digest import Digest
 from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
-from exchange.audit import jobs, log, money, negotiations, parties, plans, receipts, story
+from exchange.audit import (
+    answers,
+    jobs,
+    log,
+    money,
+    negotiations,
+    parties,
+    plans,
+    receipts,
+    story,
+)
+from exchange.audit.answers import DealReport
 from exchange.audit.bundle import read
 from exchange.audit.chains import arrivals, check_order_and_time, check_references
 from exchange.audit.evidence import Evidence, check_documents
 from exchange.audit.jobs import Job, Jobs
 from exchange.audit.negotiations import Negotiations
 from exchange.audit.openings import Opener
-from exchange.audit.report import Check, Report
+from exchange.audit.report import Check
 from exchange.audit.roots import Roots
 from exchange.errors import ExchangeError
 from exchange.terms.agreement import Agreement
 from ledger.verify.policy import Policy
 
 
-def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | None) -> Report:
+def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | None) -> DealReport:
     """Everything that can be shown about a deal. Raises BundleRefused for what is no bundle.
 
     policy: whose log, and which witnesses. roots: whose identities. opener: the reader whose
@@ -75,7 +86,8 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
     checks += plans.check_accounts(evidence, work)
     checks += story.note_alarms(evidence)
     no_effect = {**heard.no_effect, **talks.no_effect, **work.no_effect}
-    return Report(content.manifest.deal, checks, story.tell(evidence, no_effect))
+    found = answers.answer(evidence, talks, work, opener)
+    return DealReport(content.manifest.deal, checks, story.tell(evidence, no_effect), found)
 
 
 def _check_agreements(evidence: Evidence, talks: Negotiations, work: Jobs) -> list[Check]:

@@ -19,6 +19,7 @@ from exchange.audit.openings import NotOpened, Opener, open_for
 from exchange.audit.report import Check, Phrase, phrase
 from exchange.errors import ExchangeError
 from exchange.jobs import FINAL, JobState
+from exchange.terms.agreement import Terms
 from pricing.account import escrow_account, party_account
 from pricing.errors import PricingError
 from pricing.evidence import COMMITMENT, HELD, REFUNDED, RELEASED, Leg, Movement, open_movement
@@ -49,6 +50,23 @@ def check_money(job: Job, evidence: Evidence, opener: Opener | None) -> list[Che
         ends = None if said.statement.type == HELD else hold
         checks.append(_amounts(said, job, evidence, opener, ends=ends))
     return checks
+
+
+def payments(
+    job: Job, evidence: Evidence, opener: Opener | None
+) -> list[tuple[Said, Movement | None]]:
+    """What the operator said it moved for a job, in the order of the log; None where the amounts
+    stay closed to this reader, or are not what was committed to, which `check_money` tells."""
+    found: list[tuple[Said, Movement | None]] = []
+    for said in evidence.about(job.id):
+        if said.statement.type not in MONEY or said.statement.actor != job.plan.operator:
+            continue
+        try:
+            movement = _opened(said, _terms(job, evidence), evidence, opener)
+        except (NotOpened, ExchangeError, CryptoError, PricingError):
+            movement = None
+        found.append((said, movement))
+    return found
 
 
 def _moves(job: Job, evidence: Evidence) -> _Moves:
@@ -151,18 +169,8 @@ def _amounts(
     against the prices that the holders signed in their agreements and the consumer in its plan."""
     subject = f"{job.id} {said.statement.type}"
     try:
-        terms = [evidence.agreement(side.agreement).terms for side in job.plan.sides]
-        plain = open_for(
-            said,
-            terms,
-            context=openings.context(said.signed.digest),
-            evidence=evidence,
-            opener=opener,
-        )
-        committed = said.statement.commitments.get(COMMITMENT)
-        if committed is None:
-            return Check("money.amounts", False, subject, phrase("receipt.lacks", field=COMMITMENT))
-        movement = open_movement(plain, committed)
+        terms = _terms(job, evidence)
+        movement = _opened(said, terms, evidence, opener)
     except NotOpened as error:
         return Check("money.amounts", False if error.failed else None, subject, error.why)
     except (ExchangeError, CryptoError, PricingError) as error:
@@ -170,11 +178,28 @@ def _amounts(
     prices = [term.price_minor for term in terms]
     expected = _expected(said.statement.type, job, prices)
     right = _same(movement, expected, said, job) and movement.hold == ends
-    what = _in_words(movement.legs, job.plan.currency)
+    what = legs_in_words(movement.legs, job.plan.currency)
     if right:
         return Check("money.amounts", True, subject, phrase("money.moved", what=what))
-    wanted = _in_words(expected, job.plan.currency)
+    wanted = legs_in_words(expected, job.plan.currency)
     return Check("money.amounts", False, subject, phrase("money.wrong", what=what, expected=wanted))
+
+
+def _terms(job: Job, evidence: Evidence) -> list[Terms]:
+    return [evidence.agreement(side.agreement).terms for side in job.plan.sides]
+
+
+def _opened(
+    said: Said, terms: Sequence[Terms], evidence: Evidence, opener: Opener | None
+) -> Movement:
+    """Raises NotOpened, and what `open_movement` raises."""
+    plain = open_for(
+        said, terms, context=openings.context(said.signed.digest), evidence=evidence, opener=opener
+    )
+    committed = said.statement.commitments.get(COMMITMENT)
+    if committed is None:
+        raise NotOpened(phrase("receipt.lacks", field=COMMITMENT), failed=True)
+    return open_movement(plain, committed)
 
 
 def _expected(kind: str, job: Job, prices: Sequence[int]) -> tuple[Leg, ...]:
@@ -204,7 +229,7 @@ def _same(movement: Movement, expected: tuple[Leg, ...], said: Said, job: Job) -
     )
 
 
-def _in_words(legs: Sequence[Leg], currency: str) -> str:
+def legs_in_words(legs: Sequence[Leg], currency: str) -> str:
     return "; ".join(
         f"{leg.phase} {leg.amount_minor} {currency} (minor units) {leg.debit} → {leg.credit}"
         for leg in legs

@@ -103,12 +103,16 @@ class Report:
             "story": [_deed_text(deed, language) for deed in self.story],
         }
 
+    def told(self, language: Language) -> list[str]:
+        """What comes before the checks, each section after an empty line."""
+        lines = [f"  {_deed_text(deed, language)}" for deed in self.story]
+        return ["", HEADINGS["story"][language], *lines]
+
     def to_text(self, language: Language = Language.ENGLISH) -> str:
         """The report for people: what happened, what was checked, what failed, what no audit
         can prove."""
         heading = {name: words[language] for name, words in HEADINGS.items()}
-        lines = [heading["title"].format(deal=self.deal), "", heading["story"]]
-        lines += [f"  {_deed_text(deed, language)}" for deed in self.story]
+        lines = [heading["title"].format(deal=self.deal), *self.told(language)]
         lines += ["", heading["checks"]]
         lines += _grouped(self.passed, heading["ok"], language)
         for title, checks in (("unopened", self.not_opened), ("failures", self.failed)):

@@ -24,6 +24,15 @@ HEADINGS: Final[Mapping[str, Words]] = MappingProxyType(
     {
         "title": _both("Audit of the deal {deal}", "交易 {deal} 的审计"),
         "story": _both("What the signed statements say", "各方签名陈述所述经过"),
+        "rights": _both("Who offered what, and by which document", "谁依据何文件提供何物"),
+        "agreed": _both("Who agreed to what", "谁同意了什么"),
+        "ran": _both("What ran, on which columns", "运行了什么、使用了哪些列"),
+        "learned": _both(
+            "What each party learned, if all kept to the plan", "各方得知什么（若均按计划执行）"
+        ),
+        "released": _both("What was released", "放行了什么"),
+        "paid": _both("Who was paid", "谁获得付款"),
+        "nothing": _both("nothing", "无"),
         "checks": _both("What was shown", "已证实的内容"),
         "ok": _both("ok", "通过"),
         "unopened": _both("Not opened, or not provable from here", "未打开，或在此无法证明"),
@@ -521,5 +530,66 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "{sentence} (No effect: {reason})", "{sentence}（未生效：{reason}）"
         ),
         "alarm.words": _both("{kind}: {words}", "{kind}：{words}"),
+        # the answers
+        "answer.listed": _both(
+            "{holder} ({id}) listed {product} ({number} version {version}, {digest}) under its "
+            "party document {document} (entry {index}).",
+            "{holder}（{id}）依据主体文件 {document} 上架 {product}（{number} 第 {version} 版，"
+            "{digest}；条目 {index}）。",
+        ),
+        "answer.not_listed": _both(
+            "{product} ({number} version {version}, {digest}) names {holder} ({id}) and its party "
+            "document {document}; no statement here lists it{index}.",
+            "{product}（{number} 第 {version} 版，{digest}）载明 {holder}（{id}）及其主体文件 "
+            "{document}，但此处没有上架陈述{index}。",
+        ),
+        "answer.talked": _both(
+            "{consumer} and {holder} negotiated about {product} ({negotiation}), {state} with "
+            "entry {index}: nothing is agreed.",
+            "{consumer} 与 {holder} 就 {product} 协商（{negotiation}），条目 {index} 后为 {state}："
+            "未达成协议。",
+        ),
+        "answer.agreed": _both(
+            "{consumer} and {holder} agreed to {agreement} ({digest}) on {product}: for "
+            "{purposes}; joins {joins}; groups of {min_group} people or more; {runs} jobs, epsilon "
+            "{epsilon} in all; {price} {currency} (minor units) a job; from {since} to {until} "
+            "(final with entry {index}).",
+            "{consumer} 与 {holder} 就 {product} 达成 {agreement}（{digest}）：用途 {purposes}；"
+            "连接方式 {joins}；每组至少 {min_group} 人；共 {runs} 次作业、ε 合计 {epsilon}；每次 "
+            "{price} {currency}（最小单位）；自 {since} 至 {until}（条目 {index} 时最终确定）。",
+        ),
+        "answer.ran": _both(
+            "{job} for {consumer}, purpose {purpose}, join {join}, plan {digest}: {state} "
+            "(submitted with entry {index}).",
+            "{job}：需方 {consumer}，用途 {purpose}，连接方式 {join}，计划 {digest}：{state}"
+            "（条目 {index} 提交）。",
+        ),
+        "answer.columns": _both(
+            "    of {holder}, product {product}: {columns}",
+            "    {holder} 的产品 {product}：{columns}",
+        ),
+        "answer.part": _both(
+            "{job}: {party} sealed its part {digest} (entry {index}).",
+            "{job}：{party} 密封了自己的部分 {digest}（条目 {index}）。",
+        ),
+        "answer.released": _both(
+            "{job}: released to {receiver} (entry {index}).",
+            "{job}：已向 {receiver} 放行（条目 {index}）。",
+        ),
+        "answer.not_released": _both(
+            "{job}: nothing was released; it stands at {state}.",
+            "{job}：未放行任何结果；当前为 {state}。",
+        ),
+        "answer.opened": _both(
+            "{job}: {receiver} says that it opened every part (entry {index}).",
+            "{job}：{receiver} 表示已打开全部部分（条目 {index}）。",
+        ),
+        "answer.paid": _both(
+            "{job}: {kind}: {what} (entry {index}).", "{job}：{kind}：{what}（条目 {index}）。"
+        ),
+        "answer.paid_closed": _both(
+            "{job}: {kind}; payer, payees and amounts not opened (entry {index}).",
+            "{job}：{kind}；付款方、收款方与金额未打开（条目 {index}）。",
+        ),
     }
 )
