@@ -79,7 +79,7 @@ def require_newest(
         except LedgerError as error:
             silent[witness.key.name] = error
             continue
-        missing.discard(counted.get(witness.key, ""))
+        missing -= {counted[key] for key in witness.keys if key in counted}
     if policy.quorum != NO_QUORUM:
         if policy.met_by(missing):
             raise NotCompared(silent, tuple(sorted(missing)))
@@ -112,7 +112,7 @@ def _compare(database: LogDatabase, witness: WitnessPort, origin: str, signer: S
                 return  # another process of ours signed and published it meanwhile
             old_size = error.size
             continue
-        if witness.key not in verify_cosignatures(Note(note.text, tuple(lines)), [witness.key]):
+        if not verify_cosignatures(Note(note.text, tuple(lines)), witness.keys):
             raise WitnessUnreachable(f"{witness.key.name} answered without its cosignature")
         return
     raise WitnessUnreachable(f"{witness.key.name} stated another size each time it was asked")

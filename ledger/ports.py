@@ -380,8 +380,8 @@ class AnchorStore(Protocol):
     @property
     def log(self) -> LogStore: ...
 
-    def all(self) -> Sequence[Anchor]:
-        """Every place's, by place and size."""
+    def newest(self, limit: int, *, below: int | None = None) -> Sequence[Anchor]:
+        """Every place's, largest sizes first. below: only sizes smaller than this."""
         ...
 
     def open(self, place: Place) -> Sequence[Anchor]:

@@ -1,0 +1,146 @@
+"""The whole stored log, checked against itself: what a disk or a hand has changed, by name.
+
+Each integration compares the edge of the stored tree with the last signed root, and nothing else:
+an entry, an older tile or an older checkpoint may be damaged for years before anybody reads it.
+This reads everything, as an auditor would from the outside, and names every row that is not what
+was signed. Run it on a schedule; what it finds is repaired from a full copy.
+
+Memory does not grow with the log. Only dates are not covered: no signature is over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from crypto.digest import digest
+from ledger.errors import LedgerError, NotLogged, TileRefused
+from ledger.ports import LogDatabase, LogStore, StoredCheckpoint
+from ledger.tiles import LogSource
+from ledger.tree import cover
+from ledger.verify.checkpoint import open_checkpoint
+from ledger.verify.cosignature import verify_cosignatures
+from ledger.verify.merkle import HASH_BYTES, fold, leaf_hash
+from ledger.verify.note import VerifierKey
+from ledger.verify.tile_names import TILE_WIDTH
+from ledger.verify.tiles import SignedTree, open_tree
+
+_PAGE: Final = 1000  # checkpoints read at once
+
+
+@dataclass(frozen=True)
+class Damage:
+    """where: the entry, tile, checkpoint or cosignature. problem: what is wrong with it."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+def check_log(
+    database: LogDatabase, *, log_keys: Collection[VerifierKey], witnesses: Collection[VerifierKey]
+) -> Iterator[Damage]:
+    """Everything stored that does not follow from the newest checkpoint; nothing if it is whole.
+
+    log_keys: every key this log has signed with. witnesses: the cosigners whose lines are
+    verified; a line of another cosigner is only read. A log that grows meanwhile is checked as
+    it was at the start. Where the newest checkpoint or the tree's edge is altered, nothing can be
+    told of the rest.
+    """
+    try:
+        with database.transaction() as store:
+            latest, placed = store.latest(), store.placed()
+        if latest is not None:
+            _require_signed(latest, log_keys, witnesses)
+    except LedgerError as error:
+        yield Damage("the newest checkpoint", str(error))
+        return
+    size = 0 if latest is None else latest.size
+    if placed < size or latest is None:
+        if placed != size:
+            yield Damage("entries", f"{placed} have indices, and {size} are signed")
+        if latest is None:
+            return
+    try:
+        tree = open_tree(LogSource(database), latest.checkpoint)
+    except TileRefused as error:
+        yield Damage(error.path, error.problem)
+        return
+    except LedgerError as error:
+        yield Damage(f"the edge of the tree of size {size}", str(error))
+        return
+    for number in range(-(-size // TILE_WIDTH)):
+        yield from _check_entries(database, tree, number)
+    yield from _check_checkpoints(database, tree, log_keys, witnesses)
+
+
+def _check_entries(database: LogDatabase, tree: SignedTree, number: int) -> Iterator[Damage]:
+    """One level-0 tile, the entries beside it, and whether they are found by their digests."""
+    start, end = number * TILE_WIDTH, min((number + 1) * TILE_WIDTH, tree.size)
+    try:
+        leaves = tree.hashes(0, number)
+    except TileRefused as error:
+        yield Damage(error.path, error.problem)
+        return
+    except LedgerError as error:
+        yield Damage(f"the tile over entries {start} to {end - 1}", str(error))
+        return
+    with database.transaction() as store:
+        stored = {logged.index: logged.entry for logged in store.entries(start, end)}
+        for index in range(start, end):
+            leaf = leaves[(index - start) * HASH_BYTES : (index - start + 1) * HASH_BYTES]
+            if index not in stored:
+                yield Damage(f"entry {index}", "is not stored")
+            elif leaf_hash(stored[index]) != leaf:
+                yield Damage(f"entry {index}", "is not the one that was signed")
+            elif _place(store, stored[index]) != index:
+                yield Damage(f"entry {index}", "is not found by its digest")
+
+
+def _place(store: LogStore, entry: bytes) -> int | None:
+    try:
+        return store.index_of(digest(entry))
+    except NotLogged:
+        return None
+
+
+def _check_checkpoints(
+    database: LogDatabase,
+    tree: SignedTree,
+    log_keys: Collection[VerifierKey],
+    witnesses: Collection[VerifierKey],
+) -> Iterator[Damage]:
+    above = 0
+    while True:
+        with database.transaction() as store:
+            sizes = store.sizes(above, _PAGE)
+        for size in sizes:
+            if size > tree.size:
+                return  # signed since the check began
+            where = f"the checkpoint of size {size}"
+            try:
+                with database.transaction() as store:
+                    stored = store.at(size)
+                _require_signed(stored, log_keys, witnesses)
+                if fold([tree.node(node) for node in cover((0, size))]) != stored.checkpoint.root:
+                    yield Damage(where, "has another root than the tree had at that size")
+            except TileRefused:
+                continue  # a tile that is named already
+            except LedgerError as error:
+                yield Damage(where, str(error))
+        if len(sizes) < _PAGE:
+            return
+        above = sizes[-1]
+
+
+def _require_signed(
+    stored: StoredCheckpoint,
+    log_keys: Collection[VerifierKey],
+    witnesses: Collection[VerifierKey],
+) -> None:
+    """Raises a LedgerError unless the log signed it and every known cosigner's line verifies."""
+    open_checkpoint(stored.note, log_keys)
+    verify_cosignatures(stored.note, witnesses)
