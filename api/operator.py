@@ -65,6 +65,20 @@ publish_interval_s = 1.0
 # [[witnesses]]
 # url = "https://witness.example"
 # vkeys = ["witness.example+0123abcd+BA…", "witness.example+4567cdef+Bg…"]
+
+# Where witnessed heads are anchored; without it, nowhere. `exchange chain init` makes the key,
+# `exchange chain deploy` the contract, and prints what belongs here.
+# [anchor]
+# rpc_url = "https://chain.example"
+# chain_id = 1
+# contract = "0x…"
+# finality = "finalized"  # or a number of blocks; 1 where a block is final at once
+# key_file = "anchor.key"
+# every_s = 600.0
+# every_entries = 10000
+# patience_s = 120.0
+# max_fee_gwei = 500
+# poll_s = 5.0
 """
 _WITNESS: Final = """\
 # Paths start at this file's folder. Every setting can also come from the environment, as

@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -71,7 +71,7 @@ class Settings(BaseModel):
         for name, value in os.environ.items():
             if name.startswith(cls.prefix):
                 key = name.removeprefix(cls.prefix).lower()
-                found[key] = _listed(name, value) if value.startswith("[") else value
+                found[key] = _listed(name, value) if value.startswith(("[", "{")) else value
         try:
             return cls.model_validate(found)
         except ValidationError as error:
@@ -92,11 +92,11 @@ class Settings(BaseModel):
 
 
 def _listed(variable: str, text: str) -> Any:
-    """A variable that holds several values, as a JSON array."""
+    """A variable that holds several values, as a JSON array or object."""
     try:
         return json.loads(text)
     except ValueError as error:
-        raise SettingsRefused(variable, f"is not a JSON array: {error}") from None
+        raise SettingsRefused(variable, f"is not JSON: {error}") from None
 
 
 class NodeSettings(Settings):
@@ -190,6 +190,34 @@ class WitnessAddress(BaseModel):
         return self
 
 
+class AnchorSettings(BaseModel):
+    """Where the ledger's heads are anchored, and by which rules.
+
+    rpc_url:       JSON-RPC of a node of the chain
+    chain_id:      the chain that the node must say it is of
+    contract:      address of the anchor contract
+    finality:      "finalized" for the chain's own tag, else how many blocks make one final
+    key_file:      of the account that sends; relative to the hub's folder
+    every_s, every_entries: anchor after so long or so many, whichever comes first
+    patience_s:    how long a transaction waits before it is sent again for a higher fee
+    max_fee_gwei:  what a unit of gas may cost at most
+    poll_s:        how often the chain is asked
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rpc_url: Annotated[str, Field(pattern="^https?://")]
+    chain_id: Annotated[int, Field(ge=1, lt=2**63)]
+    contract: Annotated[str, Field(pattern="^0x[0-9a-fA-F]{40}$")]
+    finality: Literal["finalized"] | Annotated[int, Field(ge=1, le=10_000)]
+    key_file: Path = Path("anchor.key")
+    every_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    every_entries: Annotated[int, Field(ge=1)] = 10_000
+    patience_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
+    max_fee_gwei: Annotated[int, Field(ge=1, le=10**9)] = 500
+    poll_s: Annotated[float, Field(ge=0.05, le=3600)] = 5.0
+
+
 class HubSettings(Settings):
     """folder: the operator's own, with its keys, log.key and log.vkey.
 
@@ -204,6 +232,7 @@ class HubSettings(Settings):
     regulators:             party ids that may read every job and deal
     checkpoint_interval_ms: how long a statement waits for its place at most, about
     publish_interval_s:     how often witnesses are asked at most
+    anchor:                 where witnessed heads are anchored; absent: nowhere
     """
 
     prefix: ClassVar[str] = "UNSEEN_HUB_"
@@ -221,6 +250,7 @@ class HubSettings(Settings):
     regulators: tuple[str, ...] = ()
     checkpoint_interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
     publish_interval_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    anchor: AnchorSettings | None = None
     max_body_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 20
 
     @property

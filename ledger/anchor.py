@@ -45,6 +45,7 @@ from ledger.ports import (
     Transaction,
 )
 from ledger.tree import cover, range_hash
+from ledger.verify.checkpoint import Checkpoint
 
 GWEI: Final = 10**9
 # What a node must be offered more to let one waiting transaction replace another: geth and anvil
@@ -100,6 +101,31 @@ class Round:
     chain: ChainHead
     moved: tuple[Anchor, ...]
     waiting: LedgerError | None = None
+
+
+@dataclass(frozen=True)
+class Anchoring:
+    """Whether heads are being anchored, for whoever looks. problem: why not, at the moment."""
+
+    place: Place
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class ChainHolder:
+    """HeadHolder: what the chain remembers of the log, for `ledger.newest`."""
+
+    origin: str
+    backend: AnchorBackend
+
+    @property
+    def name(self) -> str:
+        place = self.backend.place
+        return f"the contract {place.contract} of chain {place.chain_id}"
+
+    def head(self) -> Checkpoint | None:
+        found = self.backend.head()
+        return Checkpoint(self.origin, found.size, found.root) if found.size else None
 
 
 def advance(

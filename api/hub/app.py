@@ -23,6 +23,7 @@ from api.hub.statements import statements
 from crypto.identifiers import PartyId
 from crypto.keys import PublicKey
 from exchange.hub.service import HubService
+from ledger.anchor import Anchoring
 from registry.errors import NotFound
 
 VERSION: Final = "1"
@@ -51,9 +52,10 @@ def new_hub_app(
     booking: Callable[[], AbstractContextManager[Booking]],
     authorities: Collection[str],
     checks: Mapping[str, Check],
+    anchoring: Callable[[], Anchoring | None] = lambda: None,
     max_body_bytes: int = MAX_HUB_BODY_BYTES,
 ) -> FastAPI:
-    """booking: see Desk. authorities: the names this hub is known by, see api.http.signing.
+    """booking, anchoring: see Desk. authorities: the names this hub goes by, see api.http.signing.
 
     `app.state.mail` is the Mailroom: ring it when something was delivered outside a request.
     """
@@ -79,7 +81,7 @@ def new_hub_app(
     )
     mail = Mailroom(service.newest_deliveries, stopping=app.state.stopping)
     app.state.mail = mail
-    desk = Desk(service, mail, booking, clock)
+    desk = Desk(service, mail, booking, clock, anchoring)
     for part in (statements, catalogue, jobs, money, ledger):
         app.include_router(part(desk))
     return app

@@ -18,11 +18,13 @@ from crypto.identifiers import DealId, JobId, NegotiationId, PartyId, ProductId
 from crypto.record import Amount
 from crypto.statement import ChainHead
 from exchange.jobs import FINAL
+from ledger.ports import AnchorState
 
 if TYPE_CHECKING:  # only the hub writes them, and clients start faster without
     from exchange.hub.model import Delivery, JobEventNote, Outcome
     from exchange.hub.service import JobView
     from exchange.terms.negotiation import Negotiation
+    from ledger.ports import Anchor
     from pricing.book import Balance
     from registry.product import DataProduct
 
@@ -472,3 +474,79 @@ class ConsistencyBody(Body):
     model_config = _example(hashes=["n4bQgYhMfWWaL-qgxVrQFaO_TxsrC4Is0V1sFbDwCgg"])
 
     hashes: Annotated[list[Wire[bytes]], Field(description="32 bytes each, base64url.")]
+
+
+class AnchoringBody(Body):
+    """The contract that this hub anchors to. problem: why nothing is sent at the moment."""
+
+    chain_id: int
+    contract: str
+    problem: str | None
+
+
+class AnchorBody(Body):
+    """One head of the log on its way to a chain, or there. Hashes are written as the chain's
+    tools write them: 0x and hexadecimal digits."""
+
+    chain_id: int
+    contract: str
+    size: int
+    root: str
+    state: Annotated[
+        AnchorState, Field(description="`final` once its block is, by the operator's rule.")
+    ]
+    simulated: Annotated[
+        bool, Field(description="On a simulated chain, which proves nothing and does not last.")
+    ]
+    changed_at: Wire[datetime]
+    transaction: Annotated[
+        str | None, Field(description="The one that is mined, or the last that was sent.")
+    ]
+    block_number: int | None
+    block_hash: str | None
+
+    @classmethod
+    def of(cls, anchor: Anchor) -> AnchorBody:
+        sent = anchor.transactions[-1].hash if anchor.transactions else None
+        transaction = anchor.transaction or sent
+        return cls(
+            chain_id=anchor.place.chain_id,
+            contract=anchor.place.contract,
+            size=anchor.size,
+            root="0x" + anchor.root.hex(),
+            state=anchor.state,
+            simulated=anchor.simulated,
+            changed_at=anchor.changed_at,
+            transaction=None if transaction is None else "0x" + transaction.hex(),
+            block_number=None if anchor.block is None else anchor.block.number,
+            block_hash=None if anchor.block is None else "0x" + anchor.block.hash.hex(),
+        )
+
+
+class AnchorsBody(Body):
+    """anchoring: null if this hub anchors nowhere. anchors: largest heads first."""
+
+    model_config = _example(
+        anchoring={
+            "chain_id": 31337,
+            "contract": "0x5fbdb2315678afecb367f032d93f642f64180aa3",
+            "problem": None,
+        },
+        anchors=[
+            {
+                "chain_id": 31337,
+                "contract": "0x5fbdb2315678afecb367f032d93f642f64180aa3",
+                "size": 128,
+                "root": "0x9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "state": "final",
+                "simulated": False,
+                "changed_at": _TIME,
+                "transaction": "0x60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
+                "block_number": 7,
+                "block_hash": "0x2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+            }
+        ],
+    )
+
+    anchoring: AnchoringBody | None
+    anchors: list[AnchorBody]

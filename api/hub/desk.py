@@ -11,6 +11,7 @@ from api.hub.mailroom import Mailroom
 from crypto.ports import Clock
 from exchange.hub.ports import HubTransaction
 from exchange.hub.service import HubService
+from ledger.anchor import Anchoring
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,13 @@ class Booking:
 
 @dataclass(frozen=True)
 class Desk:
-    """booking: opens a transaction that commits at the end and rolls back on an exception."""
+    """booking: opens a transaction that commits at the end and rolls back on an exception.
+
+    anchoring: what this process anchors to; None if nowhere
+    """
 
     service: HubService
     mail: Mailroom
     booking: Callable[[], AbstractContextManager[Booking]]
     clock: Clock
+    anchoring: Callable[[], Anchoring | None]

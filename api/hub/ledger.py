@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.hub.answers import OCTETS, TEXT, content, printed, refusals, tagged, unchanged
-from api.hub.bodies import ConsistencyBody
+from api.hub.bodies import AnchorBody, AnchoringBody, AnchorsBody, ConsistencyBody
 from api.hub.desk import Desk
 from api.hub.parameters import DigestText
 from crypto.digest import Digest
 from exchange.errors import UnknownSubject
+from exchange.hub.service import MAX_PAGE
 from ledger.errors import FormatRefused, NotCovered
 
 _CHECKPOINT: Final = """\
@@ -100,6 +101,34 @@ def ledger(desk: Desk) -> APIRouter:
     ) -> Response:
         data = desk.service.tile(f"tile/{tile}")
         return tagged(request, data, media_type=OCTETS, headers=_IMMUTABLE)
+
+    @router.get(
+        "/v1/log/anchors",
+        operation_id="list_anchors",
+        summary="Heads that were anchored to a chain",
+        description="Where to look, not proof: compare with the contract at a node of your own "
+        "choice. Ask for older ones with `below`, the smallest size of the last answer.",
+        response_model=AnchorsBody,
+    )
+    def anchors(
+        below: Annotated[
+            int | None, Query(ge=1, le=2**62, description="Only sizes smaller than this.")
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
+    ) -> Response:
+        now = desk.anchoring()
+        return printed(
+            AnchorsBody(
+                anchoring=None
+                if now is None
+                else AnchoringBody(
+                    chain_id=now.place.chain_id, contract=now.place.contract, problem=now.problem
+                ),
+                anchors=[
+                    AnchorBody.of(one) for one in desk.service.anchors(below=below, limit=limit)
+                ],
+            )
+        )
 
     @router.get(
         "/v1/log/consistency",

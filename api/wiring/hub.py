@@ -2,6 +2,7 @@
 
     ledger   compares with what witnesses hold, then orders what is pending and signs the grown tree
     publish  has witnesses cosign the newest head
+    anchor   puts heads with a quorum on a chain, where the settings name one
     jobs     releases, settles and expires what is due
 
 Each thread outlives a failing round, except one that shows the log itself to be wrong: then this
@@ -16,6 +17,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -31,7 +34,7 @@ from api.http.server import Running, TlsFiles, bind, serve_on, url_of
 from api.hub.app import new_hub_app
 from api.hub.desk import Booking
 from api.operator import LOG_KEY, LOG_VKEY
-from api.settings import HubSettings, SettingsRefused, endpoint
+from api.settings import AnchorSettings, HubSettings, SettingsRefused, endpoint
 from api.wiring.logs import configure_logs
 from crypto.identifiers import PartyId
 from crypto.keys import SigningKey, read_signing_key
@@ -44,9 +47,13 @@ from exchange.hub.model import Operator
 from exchange.hub.service import HubService
 from exchange.hub.sessions import Sessions
 from exchange.links.endpoint import Endpoint
+from ledger.adapters.anchor_sql import SqlAnchorDatabase
+from ledger.adapters.evm import EvmAnchor, JsonRpc, read_key
 from ledger.adapters.http_witness import HttpWitness
 from ledger.adapters.sql import SqlLogDatabase
+from ledger.anchor import GWEI, Anchoring, AnchorRules, ChainHolder, keep_anchored
 from ledger.errors import (
+    ChainDisagrees,
     FormatRefused,
     LedgerError,
     LogBehind,
@@ -55,6 +62,7 @@ from ledger.errors import (
     OtherLog,
     WitnessDisagrees,
 )
+from ledger.ports import AnchorBackend, AnchorDatabase, Place
 from ledger.verify.note import LOG_SIGNATURE, VerifierKey
 from ledger.verify.policy import Policy
 
@@ -93,6 +101,27 @@ class Fault:
         self.waiting, self.compared = None, True
 
 
+@dataclass
+class Anchorer:
+    """What the anchoring thread needs, and what it has found wrong last."""
+
+    backend: AnchorBackend
+    database: AnchorDatabase
+    rules: AnchorRules
+    poll_s: float
+    problem: str | None = None
+
+    def note(self, error: LedgerError | None) -> None:
+        problem = None if error is None else str(error)
+        if problem is not None and problem != self.problem:
+            log.warning("anchor.waiting", error=type(error).__qualname__, reason=problem)
+        self.problem = problem
+
+    @property
+    def state(self) -> Anchoring:
+        return Anchoring(self.backend.place, self.problem)
+
+
 @dataclass(frozen=True)
 class OpenedHub:
     """Everything of the hub behind its web server. close: once nobody uses it any more."""
@@ -103,6 +132,7 @@ class OpenedHub:
     service: HubService
     keeping: LogKeeping
     fault: Fault = field(default_factory=Fault)
+    anchorer: Anchorer | None = None
     stack: ExitStack = field(default_factory=ExitStack)
 
     @contextlib.contextmanager
@@ -138,6 +168,10 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
         HttpWitness(address.url, [VerifierKey.parse(text) for text in address.vkeys], client)
         for address in settings.witnesses
     ]
+    anchorer = None
+    if settings.anchor is not None:
+        anchorer = open_anchorer(settings, settings.anchor, log_key.name, engine, client)
+    holders = [] if anchorer is None else [ChainHolder(log_key.name, anchorer.backend)]
     counted = {witness.key for witness in policy.witnesses}
     for witness in witnesses:
         if counted.isdisjoint(witness.keys):
@@ -147,7 +181,8 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
         store,
         operator,
         HubService(store, operator, regulators),
-        LogKeeping(log_key.name, signer, SqlLogDatabase(engine), witnesses, policy),
+        LogKeeping(log_key.name, signer, SqlLogDatabase(engine), witnesses, policy, holders),
+        anchorer=anchorer,
         stack=stack,
     )
 
@@ -167,6 +202,29 @@ def read_log_key(settings: HubSettings) -> tuple[SigningKey, VerifierKey]:
     if key != VerifierKey(key.name, LOG_SIGNATURE, signer.public):
         raise SettingsRefused(str(path), f"is not the public half of {LOG_KEY}")
     return signer, key
+
+
+def open_anchorer(
+    settings: HubSettings,
+    anchor: AnchorSettings,
+    origin: str,
+    engine: Engine,
+    client: httpx2.Client,
+) -> Anchorer:
+    """Asks no chain yet, and loads nothing of web3. Raises SettingsRefused, ChainRefused."""
+    if find_spec("web3") is None:
+        raise SettingsRefused("anchor", "needs web3; install this program with its extra `chain`")
+    backend = EvmAnchor(
+        JsonRpc(anchor.rpc_url, client),
+        Place(anchor.chain_id, anchor.contract.lower()),
+        origin,
+        read_key(settings.folder / anchor.key_file),
+        anchor.finality,
+    )
+    rules = AnchorRules(
+        anchor.every_s, anchor.every_entries, anchor.patience_s, anchor.max_fee_gwei * GWEI
+    )
+    return Anchorer(backend, SqlAnchorDatabase(engine), rules, anchor.poll_s)
 
 
 def read_policy(settings: HubSettings, log_key: VerifierKey) -> Policy:
@@ -211,6 +269,7 @@ def run_hub(settings: HubSettings, *, announce: Callable[[Mapping[str, Any]], No
                 "ledger": lambda: hub.fault.words or hub.fault.waiting,
                 **({"relay": relay.missing} if relay is not None else {}),
             },
+            anchoring=lambda: None if hub.anchorer is None else hub.anchorer.state,
             max_body_bytes=settings.max_body_bytes,
         )
         loops = stack.enter_context(loops_of(hub, settings, delivered=app.state.mail.ring))
@@ -333,6 +392,25 @@ def loops_of(
             jobs.wake()
         return True
 
+    def anchor(anchorer: Anchorer) -> bool:
+        if hub.fault.words is not None or not hub.fault.compared:
+            return False
+        try:
+            done = keep_anchored(
+                anchorer.database, anchorer.backend, anchorer.rules, clock=hub.operator.clock
+            )
+        except ChainDisagrees as error:
+            anchorer.note(error)
+            hub.fault.find(error)
+            return False
+        except LedgerError as error:
+            anchorer.note(error)
+            return False
+        anchorer.note(done.waiting)
+        for moved in done.moved:
+            log.info("anchor.moved", size=moved.size, state=moved.state, simulated=moved.simulated)
+        return bool(done.moved)
+
     def move() -> bool:
         moved = background.move_jobs(hub.store, hub.operator)
         if moved:
@@ -345,7 +423,13 @@ def loops_of(
     ordering = Loop("ledger", order, interval_s)
     publishing = Loop("publish", publish, publish_s, spacing_s=publish_s)
     jobs = Loop("jobs", move, interval_s)
-    return Loops([ordering, publishing, jobs])
+    loops = [ordering, publishing, jobs]
+    if hub.anchorer is None:
+        log.warning("anchor.none", reason="no [anchor] in the settings: heads go to no chain")
+    else:
+        anchoring = partial(anchor, hub.anchorer)
+        loops.append(Loop("anchor", anchoring, hub.anchorer.poll_s))
+    return Loops(loops)
 
 
 class RelayThread:

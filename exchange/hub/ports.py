@@ -14,7 +14,7 @@ from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Out
 from exchange.jobs import JobState
 from exchange.privacy import PrivacyCost
 from exchange.terms.negotiation import Negotiation
-from ledger.ports import LogStore
+from ledger.ports import AnchorStore, LogStore
 from pricing.ports import BookStore
 from registry.ports import PartyStore, ProductStore
 
@@ -30,6 +30,8 @@ class HubTransaction(Protocol):
     def book(self) -> BookStore: ...
     @property
     def log(self) -> LogStore: ...
+    @property
+    def anchors(self) -> AnchorStore: ...
 
     def savepoint(self) -> AbstractContextManager[None]:
         """Undo what is inside if it raises, and let the rest of the transaction go on."""

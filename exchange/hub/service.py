@@ -21,6 +21,7 @@ from exchange.submission import Submission
 from exchange.terms.negotiation import Negotiation
 from ledger import log
 from ledger.errors import NotCovered, NotLogged
+from ledger.ports import Anchor
 from ledger.tiles import tile_bytes
 from ledger.verify.tile_names import Tile
 from pricing import book
@@ -207,6 +208,11 @@ class HubService:
         tile = Tile.parse(path)
         with self.store.reading() as tx:
             return tile_bytes(tx.log, tile)
+
+    def anchors(self, *, below: int | None, limit: int) -> Sequence[Anchor]:
+        """Heads on their way to a chain or there, largest first; only sizes below `below`."""
+        with self.store.reading() as tx:
+            return tx.anchors.newest(min(limit, MAX_PAGE), below=below)
 
     def consistency(self, old: int, new: int) -> Sequence[bytes]:
         with self.store.reading() as tx:

@@ -59,15 +59,25 @@ class SqlAnchorStore:
         self._session = session
         self.log = SqlLogStore(session)
 
-    def all(self) -> Sequence[Anchor]:
-        return self._found()
+    def newest(self, limit: int, *, below: int | None = None) -> Sequence[Anchor]:
+        rows = self._session.exec(
+            select(LedgerAnchorRow)
+            .where(*([] if below is None else [col(LedgerAnchorRow.size) < below]))
+            .order_by(
+                col(LedgerAnchorRow.size).desc(),
+                col(LedgerAnchorRow.chain_id),
+                col(LedgerAnchorRow.contract),
+            )
+            .limit(limit)
+            .execution_options(populate_existing=True)  # updates here go past loaded rows
+        )
+        return [self._anchor(row) for row in rows.all()]
 
     def open(self, place: Place) -> Sequence[Anchor]:
         return self._found(*_at(place), col(LedgerAnchorRow.state).in_(_OPEN))
 
     def latest(self, place: Place) -> Anchor | None:
-        found = self._largest(place, LedgerAnchorRow.state != AnchorState.SUPERSEDED)
-        return found
+        return self._largest(place, LedgerAnchorRow.state != AnchorState.SUPERSEDED)
 
     def latest_final(self, place: Place) -> Anchor | None:
         return self._largest(place, LedgerAnchorRow.state == AnchorState.FINAL)
@@ -117,11 +127,7 @@ class SqlAnchorStore:
         rows = self._session.exec(
             select(LedgerAnchorRow)
             .where(*where)
-            .order_by(
-                col(LedgerAnchorRow.chain_id),
-                col(LedgerAnchorRow.contract),
-                col(LedgerAnchorRow.size),
-            )
+            .order_by(col(LedgerAnchorRow.size))
             .execution_options(populate_existing=True)  # updates here go past loaded rows
         )
         return [self._anchor(row) for row in rows.all()]

@@ -8,6 +8,7 @@ an answer is none. web3 is imported when it is first needed; it takes a second.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
@@ -63,17 +65,17 @@ class JsonRpc:
     def __init__(self, url: str, client: httpx2.Client) -> None:
         self._url = url
         self._client = client
-        self._number = 0
+        self._numbers = itertools.count(1)  # requests may be sent from several threads
 
     def ask(self, method: str, *params: object) -> Any:
         """The result, of whatever type. Raises ChainUnreachable, RpcError."""
-        self._number += 1
-        call = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
+        number = next(self._numbers)
+        call = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         try:
             answer = json.loads(self._post(json.dumps(call).encode()))
         except ValueError as error:
             raise ChainUnreachable("the chain's node answered what is not JSON") from error
-        if not isinstance(answer, dict) or answer.get("id") != self._number:
+        if not isinstance(answer, dict) or answer.get("id") != number:
             self.lied(method)
         refusal = answer.get("error")
         if refusal is not None:
@@ -128,12 +130,17 @@ class ChainKey:
     """An account's secp256k1 key, which signs transactions. Prints its address only."""
 
     def __init__(self, secret: bytes) -> None:
-        from eth_account import Account
-
-        self.account: LocalAccount = Account.from_key(secret)
+        self._secret = secret
 
     def __repr__(self) -> str:
         return f"ChainKey({self.address})"
+
+    @cached_property
+    def account(self) -> LocalAccount:
+        from eth_account import Account
+
+        found: LocalAccount = Account.from_key(self._secret)
+        return found
 
     @property
     def address(self) -> str:

@@ -90,7 +90,7 @@ class Hub:
     @property
     def anchors(self) -> list[Anchor]:
         with self.database.transaction() as store:
-            return list(store.all())
+            return list(reversed(store.newest(100)))
 
     @property
     def states(self) -> list[tuple[int, str]]:
@@ -297,13 +297,14 @@ def test_of_two_processes_that_move_an_anchor_one_does(
         assert not store.replace(first, late)
         assert store.open(place) == [after]
         assert store.open(replace(place, chain_id=1)) == []
-        assert store.all() == [after]
+        assert store.newest(5) == [after]
+        assert store.newest(5, below=2**40) == []
     again = advance(after, AnchorEvent.SEND, at=START, add=other)
     with database.transaction() as store:
         assert store.replace(after, again)
     with database.transaction() as store:
-        assert store.all() == [again]
-        assert [one.hash for one in store.all()[0].transactions] == [sent.hash, other.hash]
+        assert store.newest(1) == [again]
+        assert [one.hash for one in again.transactions] == [sent.hash, other.hash]
 
 
 # What goes wrong

@@ -24,6 +24,7 @@ from exchange.jobs import JobState
 from exchange.privacy import NOTHING, PrivacyCost
 from exchange.terms.agreement import Agreement
 from exchange.terms.negotiation import Negotiation
+from ledger.adapters.anchor_sql import SqlAnchorStore
 from ledger.adapters.sql import SqlLogStore
 from pricing.adapters.sql import SqlBookStore
 from registry.adapters.sql import SqlPartyStore, SqlProductStore
@@ -171,6 +172,7 @@ class SqlHubTransaction:
         self.products = SqlProductStore(session)
         self.book = SqlBookStore(session)
         self.log = SqlLogStore(session)
+        self.anchors = SqlAnchorStore(session)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
