@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -70,10 +71,8 @@ class Sm2Key:
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
+        weakref.finalize(self, _library().EVP_PKEY_free, handle).atexit = False
         self._public = PublicKey("sm2", _point(handle))
-
-    def __del__(self) -> None:
-        _library().EVP_PKEY_free(self._handle)
 
     def __repr__(self) -> str:
         return f"Sm2Key({self._public.key_id})"

@@ -15,7 +15,14 @@ from ledger.errors import ConsistencyRefused, SignatureRefused
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
 from ledger.verify.merkle import leaf_hash, root, verify_consistency, verify_inclusion
-from ledger.verify.note import LOG_SIGNATURE, Note, Signature, VerifierKey, verify
+from ledger.verify.note import (
+    LOG_SIGNATURE,
+    ML_DSA_COSIGNATURE,
+    Note,
+    Signature,
+    VerifierKey,
+    verify,
+)
 from ledger.verify.policy import Policy
 from ledger.witness import AddCheckpoint
 
@@ -83,6 +90,12 @@ def test_a_real_checkpoint_satisfies_a_policy_written_for_it() -> None:
     lines += ["group g 3 w0 w1 w2 w3", "quorum g", ""]
     checked = Policy.parse("\n".join(lines).encode()).check(vector["note"].encode())
     assert set(checked.cosigned) == {"w0", "w1", "w2", "w3"}
+
+
+def test_an_ml_dsa_key_that_others_wrote_has_the_key_id_they_gave_it() -> None:
+    vkey = NOTES["ml_dsa_key"]["vkey"]
+    key = VerifierKey.parse(vkey)
+    assert (key.name, key.key_type, str(key)) == ("test", ML_DSA_COSIGNATURE, vkey)
 
 
 def test_the_example_cosignature_line_is_framed_as_its_specification_says() -> None:
