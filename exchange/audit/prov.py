@@ -147,8 +147,7 @@ def to_json(graph: Graph) -> str:
     for kind, elements in _elements(graph):
         if elements:
             document[kind] = {
-                str(one.id): {**_times(one), **_json_attributes(one.attributes)}
-                for one in elements
+                str(one.id): {**_times(one), **_json_attributes(one.attributes)} for one in elements
             }
     number = 0
     for kind in _RELATIONS:
@@ -248,9 +247,7 @@ def _add_job(job: Ran, answers: Answers, graph: Graph) -> None:
         graph.relate("wasAssociatedWith", name, by, seen, plan)
         if job.plan.helper is not None and party == job.plan.helper.party:
             for side in job.plan.sides:
-                graph.relate(
-                    "actedOnBehalfOf", by, _agent(side.holder, answers, graph), seen, name
-                )
+                graph.relate("actedOnBehalfOf", by, _agent(side.holder, answers, graph), seen, name)
     for side in job.plan.sides:
         started = job.started.get(side.holder)
         if started is not None:
