@@ -112,7 +112,11 @@ class HttpSource:
         self._connection.close()
 
     def read(self, path: str) -> bytes:
-        limit = size_limit(path)
+        return self.fetch(path, size_limit(path))
+
+    def fetch(self, path: str, limit: int) -> bytes:
+        """What is at a path that need not be a log's. Raises TileMissing, SourceUnreachable, and
+        TileRefused for more than `limit` bytes."""
         for attempt in (1, 2):
             try:
                 status, data = self._get(path, limit)

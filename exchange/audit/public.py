@@ -1,0 +1,438 @@
+"""Negotiations and jobs replayed from public statements alone, as a whole log shows them.
+
+Without proposals, agreements and plans nobody can say that terms were kept. What everybody can
+see is the order of acts: who said what after what, by the same tables that hub and nodes use. A
+participant's statement that does not follow may have come to nothing and proves nothing; an act
+of the operator is made in one transaction with what it says, and a party says *started*, *sealed*,
+*verified* or *finalized* only after it has checked what went before. Those that do not follow are
+failures.
+
+Memory: the open negotiations and jobs. Of closed ones two lines each stay in a temporary file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from crypto.identifiers import PartyId
+from exchange import jobs as lifecycle
+from exchange.errors import ExchangeError, IllegalTransition
+from exchange.jobs import JobEvent, JobState
+from exchange.terms import negotiation as table
+from exchange.terms.negotiation import Event, Side, State
+from ledger.verify.log import Entry, Tally, Timing
+from ledger.verify.report import Phrase, phrase
+from pricing.evidence import HELD, REFUNDED, RELEASED
+
+_NEGOTIATION: Final = "negotiation."
+_ENDS: Final = {
+    "job.refused": JobEvent.REFUSE,
+    "job.cancelled": JobEvent.CANCEL,
+    "job.failed": JobEvent.FAIL,
+    "job.expired": JobEvent.EXPIRE,
+}
+
+
+class _DoesNotFollow(Exception):
+    """why: for the report."""
+
+    def __init__(self, key: str, **facts: object) -> None:
+        super().__init__(key)
+        self.why = phrase(key, **facts)
+
+
+@dataclass(frozen=True)
+class _Step:
+    entry: Entry
+    event: Event
+    doubtful: bool
+
+
+@dataclass
+class _Talk:
+    """An open negotiation: what was said, in order. What came too late is not among it."""
+
+    steps: list[_Step] = field(default_factory=list)
+
+
+@dataclass
+class _Job:
+    """An open job. Digests name statements. holders: of the agreements that the submission names;
+    None where one of them is not known to have become final.
+
+    ends: what may have ended it, with the event. doubtful: whether a step that may have come too
+    late was counted, so that what does not fit is no failure.
+    """
+
+    submitted: Entry
+    holders: frozenset[str] | None
+    state: JobState = JobState.REQUESTED
+    held: Entry | None = None
+    admitted: dict[PartyId, Entry] = field(default_factory=dict)
+    started: dict[PartyId, Entry] = field(default_factory=dict)
+    sealed: dict[PartyId, Entry] = field(default_factory=dict)
+    released: Entry | None = None
+    receipts: tuple[bytes, ...] = ()
+    relied_to: int = 0
+    ends: dict[bytes, JobEvent] = field(default_factory=dict)
+    doubtful: bool = False
+
+    @property
+    def admitting(self) -> bool:
+        """Whether a party whose part nobody can see from here, a helper, may still answer."""
+        return self.holders is None or self.state is JobState.REQUESTED
+
+    @property
+    def plan(self) -> bytes:
+        return self.submitted.outputs[0]
+
+    def step(self, event: JobEvent) -> None:
+        self.state = lifecycle.advance(self.submitted.subject, self.state, event)
+
+
+class PublicReplay:
+    """Everything that public statements show, entry by entry. operator: whose acts move jobs and
+    money; None where it is not known, and then nothing of it is judged."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.operator: PartyId | None = None
+        self._tally = tally
+        self._talks: dict[str, _Talk] = {}
+        self._jobs: dict[str, _Job] = {}
+        self._closed = _Closed()
+
+    def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
+        """One statement in its order. One that certainly came too late has no effect."""
+        late = timing is Timing.LATE
+        try:
+            if entry.type.startswith(_NEGOTIATION):
+                if not late:
+                    self._talk(entry, doubtful=timing is Timing.PERHAPS)
+            elif entry.type == "job.submitted":
+                if not late:
+                    self._submitted(entry)
+            elif (act := _OPERATORS.get(entry.type)) is not None:
+                if entry.actor == self.operator:
+                    self._operators(act, entry, witnessed)
+            elif (said := _PARTIES.get(entry.type)) is not None and not late:
+                self._parties(said, entry, doubtful=timing is Timing.PERHAPS)
+        except _DoesNotFollow as error:
+            check = "negotiation.public" if entry.type.startswith(_NEGOTIATION) else "job.public"
+            self._tally.fails(check, entry.name, error.why, index=entry.place)
+
+    def finish(self) -> None:
+        self._closed.close()
+        for check, left in (("negotiation.public", self._talks), ("job.public", self._jobs)):
+            if left:
+                note = phrase("public.open", count=f"{len(left):,}")
+                self._tally.unopened(check, "log", note)
+
+    # Negotiations
+
+    def _talk(self, entry: Entry, *, doubtful: bool) -> None:
+        try:
+            event = Event(entry.type.removeprefix(_NEGOTIATION))
+        except ValueError:
+            return
+        if self._closed.state(entry.subject) is not None:
+            return
+        talk = self._talks.get(entry.subject)
+        if talk is None:
+            if event not in (Event.REQUESTED, Event.OFFERED):
+                return
+            talk = self._talks[entry.subject] = _Talk()
+        talk.steps.append(_Step(entry, event, doubtful))
+        first = talk.steps[0]
+        taking_part = {first.entry.actor} | {
+            s.entry.actor for s in talk.steps[:-1] if s.event in (Event.OFFERED, Event.AGREED)
+        }
+        if event is Event.TERMINATED and entry.actor in taking_part:
+            self._close(entry.subject, State.TERMINATED)
+        elif event is Event.FINALIZED and entry.actor in taking_part:
+            self._finalized(talk, entry)
+        elif event is Event.VERIFIED and entry.actor == first.entry.actor:
+            self._verified(talk, entry)
+
+    def _verified(self, talk: _Talk, entry: Entry) -> None:
+        """The consumer countersigns what a holder signed: it has that before it."""
+        if talk.steps[0].event is not Event.REQUESTED:
+            return  # the holder began, and only the consumer has this word
+        for step in talk.steps:
+            if step.event is Event.AGREED and step.entry.outputs == entry.outputs:
+                self._tally.passes("negotiation.public")
+                return
+        raise _DoesNotFollow("public.not_agreed", kind=entry.type)
+
+    def _finalized(self, talk: _Talk, entry: Entry) -> None:
+        """The holder's last word: replayed by the table between the two who brought it here."""
+        holder = entry.actor
+        others = [s for s in talk.steps if s.event is Event.VERIFIED and s.entry.actor != holder]
+        for other in reversed(others):
+            state, agreement = self._play(talk.steps, other.entry.actor, holder)
+            if state is State.FINALIZED:
+                self._tally.passes("negotiation.public")
+                self._closed.finalised(agreement, other.entry.actor, holder)
+                self._close(entry.subject, State.FINALIZED)
+                return
+        self._close(entry.subject, State.TERMINATED)
+        if any(step.doubtful for step in talk.steps):
+            note = phrase("public.doubtful")
+            self._tally.unopened("negotiation.public", entry.name, note)
+            return
+        raise _DoesNotFollow("public.not_verified", kind=entry.type)
+
+    def _play(
+        self, steps: Sequence[_Step], consumer: PartyId, holder: PartyId
+    ) -> tuple[State | None, bytes]:
+        """Where the table leads, going over what does not follow: that had no effect."""
+        sides = {consumer: Side.CONSUMER, holder: Side.HOLDER}
+        state: State | None = None
+        agreement = b""
+        for step in steps:
+            side = sides.get(step.entry.actor)
+            if side is None:
+                continue
+            outputs = step.entry.outputs
+            if step.event is Event.VERIFIED and outputs != (agreement,):
+                continue
+            try:
+                state = table.next_state(step.entry.subject, state, step.event, side)
+            except IllegalTransition:
+                continue
+            if step.event is Event.AGREED and len(outputs) == 1:
+                agreement = outputs[0]
+        return state, agreement
+
+    def _close(self, subject: str, state: State | JobState) -> None:
+        self._talks.pop(subject, None)
+        self._jobs.pop(subject, None)
+        self._closed.put(subject, state)
+
+    # Jobs
+
+    def _submitted(self, entry: Entry) -> None:
+        if entry.subject in self._jobs or len(entry.outputs) != 1 or not entry.inputs:
+            return
+        if self._closed.state(entry.subject) is not None:
+            return
+        found = [self._closed.agreement(name) for name in entry.inputs]
+        final = [pair for pair in found if pair is not None and pair[0] == entry.actor]
+        known = frozenset(holder for _, holder in final) if len(final) == len(found) else None
+        self._jobs[entry.subject] = _Job(entry, known)
+
+    def _parties(
+        self, said: Callable[[_Job, Entry], bool], entry: Entry, *, doubtful: bool
+    ) -> None:
+        """A participant's word about a job: counted if it may have an effect."""
+        job = self._jobs.get(entry.subject)
+        if job is None or job.plan not in entry.inputs:
+            return
+        try:
+            counts = said(job, entry)
+        except _DoesNotFollow as error:
+            self._misfit(job, entry, error.why)
+            return
+        if counts:
+            job.doubtful |= doubtful
+            self._tally.passes("job.public")
+
+    def _operators(
+        self, act: Callable[[_Job, Entry, int], JobState | None], entry: Entry, witnessed: int
+    ) -> None:
+        """An act of the operator: it follows, or the operator has done what it may not."""
+        job = self._jobs.get(entry.subject)
+        if job is None:
+            was = self._closed.state(entry.subject)
+            if was is None:
+                raise _DoesNotFollow("public.not_submitted", kind=entry.type)
+            raise _DoesNotFollow("public.closed", kind=entry.type, state=was)
+        try:
+            if job.plan not in entry.inputs:
+                raise _DoesNotFollow("public.other_plan", kind=entry.type)
+            ended = act(job, entry, witnessed)
+        except ExchangeError as error:
+            self._misfit(job, entry, phrase("reason", reason=error))
+            return
+        except _DoesNotFollow as error:
+            self._misfit(job, entry, error.why)
+            return
+        self._tally.passes("job.public")
+        if ended is not None:
+            self._close(entry.subject, ended)
+
+    def _misfit(self, job: _Job, entry: Entry, why: Phrase) -> None:
+        if job.doubtful:
+            note = phrase("public.doubtful_because", reason=why)
+            self._tally.unopened("job.public", entry.name, note)
+        else:
+            self._tally.fails("job.public", entry.name, why, index=entry.place)
+
+
+def _admitted(job: _Job, entry: Entry) -> bool:
+    if job.state is not JobState.REQUESTED or entry.actor in job.admitted:
+        return False
+    if job.holders is not None and entry.actor in job.holders:
+        if entry.policy not in job.submitted.inputs:
+            raise _DoesNotFollow("public.other_agreement", kind=entry.type)
+        if job.held is None:
+            raise _DoesNotFollow("public.not_held", kind=entry.type)
+    job.admitted[entry.actor] = entry
+    return True
+
+
+def _started(job: _Job, entry: Entry) -> bool:
+    if not _is_holder(job, entry) and entry.actor not in job.admitted:
+        return False
+    if job.holders is not None:
+        missing = job.holders - set(job.admitted)
+        if missing and entry.actor in job.holders:
+            who = ", ".join(sorted(missing))
+            raise _DoesNotFollow("public.not_admitted", kind=entry.type, who=who)
+    if entry.actor in job.started:
+        return False
+    if job.state is JobState.REQUESTED:
+        job.step(JobEvent.ADMIT)
+        job.step(JobEvent.START)
+    job.started[entry.actor] = entry
+    return True
+
+
+def _sealed(job: _Job, entry: Entry) -> bool:
+    if entry.actor not in job.started:
+        if _is_holder(job, entry):
+            raise _DoesNotFollow("public.not_started", kind=entry.type)
+        return False
+    return job.sealed.setdefault(entry.actor, entry) is entry
+
+
+def _ended(job: _Job, entry: Entry) -> bool:
+    """May end the job: whether it did, the operator's refund tells, made in the same moment."""
+    if entry.type == "job.cancelled":
+        if entry.actor != job.submitted.actor:
+            return False
+    elif not (_is_holder(job, entry) or entry.actor in job.admitted or job.admitting):
+        return False
+    job.ends[entry.digest] = _ENDS[entry.type]
+    return True
+
+
+def _rejected(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
+    if job.held is not None or job.submitted.digest not in entry.after:
+        raise _DoesNotFollow("public.after", kind=entry.type, what="the submission alone")
+    job.step(JobEvent.REFUSE)
+    return job.state
+
+
+def _held(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
+    if job.held is not None:
+        raise _DoesNotFollow("public.twice", kind=entry.type)
+    if job.holders is None:
+        raise _DoesNotFollow("public.not_final", kind=entry.type)
+    if entry.after != (job.submitted.digest,):
+        raise _DoesNotFollow("public.after", kind=entry.type, what="the submission")
+    if entry.inputs != (job.plan, *job.submitted.inputs):
+        raise _DoesNotFollow("public.other_plan", kind=entry.type)
+    job.held = entry
+    return None
+
+
+def _expired(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
+    if job.held is None or job.released is not None:
+        raise _DoesNotFollow("public.after", kind=entry.type, what="a job that waits or runs")
+    job.ends[entry.digest] = JobEvent.EXPIRE
+    return None
+
+
+def _released(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
+    sealed = {receipt.digest: receipt for receipt in job.sealed.values()}
+    strange = [name for name in entry.after if name not in sealed]
+    by = {sealed[name].actor for name in entry.after if name in sealed}
+    missing = (job.holders or frozenset()) - by
+    if job.held is None or not by or strange or missing:
+        raise _DoesNotFollow("public.no_receipts", kind=entry.type)
+    job.step(JobEvent.SEAL)
+    job.step(JobEvent.RELEASE)
+    job.released = entry
+    job.receipts = entry.after
+    job.relied_to = entry.place
+    return None
+
+
+def _paid(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
+    if job.released is None or not {*job.receipts, job.released.digest} <= set(entry.after):
+        raise _DoesNotFollow("public.after", kind=entry.type, what="receipts and release")
+    if not job.relied_to < witnessed <= entry.place:
+        raise _DoesNotFollow("public.unwitnessed", kind=entry.type)
+    return job.state
+
+
+def _refunded(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
+    if job.held is None:
+        raise _DoesNotFollow("public.not_held", kind=entry.type)
+    event = job.ends.get(entry.after[0]) if len(entry.after) == 1 else None
+    if event is None:
+        raise _DoesNotFollow("public.after", kind=entry.type, what="what ended the job")
+    job.step(event)
+    return job.state
+
+
+def _is_holder(job: _Job, entry: Entry) -> bool:
+    return job.holders is not None and entry.actor in job.holders
+
+
+_PARTIES: Final[dict[str, Callable[[_Job, Entry], bool]]] = {
+    "job.admitted": _admitted,
+    "job.refused": _ended,
+    "job.failed": _ended,
+    "job.cancelled": _ended,
+    "job.started": _started,
+    "job.sealed": _sealed,
+}
+_OPERATORS: Final[dict[str, Callable[[_Job, Entry, int], JobState | None]]] = {
+    "job.rejected": _rejected,
+    "job.expired": _expired,
+    "job.released": _released,
+    HELD: _held,
+    RELEASED: _paid,
+    REFUNDED: _refunded,
+}
+
+
+class _Closed:
+    """How closed negotiations and jobs ended, and which agreements became final: on disk, in a
+    temporary database that nobody else sees, so that memory does not grow with the log."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE closed (subject TEXT PRIMARY KEY, state TEXT)")
+        self._database.execute(
+            "CREATE TABLE agreement (digest BLOB PRIMARY KEY, consumer TEXT, holder TEXT)"
+        )
+        self._database.execute("BEGIN")
+
+    def put(self, subject: str, state: State | JobState) -> None:
+        self._database.execute("INSERT OR IGNORE INTO closed VALUES (?, ?)", (subject, state.value))
+
+    def state(self, subject: str) -> str | None:
+        found = self._database.execute("SELECT state FROM closed WHERE subject = ?", (subject,))
+        row = found.fetchone()
+        return None if row is None else str(row[0])
+
+    def finalised(self, agreement: bytes, consumer: PartyId, holder: PartyId) -> None:
+        self._database.execute(
+            "INSERT OR IGNORE INTO agreement VALUES (?, ?, ?)", (agreement, consumer, holder)
+        )
+
+    def agreement(self, digest: bytes) -> tuple[str, str] | None:
+        found = self._database.execute(
+            "SELECT consumer, holder FROM agreement WHERE digest = ?", (digest,)
+        )
+        row = found.fetchone()
+        return None if row is None else (str(row[0]), str(row[1]))
+
+    def close(self) -> None:
+        self._database.close()

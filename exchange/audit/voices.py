@@ -1,0 +1,239 @@
+"""The words of a whole log's audit, and of receipts, anchors and forks, in both languages.
+
+English for what `ledger.verify` finds is in that package, which speaks no other language; here is
+the Chinese beside it, and both for what only the exchange can find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from exchange.query.explanation import Language
+from ledger.verify import words as ledger
+from ledger.verify.report import Voice
+
+_CLAIMS: Final[Mapping[str, tuple[str, str]]] = {
+    "party.document": (
+        "The party document is signed by the identity key that names the party, follows the one "
+        "before, and was logged by the party itself.",
+        "主体文件由命名该主体的身份密钥签名，承接前一份，并由该主体自己记入日志。",
+    ),
+    "party.trusted": (
+        "The party's identity is confirmed by a fingerprint or a registrar that the auditor "
+        "trusts.",
+        "该主体的身份由审计方信任的指纹或登记方确认。",
+    ),
+    "negotiation.public": (
+        "Whoever verified or finalised an agreement did so after the steps that must go before.",
+        "协议的核验与最终确定均在必经步骤之后作出。",
+    ),
+    "job.public": (
+        "What the operator did about a job, and what its parties admitted, started and sealed, "
+        "follows by the table from the statements before it.",
+        "运营方就作业所作的行为，以及各方的准许、启动与密封，均按状态表承接此前的陈述。",
+    ),
+    "documents.private": (
+        "Terms, plans, budgets and amounts were kept to.",
+        "条款、计划、预算与金额均得到遵守。",
+    ),
+}
+
+_PHRASES: Final[Mapping[str, tuple[str, str]]] = {
+    "time.late": (
+        "it came late or was back-dated; it had no effect",
+        "它迟到或时间被提前；它未生效",
+    ),
+    "time.relied_on": (
+        "back-dated: it says {time}, a later head does not hold it, and the statement at index "
+        "{index} relies on it",
+        "时间被提前：它自称 {time}，而更晚的树头中没有它，且序号 {index} 的陈述依据了它",
+    ),
+    "public.open": ("{count} are still open", "仍有 {count} 项未结束"),
+    "public.doubtful": (
+        "it fits only if an earlier step came too late to have an effect, which nothing here shows",
+        "仅当此前某一步因迟到而未生效时才相符，而此处无从证明",
+    ),
+    "public.doubtful_because": (
+        "{reason}; it fits if an earlier step came too late to have an effect, which nothing here "
+        "shows",
+        "{reason}；若此前某一步因迟到而未生效则相符，而此处无从证明",
+    ),
+    "public.not_agreed": (
+        "{kind}: no holder had signed this agreement",
+        "{kind}：此前没有持有方签署该协议",
+    ),
+    "public.not_verified": (
+        "{kind}: the steps before it do not lead there",
+        "{kind}：此前的步骤不能到达此步",
+    ),
+    "public.not_submitted": ("{kind}: nobody submitted this job", "{kind}：无人提交过该作业"),
+    "public.closed": (
+        "{kind}: the job had ended {state} already",
+        "{kind}：该作业早已结束于 {state}",
+    ),
+    "public.other_plan": (
+        "{kind}: it names another plan or other agreements than the submission",
+        "{kind}：所指的计划或协议与提交陈述不同",
+    ),
+    "public.other_agreement": (
+        "{kind}: its agreement is not among those of the submission",
+        "{kind}：所依据的协议不在提交陈述所列之中",
+    ),
+    "public.not_held": (
+        "{kind}: the price was not in escrow",
+        "{kind}：价款尚未冻结",
+    ),
+    "public.not_admitted": (
+        "{kind}: {who} had not admitted the job",
+        "{kind}：{who} 尚未准许该作业",
+    ),
+    "public.not_started": ("{kind}: its actor had not started", "{kind}：其行为方尚未启动"),
+    "public.after": ("{kind}: it does not rely on {what}", "{kind}：未依据应依据者（{what}）"),
+    "public.twice": ("{kind}: it was done already", "{kind}：此前已经做过"),
+    "public.not_final": (
+        "{kind}: an agreement of the job was never finalised with its consumer",
+        "{kind}：作业所依据的协议未与其需方最终确定",
+    ),
+    "public.no_receipts": (
+        "{kind}: it does not rely on a receipt of every holder",
+        "{kind}：未依据每个持有方的回执",
+    ),
+    "public.unwitnessed": (
+        "{kind}: no witnessed head lies between it and what it relies on",
+        "{kind}：在其与所依据者之间没有经见证的树头",
+    ),
+    "public.no_operator": (
+        "the log does not begin with its operator's party document at hand, so the operator's "
+        "acts are not judged",
+        "日志并非以可取得的运营方主体文件开始，故未评判运营方的行为",
+    ),
+    "public.documents": (
+        "they are not public; `exchange audit deal` reads them from a deal's bundle",
+        "它们并不公开；`exchange audit deal` 可从交易的材料包中读取",
+    ),
+    "not_proved.inputs": ("That the inputs are true.", "输入数据是真实的。"),
+    "not_proved.honest": ("That the parties executed honestly.", "各方诚实地执行了计算。"),
+    "not_proved.collusion": (
+        "That parties who were not to collude did not collude.",
+        "不应串通的各方没有串通。",
+    ),
+}
+
+_CHINESE: Final[Mapping[str, str]] = {
+    # headings
+    "story": "各方签名陈述所述经过",
+    "checks": "已证实的内容",
+    "ok": "通过",
+    "unopened": "未打开，或在此无法证明",
+    "failures": "未通过",
+    "not_proved": "此类审计不能证明的事",
+    "good": "没有未通过的检查：{passed} 项通过，{not_opened} 项未打开。",
+    "bad": "{failed} 项检查未通过：{passed} 项通过，{not_opened} 项未打开。",
+    # claims
+    "receipt.readable": "该回执是格式唯一的 C2SP tlog-proof。",
+    "log.signed": "策略信任的日志签署了该树头。",
+    "log.head": "该树头由受信任的日志签名，并由策略要求的见证方法定数共同签名。",
+    "log.witnessed": "策略要求的见证方法定数共同签署了该树头。",
+    "entry.logged": "该条目在已认可的树头之下的日志中。",
+    "log.tiles": "每个瓦片与每条条目都是签名根所承诺的。",
+    "log.heads": "日志此前签署的每个树头都属于同一历史，且其时间不倒退。",
+    "entry.readable": "该条目是一份陈述。",
+    "entry.signed": "该陈述由其行为方当时有效的密钥签名。",
+    "entry.time": "其所述时间位于相邻两个经见证树头之间，容差 15 分钟。",
+    "actor.chain": "该行为方的陈述编号随日志顺序递增，每份都指明前一份，既无重复也无缺失。",
+    "chain.id": "该链是审计方指定的链。",
+    "chain.durable": "该链未自称为模拟链。",
+    "anchor.held": "合约中存有该日志的树头。",
+    "anchor.current": "该日志仍在此合约中锚定。",
+    "anchor.same_history": "所锚定的树头属于该日志自身的历史。",
+    "note.signed": "策略信任的日志签署了该签名注记。",
+    "notes.agree": "两份签名注记互不矛盾。",
+    # phrases
+    "reason": "{reason}",
+    "counted": "{count} 次",
+    "and_more": "另有 {count} 项",
+    "title.receipt.witnessed": "回执审计：已见证",
+    "title.receipt.acknowledged": "回执审计：日志运营方已确认，尚未见证",
+    "title.receipt.refused": "回执审计：不予认可",
+    "title.log": "日志 {log} 的审计，共 {size} 条",
+    "title.log.first": "日志 {log} 的审计，共 {size} 条：首个不能承接的是第 {index} 条"
+    "（{subject}，{check}：{why}）",
+    "title.anchor": "{log} 在链 {chain} 上 {contract} 的锚定审计",
+    "title.anchor.simulated": "{log} 在链 {chain} 上 {contract} 的锚定审计："
+    "该链为模拟链，不具持久性",
+    "title.equivocation.fork": "同一日志的两份签名注记：互相矛盾，日志已分叉",
+    "title.equivocation.one": "两份签名注记：互不矛盾",
+    "title.equivocation.unknown": "两份签名注记：是否矛盾未能证明",
+    "quorum.met": "共同签名方 {who}",
+    "quorum.none": "策略不要求见证方",
+    "quorum.missing": "策略要求 {quorum}；共同签名方 {who}：请稍后重新索取回执",
+    "head.other_history": "日志签署了另一历史的树头：{reason}；请保存该注记与检查点，"
+    "二者可证明分叉",
+    "head.runs_back": "其法定数完成于 {time}，而更小的树头完成于 {before}",
+    "entry.no_statement": "它不是陈述：{reason}",
+    "signature.not_asked": "{count} 个签名未检查：密钥归属载于主体文件，由 "
+    "`python -m exchange.audit log` 读取",
+    "signature.no_document": "手头没有赋予 {actor} 密钥的主体文件",
+    "signature.other_key": "签名所用密钥为 {found}；{actor} 当时有效的密钥为 {expected}",
+    "signature.forged": "签名在密钥 {key_id} 下不成立",
+    "chain.problem": "{problem}：{reason}（{actor}）",
+    "chain.gap": "编号 {seq} 之前缺少编号 {first} 至 {last}：被遗漏，或之后才记入",
+    "chain.link": "编号 {seq} 未指明记在其前的那一份",
+    "chain.reordered": "编号 {seq} 记在编号 {later} 之后",
+    "chain.duplicate": "编号 {seq} 已在序号 {earlier} 处",
+    "chain.forked": "编号 {seq} 之下已有另一份陈述",
+    "time.early": "时间被推后：它自称 {time}，而此前已在日志中",
+    "time.old": "时间被提前或迟到：它自称 {time}，而此后超过 15 分钟的经见证树头中没有它",
+    "time.no_head": "没有更早的经见证树头，无法证明其最早时间",
+    "chain.other": "该链自称为 {found}，而非 {expected}",
+    "chain.simulated": "它自称 {name}：模拟链，不具持久性，运行者可以改写",
+    "chain.client": "它自称 {name}",
+    "anchor.none": "在区块 {block}，合约中没有该日志的树头",
+    "anchor.at": "大小 {size}，存于区块 {anchored}；于区块 {block} 读取，链上最新为 {tip}",
+    "anchor.handed_over": "该日志已移交至 {successor}：请一并查询该合约",
+    "anchor.ahead": "合约中为大小 {size}，而所给树头止于 {own}：请取更新的检查点；若日志没有，"
+    "则它丢失了条目",
+    "anchor.no_tiles": "已锚定大小 {size}，所给树头为 {own}：请提供日志瓦片以便比较",
+    "anchor.differs": "合约中的根为 {root}，日志自身为 {own}：日志已分叉；请保存二者",
+    "note.says": "{origin} 共 {size} 条，根为 {root}；由 {signers} 签名，由 {cosigners} 共同签名",
+    "notes.other_logs": "它们属于两个日志，可以不同",
+    "notes.same": "二者声明大小 {size} 的同一个根",
+    "notes.fork": "大小 {size} 有两个不同的根：同时签署二者的一方使日志分叉",
+    "notes.empty": "其一为空日志，任何日志都是其延伸",
+    "notes.not_empty": "其一声明了空日志不可能有的根",
+    "notes.no_tiles": "大小 {old} 与 {new} 只能借助较大日志的瓦片比较",
+    "notes.other_tiles": "手头的瓦片不属于较大的树头：{reason}",
+    "notes.rewritten": "大小 {new} 的树并非以所签大小 {old} 的树开头：同时签署二者的一方改写了日志",
+    "notes.extends": "大小 {new} 的树以大小 {old} 的树开头",
+    "not_proved.signature": "谁签署了该条目：这需要其行为方的主体文件。",
+    "not_proved.rest": "日志其他条目的任何情况。",
+    "not_proved.truth": "条目所述属实，或行为诚实。",
+    "not_proved.other_heads": "没有人在未经策略见证方共同签名的树头下看到另一历史。",
+    "not_proved.outside": "平台之外没有发生任何事情。",
+    "not_proved.why": "日志为何签署，以及谁持有其密钥。",
+    "not_proved.chain": "该链已终局，且不会被运行者改写。",
+    "not_proved.rpc": "所询问的 JSON-RPC 如实反映该链；请另询一处。",
+}
+
+
+def _chinese(english: Mapping[str, str], both: Mapping[str, tuple[str, str]]) -> Mapping[str, str]:
+    return {key: _CHINESE[key] for key in english} | {key: two[1] for key, two in both.items()}
+
+
+VOICES: Final[Mapping[Language, Voice]] = MappingProxyType(
+    {
+        Language.ENGLISH: Voice(
+            {**ledger.CLAIMS, **{key: both[0] for key, both in _CLAIMS.items()}},
+            {**ledger.PHRASES, **{key: both[0] for key, both in _PHRASES.items()}},
+            ledger.HEADINGS,
+        ),
+        Language.CHINESE: Voice(
+            _chinese(ledger.CLAIMS, _CLAIMS),
+            _chinese(ledger.PHRASES, _PHRASES),
+            _chinese(ledger.HEADINGS, {}),
+            "：",
+        ),
+    }
+)

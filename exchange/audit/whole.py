@@ -1,0 +1,227 @@
+"""The audit of the exchange's whole log: `ledger.verify.log`, with everybody's keys and acts.
+
+Party documents say whose key signs what; they come from a folder, or from whoever serves them by
+digest, and are worth what the identity keys that signed them are. What statements amount to is
+replayed in `exchange.audit.public`; what stands in plans, agreements and openings is not public,
+and is said to be not opened: `audit deal` reads it from a bundle.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from crypto.digest import Digest
+from crypto.envelope import MAX_ENVELOPE_BYTES
+from crypto.errors import CryptoError
+from crypto.identifiers import PartyId
+from crypto.keys import PublicKey
+from exchange.audit.chains import KEY_CHANGES
+from exchange.audit.public import PublicReplay
+from exchange.audit.roots import Roots
+from exchange.submission import document_digest
+from ledger.errors import TileMissing
+from ledger.verify.log import Entry, Tally, Timing, audit_log, report_log
+from ledger.verify.policy import Policy
+from ledger.verify.report import Report, phrase
+from ledger.verify.tiles import HttpSource
+from registry.errors import DocumentRefused, RegistryError
+from registry.evidence import REGISTERED
+from registry.party import SignedParty, read_party, require_successor, require_trusted
+
+NOT_PROVED: Final = (
+    "not_proved.inputs",
+    "not_proved.honest",
+    "not_proved.collusion",
+    "not_proved.outside",
+    "not_proved.other_heads",
+)
+MAX_LATE: Final = (
+    10_000  # late statements that are remembered, to see whether anybody relied on one
+)
+
+
+class Documents(Protocol):
+    """Where party documents are read. Nothing that comes from one is trusted."""
+
+    def read(self, name: Digest) -> bytes | None:
+        """A document's bytes; None if there is none. Raises SourceUnreachable."""
+        ...
+
+
+class FolderDocuments:
+    """Files named by the 64 hexadecimal digits of their digest, as in a bundle's `documents/`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: Digest) -> bytes | None:
+        try:
+            with (self._folder / name.raw.hex()).open("rb") as file:
+                return file.read(MAX_ENVELOPE_BYTES + 1)
+        except FileNotFoundError:
+            return None
+
+
+class HttpDocuments:
+    """A hub's `/v1/documents`, or any server that answers `<address>/sha256:<digest>`."""
+
+    def __init__(self, url: str) -> None:
+        self._source = HttpSource(url)
+
+    def read(self, name: Digest) -> bytes | None:
+        try:
+            return self._source.fetch(str(name), MAX_ENVELOPE_BYTES)
+        except TileMissing:
+            return None
+
+
+def open_documents(place: str) -> Documents:
+    if place.startswith(("http://", "https://")):
+        return HttpDocuments(place)
+    return FolderDocuments(Path(place))
+
+
+def audit_whole_log(
+    place: str,
+    policy: Policy,
+    roots: Roots,
+    documents: Documents,
+    *,
+    workers: int | None = None,
+) -> Report:
+    """Everything that a whole log shows to somebody who holds nobody's documents but parties'.
+
+    place: the log's address or folder. Raises SourceUnreachable, FormatRefused.
+    """
+    tally = Tally()
+    everybody = Everybody(documents, roots, tally)
+    about, tally = audit_log(place, policy, tally=tally, reader=everybody, workers=workers)
+    return report_log(about, tally, NOT_PROVED)
+
+
+class Everybody:
+    """A Reader (ledger.verify.log): knows whose key it is, and what follows from what.
+
+    Memory: each party's newest document, and up to MAX_LATE late statements.
+    """
+
+    def __init__(self, documents: Documents, roots: Roots, tally: Tally) -> None:
+        self._documents = documents
+        self._roots = roots
+        self._tally = tally
+        self._newest: dict[PartyId, SignedParty | None] = {}  # None: its newest is not at hand
+        self._believed: set[PartyId] = set()
+        self._announced: SignedParty | None = None
+        self._new_keys: list[tuple[PartyId, PublicKey]] = []
+        self._late: OrderedDict[bytes, Entry] = OrderedDict()
+        self._replay = PublicReplay(tally)
+
+    def key(self, entry: Entry) -> PublicKey | None:
+        self._announced = None
+        if entry.type in KEY_CHANGES:
+            # Announced under the key that it brings, so that a lost key can be replaced.
+            self._announced = self._read(entry)
+            return None if self._announced is None else self._announced.document.signing
+        known = self._newest.get(entry.actor)
+        return None if known is None else known.document.signing
+
+    def new_keys(self) -> Sequence[tuple[PartyId, PublicKey]]:
+        found, self._new_keys = self._new_keys, []
+        return found
+
+    def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
+        if entry.type in KEY_CHANGES:
+            self._key_change(entry)
+        elif timing is Timing.LATE:
+            self._came_late(entry)
+        for name in entry.after if self._late else ():
+            late = self._late.get(name)
+            if late is not None and late.actor != entry.actor:
+                why = phrase("time.relied_on", time=late.time, index=entry.place)
+                self._tally.fails("entry.time", late.name, why, index=late.place)
+        self._replay.heard(entry, timing, witnessed)
+
+    def finish(self) -> None:
+        self._replay.finish()
+        if self._replay.operator is None:
+            self._tally.unopened("job.public", "log", phrase("public.no_operator"))
+        self._tally.unopened("documents.private", "log", phrase("public.documents"))
+
+    def _key_change(self, entry: Entry) -> None:
+        """A party document counts whenever it comes: the identity key vouches for it."""
+        announced = self._announced
+        if announced is None:
+            self._newest[entry.actor] = None
+            return
+        known = self._newest.get(entry.actor)
+        try:
+            self._require_follows(entry, announced, known)
+        except DocumentRefused as error:
+            why = phrase("reason", reason=error)
+            self._tally.unopened("party.document", entry.name, why)
+            return
+        self._tally.passes("party.document")
+        self._newest[entry.actor] = announced
+        self._new_keys.append((entry.actor, announced.document.signing))
+        self._trust(entry, announced, known)
+        if entry.place == 0:
+            # The hub's first act is to log its operator's own document, before it takes in any.
+            self._replay.operator = entry.actor
+
+    def _require_follows(self, entry: Entry, new: SignedParty, known: SignedParty | None) -> None:
+        if known is not None:
+            if entry.type == REGISTERED:
+                raise DocumentRefused("party", "is registered already")
+            require_successor(new, known)
+        elif entry.actor not in self._newest and new.document.seq != 0:
+            raise DocumentRefused("seq", "of a first document must be 0")
+
+    def _trust(self, entry: Entry, new: SignedParty, known: SignedParty | None) -> None:
+        before = [known] if known is not None and entry.actor in self._believed else []
+        try:
+            require_trusted(
+                new,
+                fingerprints=self._roots.fingerprints,
+                registrars=self._roots.registrars,
+                believed=before,
+            )
+        except (RegistryError, CryptoError) as error:
+            self._believed.discard(entry.actor)
+            why = phrase("reason", reason=error)
+            self._tally.unopened("party.trusted", entry.name, why)
+            return
+        self._believed.add(entry.actor)
+        self._tally.passes("party.trusted")
+
+    def _came_late(self, entry: Entry) -> None:
+        """The hub logs what arrives late without effect; its own acts cannot arrive late."""
+        if entry.actor == self._replay.operator:
+            why = phrase("time.old", time=entry.time)
+            self._tally.fails("entry.time", entry.name, why, index=entry.place)
+            return
+        self._tally.unopened("entry.time", entry.name, phrase("time.late"))
+        self._late[entry.digest] = entry._replace(data=b"")
+        if len(self._late) > MAX_LATE:
+            self._late.popitem(last=False)
+
+    def _read(self, entry: Entry) -> SignedParty | None:
+        if len(entry.outputs) != 1:
+            return None
+        name = Digest(entry.outputs[0])
+        data = self._documents.read(name)
+        if data is None:
+            return None
+        try:
+            if document_digest(data) != name:
+                raise DocumentRefused("digest", f"{name} names other bytes")
+            party = read_party(data)
+            if party.document.party != entry.actor:
+                raise DocumentRefused("party", "is another party's")
+        except (CryptoError, RegistryError) as error:
+            why = phrase("reason", reason=error)
+            self._tally.fails("party.document", entry.name, why, index=entry.place)
+            return None
+        return party
