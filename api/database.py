@@ -17,9 +17,10 @@ committed:
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 
 from api.migrations import HEADS, Process, version_table
@@ -50,6 +51,7 @@ def open_engine(url: str) -> Engine:
         engine = create_engine(parsed, connect_args={"timeout": LOCK_TIMEOUT_S})
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "handle_error", _give_up_read_only)
         return engine
     if parsed.get_backend_name() == "postgresql":
         return create_engine(
@@ -108,6 +110,14 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _give_up_read_only(context: ExceptionContext) -> None:
+    """SQLite opens what it cannot open for writing for reading only, and stays so: after one
+    failure of the disk at the wrong call, such a connection would refuse every write for good."""
+    code = getattr(context.original_exception, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_READONLY:
+        context.is_disconnect = True
 
 
 def _begin_sqlite(connection: Connection) -> None:
