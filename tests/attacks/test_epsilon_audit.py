@@ -228,8 +228,9 @@ class Hidden:
             source = KnownAuthors(second_draws=second_draws)
             tasks = tasks_of(layout, caps=(2000, 2000), noise=scales)
             outcome = run_three(tasks, rows, b, noise=source)  # type: ignore[arg-type]
+            output = outcome.output  # a run that failed says so here
             off = source.of_first_author()
-            found.append(shown_and_reached(layout, outcome.output, self.each, off))
+            found.append(shown_and_reached(layout, output, self.each, off))
         return together(found)
 
     def bound(self, noise: Noise, *, second_draws: bool = True) -> float:

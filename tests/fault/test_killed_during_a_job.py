@@ -185,13 +185,15 @@ def test_a_process_killed_at_some_writes_leaves_the_deal_sound(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [Moment.COMMIT, Moment.COMMITTED])
+@pytest.mark.parametrize(("moment", "step"), [(Moment.COMMIT, 3), (Moment.COMMITTED, 1)])
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_a_process_killed_around_each_of_its_commits_leaves_the_deal_sound(
-    prepared: Deal, tmp_path: Path, victim: str, moment: Moment
+    prepared: Deal, tmp_path: Path, victim: str, moment: Moment, step: int
 ) -> None:
+    """Before a commit its disk is as after the commit before: only what others saw differs, so
+    those moments are taken at every third."""
     ends = set()
-    for n in range(1, 1000):
+    for n in range(1, 1000, step):
         doom = Doom(moment, n)
         world, job = a_job(prepared, tmp_path / f"{n}", victim, doom)
         ends.add(require_sound(world, job))
