@@ -129,8 +129,9 @@ class LogStore(Protocol):
         """The newest checkpoint that at least one witness has cosigned."""
         ...
 
-    def witnessed(self) -> Sequence[StoredCheckpoint]:
-        """All checkpoints with a quorum, by size: what bounds the time of each entry."""
+    def witnessed(self, *, skip: int = 0, limit: int | None = None) -> Sequence[StoredCheckpoint]:
+        """Checkpoints with a quorum, by size: what bounds the time of each entry. All of them, or
+        at most `limit` after the first `skip`."""
         ...
 
     def mark_published(self, size: int, at: datetime) -> None:
@@ -212,7 +213,10 @@ class WitnessHead:
 
 
 class WitnessStore(Protocol):
-    """The witness's storage within one transaction, which the caller opens and commits."""
+    """The witness's storage within one transaction, which the caller opens and commits.
+
+    Both readers raise MemoryDamaged for a head whose parts contradict each other.
+    """
 
     def head(self, origin: str) -> WitnessHead | None: ...
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 from ledger.errors import NotCovered, TileMissing
 from ledger.log import entries
 from ledger.ports import LogDatabase, LogStore
-from ledger.verify.tile_names import CHECKPOINT, ENTRIES, Tile, hashes_at
+from ledger.verify.heads import HEADS_PER_PAGE, page_bytes
+from ledger.verify.tile_names import (
+    CHECKPOINT,
+    ENTRIES,
+    Tile,
+    hashes_at,
+    heads_number,
+    is_heads_path,
+)
 from ledger.verify.tiles import bundle_bytes
 
 
@@ -22,6 +30,16 @@ def tile_bytes(store: LogStore, tile: Tile) -> bytes:
     if tile.level == ENTRIES:
         return bundle_bytes([logged.entry for logged in entries(store, tile.start, end)])
     return store.tiles([tile])[tile]
+
+
+def heads_bytes(store: LogStore, path: str) -> bytes:
+    """One page of past witnessed heads, see ledger.verify.heads. Raises NotCovered if there is
+    none under this number, FormatRefused for another path."""
+    number = heads_number(path)
+    heads = store.witnessed(skip=number * HEADS_PER_PAGE, limit=HEADS_PER_PAGE)
+    if not heads:
+        raise NotCovered(f"the log has no {path} of witnessed heads yet")
+    return page_bytes([head.note.to_bytes() for head in heads])
 
 
 class LogSource:
@@ -38,6 +56,8 @@ class LogSource:
                     raise TileMissing(path)
                 return head.note.to_bytes()
             try:
+                if is_heads_path(path):
+                    return heads_bytes(store, path)
                 return tile_bytes(store, Tile.parse(path))
             except NotCovered:
                 raise TileMissing(path) from None

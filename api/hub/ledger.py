@@ -16,6 +16,7 @@ from crypto.digest import Digest
 from exchange.errors import UnknownSubject
 from exchange.hub.service import MAX_PAGE
 from ledger.errors import FormatRefused, NotCovered
+from ledger.verify.heads import HEADS_PER_PAGE
 
 _CHECKPOINT: Final = """\
 exchange.example/log
@@ -42,6 +43,11 @@ _TILE_ANSWERS: Final = {
         NotCovered("the signed log does not have tile/0/001 yet"),
         FormatRefused("tile path", "is not tile/<level>/<number>[.p/<width>]"),
     ),
+}
+_HEADS_ANSWERS: Final = {
+    **content(TEXT, "Signed notes", _CHECKPOINT),
+    **unchanged(),
+    **refusals(NotCovered("the log has no heads/7 of witnessed heads yet")),
 }
 
 
@@ -101,6 +107,27 @@ def ledger(desk: Desk) -> APIRouter:
     ) -> Response:
         data = desk.service.tile(f"tile/{tile}")
         return tagged(request, data, media_type=OCTETS, headers=_IMMUTABLE)
+
+    @router.get(
+        "/v1/log/heads/{page}",
+        operation_id="read_heads",
+        summary="A page of past witnessed heads",
+        description="Signed notes in rising size, an empty line between two, "
+        f"{HEADS_PER_PAGE} to a page. They bound when the log's entries were made. 404 beyond the "
+        "last page, which still grows.",
+        response_class=Response,
+        responses=_HEADS_ANSWERS,
+    )
+    @router.get(
+        "/v1/log/witnessed/heads/{page}",
+        operation_id="read_heads_below_witnessed",
+        summary="The same page",
+        description="The same bytes below the other checkpoint's prefix, `/v1/log/witnessed`.",
+        response_class=Response,
+        responses=_HEADS_ANSWERS,
+    )
+    def heads(request: Request, page: Annotated[int, Path(ge=0, le=2**40)]) -> Response:
+        return tagged(request, desk.service.heads(page), media_type=TEXT)
 
     @router.get(
         "/v1/log/anchors",

@@ -22,8 +22,8 @@ from exchange.terms.negotiation import Negotiation
 from ledger import log
 from ledger.errors import NotCovered, NotLogged
 from ledger.ports import Anchor
-from ledger.tiles import tile_bytes
-from ledger.verify.tile_names import Tile
+from ledger.tiles import heads_bytes, tile_bytes
+from ledger.verify.tile_names import Tile, heads_path
 from pricing import book
 from pricing.account import party_account
 from pricing.book import Balance
@@ -193,6 +193,11 @@ class HubService:
         with self.store.reading() as tx:
             latest = tx.log.latest()
             return "" if latest is None else latest.note.to_bytes().decode()
+
+    def heads(self, page: int) -> bytes:
+        """One page of past witnessed heads, see ledger.verify.heads. Raises NotCovered."""
+        with self.store.reading() as tx:
+            return heads_bytes(tx.log, heads_path(page))
 
     def witnessed_checkpoint(self) -> bytes:
         """The newest head with a quorum. Raises NotCovered before there is one."""

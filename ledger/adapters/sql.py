@@ -31,7 +31,7 @@ from ledger.verify.note import Note, Signature, VerifierKey, parse_lines
 from ledger.verify.tile_names import Tile
 
 _LOCK: Final = 0x756E7365656E4C47  # "unseenLG": this package's advisory lock on PostgreSQL
-_CHUNK: Final = 200  # tiles or entries named in one query
+_CHUNK: Final = 500  # tiles or entries named in one query
 _COPIED: Final = 32  # entries from which PostgreSQL's COPY is worth its savepoint
 _AUTO_INCREMENT: Final = BigInteger().with_variant(Integer, "sqlite")
 
@@ -100,9 +100,10 @@ _PLACE_POSTGRES: Final = text(
     "FROM unnest(CAST(:arrivals AS bigint[])) WITH ORDINALITY AS p (arrival, place) "
     "WHERE e.arrival = p.arrival"
 )
-_INDICES: Final = text(
-    "SELECT digest, position FROM ledger_entry WHERE digest IN :digests"
-).bindparams(bindparam("digests", expanding=True))
+_INDICES_SQLITE: Final = "SELECT digest, position FROM ledger_entry WHERE digest IN"
+_INDICES_POSTGRES: Final = text(
+    "SELECT digest, position FROM ledger_entry WHERE digest = ANY(CAST(:digests AS bytea[]))"
+)
 _TILES: Final = text(
     "SELECT level, position, hashes FROM ledger_tile WHERE (level, position) IN :keys"
 ).bindparams(bindparam("keys", expanding=True))
@@ -185,14 +186,19 @@ class SqlLogStore:
 
     def indices_of(self, digests: Collection[Digest]) -> Mapping[Digest, int | None]:
         wanted = [digest.raw for digest in digests]
-        found: dict[Digest, int | None] = {}
-        for begin in range(0, len(wanted), _CHUNK):
-            rows = self._session.execute(_INDICES, {"digests": wanted[begin : begin + _CHUNK]})
-            found |= {Digest(name): position for name, position in rows}
-        for digest in digests:
-            if digest not in found:
-                raise NotLogged(digest)
-        return found
+        found: dict[bytes, int | None] = {}
+        if self._postgres:
+            rows = self._session.execute(_INDICES_POSTGRES, {"digests": wanted}).tuples()
+            found.update(rows.all())
+        for begin in range(0, 0 if self._postgres else len(wanted), _CHUNK):
+            chunk = wanted[begin : begin + _CHUNK]
+            query = f"{_INDICES_SQLITE} ({','.join('?' * len(chunk))})"
+            rows = self._session.connection().exec_driver_sql(query, tuple(chunk)).tuples()
+            found.update(rows.all())
+        try:
+            return {digest: found[digest.raw] for digest in digests}
+        except KeyError as error:
+            raise NotLogged(Digest(error.args[0])) from None
 
     def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
         rows = self._session.exec(
@@ -278,11 +284,13 @@ class SqlLogStore:
         size = self._session.exec(select(func.max(LedgerCosignatureRow.size))).one()
         return None if size is None else self._newest(col(LedgerCheckpointRow.size) == size)
 
-    def witnessed(self) -> Sequence[StoredCheckpoint]:
+    def witnessed(self, *, skip: int = 0, limit: int | None = None) -> Sequence[StoredCheckpoint]:
         rows = self._session.exec(
             select(LedgerCheckpointRow)
             .where(col(LedgerCheckpointRow.witnessed_at).is_not(None))
             .order_by(col(LedgerCheckpointRow.size))
+            .offset(skip)
+            .limit(limit)
         )
         return [self._stored(row) for row in rows]
 

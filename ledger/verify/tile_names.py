@@ -100,6 +100,14 @@ def is_heads_path(path: str) -> bool:
     return _HEADS.fullmatch(path) is not None
 
 
+def heads_number(path: str) -> int:
+    """The page's number. Raises FormatRefused."""
+    found = _HEADS.fullmatch(path)
+    if found is None:
+        raise FormatRefused("path", "is not heads/<page>")
+    return int(found[1])
+
+
 def hashes_at(level: int, size: int) -> int:
     """How many hashes all tiles of a level hold together; for ENTRIES, how many entries."""
     return size >> TILE_HEIGHT * max(level, 0)
