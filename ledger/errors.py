@@ -4,6 +4,7 @@ LedgerError
 ├── FormatRefused        fix the bytes: the message names the place
 ├── SignatureRefused     stop: a key we know did not sign this
 ├── SignatureUnchecked   use a machine that knows the key's suite, or a policy without the key
+├── KeysRefused          stop: the log's keys changed without the authority to change them
 ├── NotSigned            no key that is trusted here signed it; get the right verifier key
 ├── OtherLog             the checkpoint is of another log than the one asked about
 ├── InclusionRefused     the entry is not shown to be in the log; tell the regulator
@@ -26,6 +27,7 @@ LedgerError
 ├── WrongChain           fix the settings: another chain, no contract there, or one handed over
 ├── ChainBehind          the chain lacks an anchor that was final: compare with another node of it
 ├── ChainDisagrees       stop signing: the chain holds a head that ours does not extend
+├── MemoryDamaged        stop the witness: what it remembers was altered; restore it, or retire it
 └── AnchorMoved          look again: another process moved the same anchor, or it cannot move so
 """
 
@@ -63,6 +65,14 @@ class SignatureUnchecked(LedgerError):
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"the signature line of {name} cannot be checked: {problem}")
         self.name = name
+
+
+class KeysRefused(LedgerError):
+    """A document of the log's keys that is not one, or may not follow the one before."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"keys of the log: {problem}")
+        self.problem = problem
 
 
 class NotSigned(LedgerError):
@@ -182,6 +192,17 @@ class WitnessAt(LedgerError):
 
 class WitnessDisagrees(LedgerError):
     """The witness holds a head that ours does not extend: a fork, or a restored backup here."""
+
+
+class MemoryDamaged(LedgerError):
+    """What a witness remembers is not what it cosigned: it cosigns nothing more."""
+
+    def __init__(self, origin: str, problem: str) -> None:
+        super().__init__(
+            f"the stored head of {origin!r} was altered: {problem}. Stop this witness; restore "
+            "its database if a copy of its last state exists, else retire its key"
+        )
+        self.origin = origin
 
 
 class ChainUnreachable(LedgerError):

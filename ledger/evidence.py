@@ -1,0 +1,54 @@
+"""The operator's own acts with the log, as statements in it: its keys, its policies.
+
+Both are public, and must be there when everything else of the operator is gone: the entry holds
+the text itself, not only its digest.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crypto.digest import Digest, digest
+from crypto.statement import Act
+from ledger.errors import EntryRefused
+from ledger.verify.history import ADOPTED, SignedLogKeys, require_authority
+from ledger.verify.policy import Policy
+
+MAX_POLICY_TEXT_BYTES: Final = 40_000  # in an entry of 65,535 bytes, as base64 in an envelope
+
+
+def log_keys_declared(new: SignedLogKeys, old: SignedLogKeys | None) -> Act:
+    """The keys in force from here on. inputs: the document before; outputs: this one.
+
+    Raises KeysRefused unless `new` may follow `old`.
+    """
+    return Act(
+        type=require_authority(new, old),
+        subject=new.document.origin,
+        inputs=() if old is None else (old.digest,),
+        outputs=(new.digest,),
+        body={"document": new.envelope.to_bytes().decode("utf-8")},
+    )
+
+
+def policy_adopted(origin: str, policy: bytes, previous: Digest | None) -> Act:
+    """The policy file in force from here on. previous: digest of the one that it replaces.
+
+    Raises FormatRefused if it is not a policy, EntryRefused if no entry can hold it.
+    """
+    Policy.parse(policy)
+    try:
+        text = policy.decode("utf-8")
+    except UnicodeDecodeError:
+        raise EntryRefused("the policy is not UTF-8, and cannot be archived in the log") from None
+    if len(policy) > MAX_POLICY_TEXT_BYTES:
+        raise EntryRefused(
+            f"the policy has {len(policy)} bytes; the log archives at most {MAX_POLICY_TEXT_BYTES}"
+        )
+    return Act(
+        type=ADOPTED,
+        subject=origin,
+        inputs=() if previous is None else (previous,),
+        outputs=(digest(policy),),
+        body={"policy": text},
+    )
