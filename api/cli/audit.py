@@ -20,6 +20,7 @@ from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
 from exchange.audit.openings import Opener
 from exchange.audit.roots import MAX_ROOTS_BYTES, Roots
+from exchange.audit.views import Views
 from exchange.query.explanation import Language
 from ledger.verify.policy import MAX_POLICY_BYTES, Policy
 
@@ -52,6 +53,9 @@ def deal(
         Path | None, typer.Option(metavar="FOLDER_OR_KEY", help="audit.open_with")
     ] = None,
     party: Annotated[str | None, typer.Option(metavar="PTY", help="audit.party")] = None,
+    prov_json: Annotated[Path | None, typer.Option(metavar="FILE", help="audit.prov_json")] = None,
+    prov_n: Annotated[Path | None, typer.Option(metavar="FILE", help="audit.prov_n")] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="audit.svg")] = None,
 ) -> None:
     report = audit_deal(
         _read(bundle_file, MAX_BUNDLE_BYTES),
@@ -60,6 +64,7 @@ def deal(
         None if open_with is None else opener(open_with, party),
     )
     spoken = Language(language())
+    Views(prov_json, prov_n, svg).write(report, spoken)
     if common().as_json:
         print_json(report.to_value(spoken))
     else:

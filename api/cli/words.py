@@ -36,6 +36,13 @@ ENGLISH: Final[Mapping[str, str]] = {
     "exit.4": "something did not answer in time; the command may be repeated",
     "help.demo": "Run one whole deal between processes on this machine.",
     "help.hub": "Run the hub, or act as its operator.",
+    "help.chain": "A development chain, a key that anchors, and the anchor contract.",
+    "help.chain.dev": "Run a development chain on this machine, until SIGTERM. Without --anvil it is "
+    "simulated in this process's memory and not durable. When it answers requests it prints one "
+    "line of JSON on stdout: ready, url, chain_id, client, simulated, durable.",
+    "help.chain.init": "Make the key of an account that sends to a chain, in a file of mode 0600.",
+    "help.chain.deploy": "Put the anchor contract on a chain and let an account anchor one log; "
+    "print what belongs into the hub's settings.",
     "help.witness": "Run a witness of the ledger.",
     "help.bench": "Measure.",
     "help.selfcheck": "Compare every private computation with the same in the clear.",
@@ -134,6 +141,14 @@ ENGLISH: Final[Mapping[str, str]] = {
     "crypto.scoring.model writes it. It stays on this machine.",
     "option.yes": "Do not ask before submitting.",
     "option.all_jobs": "Also those that have ended.",
+    "option.chain.anvil": "Run anvil, found on PATH, instead of the simulated chain.",
+    "option.chain.port": "On 127.0.0.1; 0 takes a free one.",
+    "option.chain.state": "Where anvil keeps its chain from one start to the next.",
+    "option.chain.fund": "An account that gets money of this chain; may be repeated.",
+    "option.chain.rpc": "JSON-RPC address of a node of the chain.",
+    "option.chain.key": "Key of the contract's administrator, who pays for both transactions.",
+    "option.chain.log": "The log's name, as in its checkpoints: exchange.example/log",
+    "option.chain.anchorer": "Account that may anchor; absent: the administrator's own.",
     "option.FOLDER": "A new folder.",
     "option.JOB": "job_…",
     "option.PRODUCT": "prd_…",
@@ -213,6 +228,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "option.audit.roots": "Whose identities you believe: fingerprints and registrars.",
     "option.audit.open_with": "Your own folder or sealing key, to open what was sealed to you.",
     "option.audit.party": "Whose sealing key that is; not needed with a folder.",
+    "option.audit.prov_json": "Also write the deal as W3C PROV-JSON to this new file.",
+    "option.audit.prov_n": "Also write the deal as W3C PROV-N to this new file.",
+    "option.audit.svg": "Also write the deal's graph as an SVG picture to this new file.",
     # Settings
     "setting.folder": "The participant's folder, with its keys. Relative paths start here.",
     "setting.hub_url": "Address of the hub.",
@@ -326,6 +344,17 @@ ENGLISH: Final[Mapping[str, str]] = {
     "fact.without_key": "rows without a key",
     "fact.words": "what happened",
     # What happened
+    "chain.banner": "SIMULATED CHAIN, NOT DURABLE: chain {chain} at {url}. It proves nothing, and is "
+    "gone when this process ends.",
+    "chain.banner.anvil": "Development chain (anvil), made by this machine alone: chain {chain} at "
+    "{url}.",
+    "chain.state_of_anvil": "goes with --anvil; the simulated chain keeps nothing",
+    "chain.made": "Address {address}. Its key is in {file}: keep it as you would money.",
+    "chain.deployed": "Anchor contract {address} on chain {chain}, in block {block}.",
+    "chain.simulated": "SIMULATED: this is a development chain. What is anchored there proves nothing.",
+    "chain.roles": "Administrator {administrator}; {anchorer} may anchor.",
+    "chain.settings": "Put this into the hub's settings file, and check the rule of finality:\n\n"
+    "[anchor]\n{table}",
     "init.next": "Read your fingerprint out to your partners; confirm theirs. Next:\n"
     "  exchange node trust {operator} FINGERPRINT --settings {settings}\n"
     "  exchange node --settings {settings}\n"
@@ -544,6 +573,11 @@ CHINESE: Final[Mapping[str, str]] = {
     "exit.4": "有一方未及时答复；可以重复此命令",
     "help.demo": "在本机的多个进程之间完整运行一笔交易。",
     "help.hub": "运行平台，或以其运营方身份操作。",
+    "help.chain": "开发用链、锚定密钥与锚定合约。",
+    "help.chain.dev": "在本机运行开发用链，直到 SIGTERM。不加 --anvil 时，链只在本进程内存中模拟，不持久。"
+    "可以应答请求时，在标准输出打印一行 JSON：ready、url、chain_id、client、simulated、durable。",
+    "help.chain.init": "生成向链发送交易的账户密钥，文件权限为 0600。",
+    "help.chain.deploy": "在链上部署锚定合约，并允许一个账户锚定一个日志；打印应写入枢纽设置的内容。",
     "help.witness": "运行账本的见证方。",
     "help.bench": "测量性能。",
     "help.selfcheck": "将每种隐私计算与明文计算相比对。",
@@ -630,6 +664,14 @@ CHINESE: Final[Mapping[str, str]] = {
     "option.publish.model": "评分产品的模型：crypto.scoring.model 写出的 npz 文件，不离开本机。",
     "option.yes": "提交前不再询问。",
     "option.all_jobs": "也列出已结束的。",
+    "option.chain.anvil": "运行 PATH 中的 anvil，而不是模拟链。",
+    "option.chain.port": "在 127.0.0.1 上；0 表示任取空闲端口。",
+    "option.chain.state": "anvil 在两次启动之间保存其链的文件。",
+    "option.chain.fund": "获得本链资金的账户；可重复。",
+    "option.chain.rpc": "链节点的 JSON-RPC 地址。",
+    "option.chain.key": "合约管理员的密钥；两笔交易由其付费。",
+    "option.chain.log": "日志名，与检查点中一致：exchange.example/log",
+    "option.chain.anchorer": "可以锚定的账户；缺省为管理员自己的账户。",
     "option.FOLDER": "一个新文件夹。",
     "option.JOB": "job_…",
     "option.PRODUCT": "prd_…",
@@ -706,6 +748,9 @@ CHINESE: Final[Mapping[str, str]] = {
     "option.audit.roots": "您采信谁的身份：指纹与登记员。",
     "option.audit.open_with": "您自己的文件夹或密封密钥，用来打开密封给您的内容。",
     "option.audit.party": "该密封密钥属于谁；给出文件夹时不需要。",
+    "option.audit.prov_json": "另将交易以 W3C PROV-JSON 写入此新文件。",
+    "option.audit.prov_n": "另将交易以 W3C PROV-N 写入此新文件。",
+    "option.audit.svg": "另将交易的关系图以 SVG 图片写入此新文件。",
     "setting.folder": "参与方的文件夹，内有密钥。相对路径由此算起。",
     "setting.hub_url": "平台地址。",
     "setting.operator": "运营方的标识，其指纹须已核对。",
@@ -812,6 +857,14 @@ CHINESE: Final[Mapping[str, str]] = {
     "fact.why": "原因",
     "fact.without_key": "无主键的行",
     "fact.words": "经过",
+    "chain.banner": "模拟链，不持久：链 {chain}，地址 {url}。它不证明任何事情，进程结束即消失。",
+    "chain.banner.anvil": "开发用链（anvil），仅由本机产生：链 {chain}，地址 {url}。",
+    "chain.state_of_anvil": "须与 --anvil 同用；模拟链不保存任何内容",
+    "chain.made": "地址 {address}。密钥在 {file}：请像保管资金一样保管。",
+    "chain.deployed": "锚定合约 {address}，链 {chain}，区块 {block}。",
+    "chain.simulated": "模拟：这是开发用链，锚定于此不证明任何事情。",
+    "chain.roles": "管理员 {administrator}；{anchorer} 可以锚定。",
+    "chain.settings": "请写入枢纽的设置文件，并核对终局规则：\n\n[anchor]\n{table}",
     "init.next": "把您的指纹念给合作方，并核对对方的指纹。接下来：\n"
     "  exchange node trust {operator} 指纹 --settings {settings}\n"
     "  exchange node --settings {settings}\n"

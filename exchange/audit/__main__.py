@@ -15,12 +15,13 @@ from typing import Final
 from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
 from crypto.keys import read_exchange_key
+from exchange.audit.answers import DealReport
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
 from exchange.audit.errors import AuditError
 from exchange.audit.openings import Opener
-from exchange.audit.report import Report
 from exchange.audit.roots import Roots
+from exchange.audit.views import Views
 from exchange.query.explanation import Language
 from ledger.errors import LedgerError
 from ledger.verify.policy import Policy
@@ -35,13 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     if (asked.open_with is None) != (asked.party is None):
         return _refuse("--open-with and --party go together")
+    language = Language(asked.language)
     try:
         report = _audit(asked)
+        Views(asked.prov_json, asked.prov_n, asked.svg).write(report, language)
     except (AuditError, LedgerError, CryptoError) as error:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}")
-    language = Language(asked.language)
     if asked.json:
         text = json.dumps(report.to_value(language), ensure_ascii=False, indent=2) + "\n"
     else:
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FAILED if report.failed else PASSED
 
 
-def _audit(asked: argparse.Namespace) -> Report:
+def _audit(asked: argparse.Namespace) -> DealReport:
     opener = None
     if asked.open_with is not None:
         party = PartyId.parse(asked.party, where="--party")
@@ -87,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     deal.add_argument("--roots", type=Path, required=True, help="fingerprints and registrars")
     deal.add_argument("--open-with", type=Path, metavar="KEYFILE", help="a reader's sealing key")
     deal.add_argument("--party", metavar="PTY", help="whose key that is")
+    deal.add_argument("--prov-json", type=Path, metavar="FILE", help="the deal as W3C PROV-JSON")
+    deal.add_argument("--prov-n", type=Path, metavar="FILE", help="the deal as W3C PROV-N")
+    deal.add_argument("--svg", type=Path, metavar="FILE", help="its graph as a picture")
     deal.add_argument("--json", action="store_true", help="one JSON document")
     deal.add_argument("--language", choices=[language.value for language in Language], default="en")
     return parser
