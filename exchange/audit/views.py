@@ -21,11 +21,12 @@ class Views:
     def write(self, report: DealReport, language: Language) -> None:
         """Raises FileExistsError rather than write over anything, and OSError."""
         graph = prov.graph_of(report)
-        for path, make in (
-            (self.prov_json, lambda: prov.to_json(graph)),
-            (self.prov_n, lambda: prov.to_provn(graph)),
-            (self.svg, lambda: picture.draw(graph, language)),
-        ):
+        views = (
+            (self.prov_json, prov.to_json(graph)),
+            (self.prov_n, prov.to_provn(graph)),
+            (self.svg, picture.draw(graph, language)),
+        )
+        for path, text in views:
             if path is not None:
                 with path.open("x", encoding="utf-8") as file:
-                    file.write(make())
+                    file.write(text)

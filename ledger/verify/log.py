@@ -222,8 +222,8 @@ def audit_log(
     except LedgerError as error:
         tally.fails("log.tiles", "tiles", phrase("reason", reason=error), index=0)
         return about, tally
-    past = _PastHeads(_past_heads(source, head, policy, tally))
-    walk = _Walk(tree, past, tally, reader)
+    past = _PastHeads(past_heads(source, head, policy, tally))
+    walk = Walk(tree, past, tally, reader)
     with ExitStack() as stack:
         number = _processes(head.size) if workers is None else workers
         chunks = _Chunks(place, head, reader, number, stack)
@@ -272,7 +272,7 @@ def _accept(note: bytes, head: Checkpoint, policy: Policy, tally: Tally) -> bool
     return True
 
 
-def _past_heads(
+def past_heads(
     source: TileSource, head: Checkpoint, policy: Policy, tally: Tally
 ) -> Iterator[PastHead]:
     """Past heads below the checkpoint that the log signed, by size. One that nobody signed, or in
@@ -351,7 +351,7 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """after: the next head of which a quorum stated the time. wrong: heads that are not of this
     tree, with the reason. broken: why the rest could not be read."""
 
@@ -444,7 +444,7 @@ class _Chunks:
             self._here = _Bench(place, head, name)
         self._ahead = 2 * workers + 1
 
-    def read(self, past: _PastHeads) -> Iterator[_Chunk]:
+    def read(self, past: _PastHeads) -> Iterator[Chunk]:
         bundles = -(-self._size // TILE_WIDTH)
         waiting: deque[tuple[_Task, PastHead | None, Future[Read] | None]] = deque()
         first = 0
@@ -461,7 +461,7 @@ class _Chunks:
                 entries, wrong, broken = future.result()
             elif self._here is not None:
                 entries, wrong, broken = self._here.read(task)
-            yield _Chunk(entries, task.heads, after, wrong, broken)
+            yield Chunk(entries, task.heads, after, wrong, broken)
 
     def _tell_keys(self) -> int:
         new = [] if self._reader is None else self._reader.new_keys()
@@ -525,7 +525,7 @@ class _Actor:
     missing: set[int] = field(default_factory=set)
 
 
-class _Walk:
+class Walk:
     """Entries in order: chains, times, signatures, and the reader's own checks."""
 
     def __init__(
@@ -542,7 +542,7 @@ class _Walk:
         self._before: datetime | None = None  # the latest time of a head passed so far
         self._unsigned = 0
 
-    def take(self, chunk: _Chunk) -> bool:
+    def take(self, chunk: Chunk) -> bool:
         """Whether the walk can go on."""
         heads = deque(chunk.heads)
         wrong = dict(chunk.wrong)
