@@ -229,6 +229,7 @@ class HubSettings(Settings):
     database_url:           absent: hub.db in the folder
     policy_file:            the ledger's policy: which witnesses make a quorum
     witnesses:              whom to ask for cosignatures
+    tiles_folder:           where the log is kept as static files too; absent: nowhere
     regulators:             party ids that may read every job and deal
     checkpoint_interval_ms: how long a statement waits for its place at most, about
     publish_interval_s:     how often witnesses are asked at most
@@ -247,6 +248,7 @@ class HubSettings(Settings):
     database_url: str | None = None
     policy_file: Path
     witnesses: tuple[WitnessAddress, ...] = ()
+    tiles_folder: Path | None = None
     regulators: tuple[str, ...] = ()
     checkpoint_interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
     publish_interval_s: Annotated[float, Field(gt=0, le=3600)] = 1.0

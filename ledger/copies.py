@@ -58,11 +58,7 @@ class PublishedFiles:
         return f"the folder {self.folder}"
 
     def head(self) -> Checkpoint | None:
-        # A disk that is not mounted must not pass for a log that never published.
-        if not self.folder.is_dir():
-            raise SourceUnreachable(
-                f"{self.folder} is not a folder; make it for a new log, mount it for an old one"
-            )
+        _require_folder(self.folder)
         return _held(self.folder, self.open_note)
 
 
@@ -81,8 +77,9 @@ def publish_files(folder: Path, source: TileSource, open_note: OpenNote) -> Copi
 
     source: the log's database. Raises LogBehind if the folder holds a later head, LogDiverged if
     the two are not of one history or what is stored is not what was signed; a checkpoint is then
-    not published, nor a file that is not under it.
+    not published, nor a file that is not under it. Raises SourceUnreachable without the folder.
     """
+    _require_folder(folder)
     with _locked(folder):
         try:
             note = source.read(CHECKPOINT)
@@ -140,6 +137,14 @@ class _Resumed:
             return self._own.read(path)
         except TileMissing:
             return self._other.read(path)
+
+
+def _require_folder(folder: Path) -> None:
+    """A disk that is not mounted must not pass for a log that never published."""
+    if not folder.is_dir():
+        raise SourceUnreachable(
+            f"{folder} is not a folder; make it for a new log, mount it for an old one"
+        )
 
 
 def _held(folder: Path, open_note: OpenNote) -> Checkpoint | None:

@@ -2,6 +2,7 @@
 
     ledger   compares with what witnesses hold, then orders what is pending and signs the grown tree
     publish  has witnesses cosign the newest head
+    files    keeps the log's static files in step with the newest witnessed head
     anchor   puts heads with a quorum on a chain, where the settings name one
     jobs     releases, settles and expires what is due
 
@@ -19,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -52,6 +54,7 @@ from ledger.adapters.evm import EvmAnchor, JsonRpc, read_key
 from ledger.adapters.http_witness import HttpWitness
 from ledger.adapters.sql import SqlLogDatabase
 from ledger.anchor import GWEI, Anchoring, AnchorRules, ChainHolder, keep_anchored
+from ledger.copies import PublishedFiles, publish_files
 from ledger.errors import (
     ChainDisagrees,
     FormatRefused,
@@ -62,8 +65,10 @@ from ledger.errors import (
     OtherLog,
     WitnessDisagrees,
 )
-from ledger.ports import AnchorBackend, AnchorDatabase, Place
-from ledger.verify.note import LOG_SIGNATURE, VerifierKey
+from ledger.ports import AnchorBackend, AnchorDatabase, HeadHolder, Place
+from ledger.tiles import LogSource
+from ledger.verify.checkpoint import Checkpoint, open_checkpoint
+from ledger.verify.note import LOG_SIGNATURE, Note, VerifierKey
 from ledger.verify.policy import Policy
 
 PAUSE_AFTER_FAILURE_S: Final = 1.0
@@ -171,7 +176,12 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     anchorer = None
     if settings.anchor is not None:
         anchorer = open_anchorer(settings, settings.anchor, log_key.name, engine, client)
-    holders = [] if anchorer is None else [ChainHolder(log_key.name, anchorer.backend)]
+    holders: list[HeadHolder] = []
+    if anchorer is not None:
+        holders.append(ChainHolder(log_key.name, anchorer.backend))
+    if settings.tiles_folder is not None:
+        open_own = partial(open_own_note, log_key.name, policy)
+        holders.append(PublishedFiles(settings.tiles_folder, open_own))
     counted = {witness.key for witness in policy.witnesses}
     for witness in witnesses:
         if counted.isdisjoint(witness.keys):
@@ -225,6 +235,13 @@ def open_anchorer(
         anchor.every_s, anchor.every_entries, anchor.patience_s, anchor.max_fee_gwei * GWEI
     )
     return Anchorer(backend, SqlAnchorDatabase(engine), rules, anchor.poll_s)
+
+
+def open_own_note(origin: str, policy: Policy, note: bytes) -> Checkpoint:
+    """The checkpoint in a note that this log has signed, with its present key or an earlier one
+    that the policy names. Raises LedgerError."""
+    keys = [key for key in policy.log_keys if key.name == origin]
+    return open_checkpoint(Note.parse(note), keys)
 
 
 def read_policy(settings: HubSettings, log_key: VerifierKey) -> Policy:
@@ -390,7 +407,22 @@ def loops_of(
         if done.witnessed:
             log.info("log.witnessed", size=done.checkpoint.size)
             jobs.wake()
+            if filing is not None:
+                filing.wake()
         return True
+
+    def file(folder: Path) -> bool:
+        if hub.fault.words is not None or not hub.fault.compared:
+            return False
+        open_own = partial(open_own_note, hub.keeping.origin, hub.keeping.policy)
+        try:
+            done = publish_files(folder, LogSource(SqlLogDatabase(read_only(hub.engine))), open_own)
+        except (LogBehind, LogDiverged) as error:
+            hub.fault.find(error)
+            return False
+        if done is not None and done.files:
+            log.info("log.filed", size=done.checkpoint.size, files=done.files)
+        return done is not None and done.files > 0
 
     def anchor(anchorer: Anchorer) -> bool:
         if hub.fault.words is not None or not hub.fault.compared:
@@ -424,6 +456,10 @@ def loops_of(
     publishing = Loop("publish", publish, publish_s, spacing_s=publish_s)
     jobs = Loop("jobs", move, interval_s)
     loops = [ordering, publishing, jobs]
+    filing = None
+    if settings.tiles_folder is not None:
+        filing = Loop("files", partial(file, settings.tiles_folder), publish_s)
+        loops.append(filing)
     if hub.anchorer is None:
         log.warning("anchor.none", reason="no [anchor] in the settings: heads go to no chain")
     else:

@@ -42,6 +42,7 @@ from ledger.verify.merkle import verify_consistency
 from ledger.verify.note import VerifierKey
 from ledger.verify.policy import NO_QUORUM, Policy
 from ledger.verify.proof import Proof, verify_proof
+from ledger.verify.tiles import FolderSource, open_tree
 from tests.hub_server import Speaker, client
 from tests.world import a_deal, a_world
 
@@ -319,6 +320,34 @@ def test_a_hub_whose_log_was_tampered_with_signs_nothing_more_and_says_so(
 
     monkeypatch.setattr(background, "order", diverged)
     _contradicted(opened, settings, "root that was signed")
+
+
+def test_a_hub_keeps_static_files_and_refuses_a_database_that_is_older_than_they(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "log").mkdir()
+    path = a_hub(tmp_path / "hub")
+    path.write_text(
+        path.read_text().replace("# tiles_folder", f'tiles_folder = "{tmp_path}/log" #')
+    )
+    settings = HubSettings.load(path)
+    opened = open_hub(settings)
+    with loops_of(opened, settings) as loops:
+        loops.start()
+        note = until(lambda: _note(tmp_path / "log"))
+    head = any_head(tmp_path / "hub").check(note).checkpoint
+    tree = open_tree(FolderSource(tmp_path / "log"), head)
+    assert len(list(tree.entries())) == head.size >= 1
+    opened.close()
+    for file in (tmp_path / "hub").glob("hub.db*"):  # an old backup: from before the first entry
+        file.unlink()
+    _contradicted(open_hub(settings), settings, "is an old copy")
+    assert _note(tmp_path / "log") == note
+
+
+def _note(folder: Path) -> bytes | None:
+    file = folder / "checkpoint"
+    return file.read_bytes() if file.exists() else None
 
 
 def _contradicted(opened: wiring.OpenedHub, settings: HubSettings, words: str) -> None:
