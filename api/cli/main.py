@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "hub": "api.cli.hub:app",
     "node": "api.cli.node:app",
     "witness": "api.cli.witness:app",
+    "chain": "api.cli.chain:app",
     "party": "api.cli.party:app",
     "product": "api.cli.product:app",
     "negotiation": "api.cli.negotiation:app",

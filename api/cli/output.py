@@ -55,6 +55,7 @@ FAMILIES: Final[Mapping[str, Exit]] = {
     "exchange.errors.TermsRefused": Exit.REFUSED,
     "exchange.links.errors.LinkError": Exit.FAILED,
     "exchange.links.errors.Unreachable": Exit.UNREACHABLE,
+    "ledger.errors.ChainUnreachable": Exit.UNREACHABLE,
     "ledger.errors.LedgerError": Exit.FAILED,
     "ledger.errors.QuorumMissing": Exit.UNREACHABLE,
     "ledger.errors.SourceUnreachable": Exit.UNREACHABLE,

@@ -37,8 +37,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "help.demo": "Run one whole deal between processes on this machine.",
     "help.hub": "Run the hub, or act as its operator.",
     "help.chain": "A development chain, a key that anchors, and the anchor contract.",
-    "help.chain.dev": "Run a development chain on this machine, until SIGTERM. Without --anvil it is "
-    "simulated in this process's memory and not durable. When it answers requests it prints one "
+    "help.chain.dev": "Run a development chain on this machine, until SIGTERM. Without --anvil it "
+    "is simulated in this process's memory and not durable. When it answers requests it prints one "
     "line of JSON on stdout: ready, url, chain_id, client, simulated, durable.",
     "help.chain.init": "Make the key of an account that sends to a chain, in a file of mode 0600.",
     "help.chain.deploy": "Put the anchor contract on a chain and let an account anchor one log; "
@@ -344,14 +344,15 @@ ENGLISH: Final[Mapping[str, str]] = {
     "fact.without_key": "rows without a key",
     "fact.words": "what happened",
     # What happened
-    "chain.banner": "SIMULATED CHAIN, NOT DURABLE: chain {chain} at {url}. It proves nothing, and is "
-    "gone when this process ends.",
+    "chain.banner": "SIMULATED CHAIN, NOT DURABLE: chain {chain} at {url}. It proves nothing, and "
+    "is gone when this process ends.",
     "chain.banner.anvil": "Development chain (anvil), made by this machine alone: chain {chain} at "
     "{url}.",
     "chain.state_of_anvil": "goes with --anvil; the simulated chain keeps nothing",
     "chain.made": "Address {address}. Its key is in {file}: keep it as you would money.",
     "chain.deployed": "Anchor contract {address} on chain {chain}, in block {block}.",
-    "chain.simulated": "SIMULATED: this is a development chain. What is anchored there proves nothing.",
+    "chain.simulated": "SIMULATED: this is a development chain. What is anchored there proves "
+    "nothing.",
     "chain.roles": "Administrator {administrator}; {anchorer} may anchor.",
     "chain.settings": "Put this into the hub's settings file, and check the rule of finality:\n\n"
     "[anchor]\n{table}",
@@ -574,10 +575,12 @@ CHINESE: Final[Mapping[str, str]] = {
     "help.demo": "在本机的多个进程之间完整运行一笔交易。",
     "help.hub": "运行平台，或以其运营方身份操作。",
     "help.chain": "开发用链、锚定密钥与锚定合约。",
-    "help.chain.dev": "在本机运行开发用链，直到 SIGTERM。不加 --anvil 时，链只在本进程内存中模拟，不持久。"
-    "可以应答请求时，在标准输出打印一行 JSON：ready、url、chain_id、client、simulated、durable。",
+    "help.chain.dev": "在本机运行开发用链，直到 SIGTERM。不加 --anvil 时，"
+    "链只在本进程内存中模拟，不持久。可以应答请求时，在标准输出打印一行 JSON："
+    "ready、url、chain_id、client、simulated、durable。",
     "help.chain.init": "生成向链发送交易的账户密钥，文件权限为 0600。",
-    "help.chain.deploy": "在链上部署锚定合约，并允许一个账户锚定一个日志；打印应写入枢纽设置的内容。",
+    "help.chain.deploy": "在链上部署锚定合约，并允许一个账户锚定一个日志；"
+    "打印应写入平台设置的内容。",
     "help.witness": "运行账本的见证方。",
     "help.bench": "测量性能。",
     "help.selfcheck": "将每种隐私计算与明文计算相比对。",
@@ -864,7 +867,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "chain.deployed": "锚定合约 {address}，链 {chain}，区块 {block}。",
     "chain.simulated": "模拟：这是开发用链，锚定于此不证明任何事情。",
     "chain.roles": "管理员 {administrator}；{anchorer} 可以锚定。",
-    "chain.settings": "请写入枢纽的设置文件，并核对终局规则：\n\n[anchor]\n{table}",
+    "chain.settings": "请写入平台的设置文件，并核对终局规则：\n\n[anchor]\n{table}",
     "init.next": "把您的指纹念给合作方，并核对对方的指纹。接下来：\n"
     "  exchange node trust {operator} 指纹 --settings {settings}\n"
     "  exchange node --settings {settings}\n"

@@ -35,6 +35,8 @@ _JOB: Final = "job_019abd41f0007d3c8a1b2c3d4e5f6071"
 _DEAL: Final = "dea_019abd40a1b27c3d9e4f5a6b7c8d9e0f"
 _DIGEST: Final = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _OTHER: Final = "sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"
+_CONTRACT: Final = "0x5fbdb2315678afecb367f032d93f642f64180aa3"
+_HASH: Final = "0x9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _TIME: Final = "2026-11-23T05:48:21.123Z"
 
 Links = Annotated[
@@ -479,6 +481,8 @@ class ConsistencyBody(Body):
 class AnchoringBody(Body):
     """The contract that this hub anchors to. problem: why nothing is sent at the moment."""
 
+    model_config = _example(chain_id=31337, contract=_CONTRACT, problem=None)
+
     chain_id: int
     contract: str
     problem: str | None
@@ -487,6 +491,19 @@ class AnchoringBody(Body):
 class AnchorBody(Body):
     """One head of the log on its way to a chain, or there. Hashes are written as the chain's
     tools write them: 0x and hexadecimal digits."""
+
+    model_config = _example(
+        chain_id=31337,
+        contract=_CONTRACT,
+        size=128,
+        root=_HASH,
+        state="final",
+        simulated=False,
+        changed_at=_TIME,
+        transaction=_HASH,
+        block_number=7,
+        block_hash=_HASH,
+    )
 
     chain_id: int
     contract: str
@@ -526,27 +543,7 @@ class AnchorBody(Body):
 class AnchorsBody(Body):
     """anchoring: null if this hub anchors nowhere. anchors: largest heads first."""
 
-    model_config = _example(
-        anchoring={
-            "chain_id": 31337,
-            "contract": "0x5fbdb2315678afecb367f032d93f642f64180aa3",
-            "problem": None,
-        },
-        anchors=[
-            {
-                "chain_id": 31337,
-                "contract": "0x5fbdb2315678afecb367f032d93f642f64180aa3",
-                "size": 128,
-                "root": "0x9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                "state": "final",
-                "simulated": False,
-                "changed_at": _TIME,
-                "transaction": "0x60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
-                "block_number": 7,
-                "block_hash": "0x2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
-            }
-        ],
-    )
+    model_config = _example(anchoring=_sample(AnchoringBody), anchors=[_sample(AnchorBody)])
 
     anchoring: AnchoringBody | None
     anchors: list[AnchorBody]

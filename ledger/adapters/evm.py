@@ -26,6 +26,7 @@ import httpx2
 from ledger.contracts import load
 from ledger.errors import ChainRefused, ChainUnreachable, WrongChain
 from ledger.ports import AnchoredEvent, Block, ChainHead, ChainReceipt, Fee, Place
+from ledger.verify.anchor import SIMULATED_CLIENTS
 from ledger.verify.merkle import MAX_SIZE
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 1 << 24
 GAS_MARGIN_PERCENT: Final = 25  # above the estimate, which holds for the state it was made on
-SIMULATED: Final = "simulated"  # in web3_clientVersion of `exchange chain dev`'s own chain
+FUNDS_WEI: Final = 1_000 * 10**18  # of a development chain, for an account that it is asked to fund
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 # Of chain ids, numbers, gas and wei, nothing honest is larger than a database's integer.
 _QUANTITY: Final = re.compile(r"0x(0|[1-7][0-9a-f]{0,15}|[89a-f][0-9a-f]{0,14})")
@@ -219,7 +220,7 @@ class EvmAnchor:
             None if successor == _NOBODY else successor,
             self._rpc.quantity("eth_getTransactionCount", self._key.address, at),
             usual_fee(self._rpc, newest),
-            SIMULATED in str(self._rpc.ask("web3_clientVersion")),
+            is_simulated(self._rpc),
         )
 
     def anchor(
@@ -323,12 +324,16 @@ class EvmAnchor:
 
 @dataclass(frozen=True)
 class Deployed:
-    """address: of the contract. chain_id: of the chain. block: that holds the deployment."""
+    """address: of the contract. chain_id: of the chain. block: that holds the deployment.
+
+    simulated: the node says of itself that its chain is for development
+    """
 
     address: str
     chain_id: int
     block: int
     gas_used: int
+    simulated: bool
 
 
 def deploy_anchor(
@@ -356,7 +361,14 @@ def deploy_anchor(
         chain_id,
         _quantity(made.get("blockNumber"), method),
         _quantity(made.get("gasUsed"), method),
+        is_simulated(rpc),
     )
+
+
+def is_simulated(rpc: JsonRpc) -> bool:
+    """Whether the node's name is one of a chain that forgets, or that one person makes."""
+    name = str(rpc.ask("web3_clientVersion")).lower()
+    return any(word in name for word in SIMULATED_CLIENTS)
 
 
 def contract_of(abi: Sequence[Mapping[str, Any]]) -> Contract:

@@ -11,11 +11,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ledger.adapters.evm import SIMULATED
+from ledger.adapters.evm import FUNDS_WEI
 
-CLIENT: Final = f"unseen-{SIMULATED}-chain (not durable; eth-tester and py-evm)"
+CLIENT: Final = "unseen-simulated-chain (not durable; eth-tester and py-evm)"
 MAX_REQUEST_BYTES: Final = 1 << 20
-_FUNDS_WEI: Final = 1_000 * 10**18
 # What anchoring, deployment and auditing ask. The rest of eth-tester is not offered: some of it
 # signs for whoever asks.
 METHODS: Final = frozenset(
@@ -58,7 +57,7 @@ class SimulatedChain:
     def fund(self, address: str) -> None:
         """Give an account money of this chain, which is worth nothing."""
         giver = self._ask("eth_accounts", [])["result"][0]
-        given = {"from": giver, "to": address, "value": hex(_FUNDS_WEI), "gas": hex(21_000)}
+        given = {"from": giver, "to": address, "value": hex(FUNDS_WEI), "gas": hex(21_000)}
         self._ask("eth_sendTransaction", [given])
 
     def answer(self, body: bytes) -> bytes:
@@ -76,7 +75,7 @@ class SimulatedChain:
             return _error(None, -32600, "not a request")
         number, method, params = asked.get("id"), asked["method"], asked.get("params", [])
         if method not in METHODS or not isinstance(params, list):
-            return _error(number, -32601, f"{method} is not offered by a {SIMULATED} chain")
+            return _error(number, -32601, f"{method} is not offered by a simulated chain")
         if method == "web3_clientVersion":
             return _result(number, CLIENT)
         try:

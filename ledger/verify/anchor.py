@@ -52,7 +52,14 @@ _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _QUANTITY: Final = re.compile(r"0x(0|[1-9a-f][0-9a-f]{0,63})")
 _DATA: Final = re.compile(r"0x(?:[0-9a-f]{2})*")
 # What a chain that forgets, or that one person makes, calls itself (web3_clientVersion).
-_SIMULATED: Final = ("anvil", "eth-tester", "ethereumtester", "ganache", "hardhat", "simulated")
+SIMULATED_CLIENTS: Final = (
+    "anvil",
+    "eth-tester",
+    "ethereumtester",
+    "ganache",
+    "hardhat",
+    "simulated",
+)
 
 
 class Rpc(Protocol):
@@ -277,7 +284,7 @@ def _durable(rpc: Rpc, about: dict[str, object]) -> Check:
     except ChainUnreachable:
         version = ""
     name = version if isinstance(version, str) else ""
-    simulated = any(word in name.lower() for word in _SIMULATED)
+    simulated = any(word in name.lower() for word in SIMULATED_CLIENTS)
     about |= {"client": name, "simulated": simulated}
     key = "chain.simulated" if simulated else "chain.client"
     return Check("chain.durable", None if simulated else True, "chain", phrase(key, name=name))

@@ -1,0 +1,97 @@
+"""`exchange chain`: a development chain, a key that anchors, and the anchor contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.output import answer, print_json, progress
+from api.cli.speech import Commands, common, say
+from api.cli.tables import lines
+
+app = Commands("chain", no_args_is_help=True)
+
+PATIENCE_S = 120.0
+
+
+@app.act("dev", "chain.dev", plain=True)
+def dev(
+    anvil: Annotated[bool, typer.Option("--anvil", help="chain.anvil")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="chain.port")] = 0,
+    state: Annotated[Path | None, typer.Option(metavar="FILE", help="chain.state")] = None,
+    fund: Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="chain.fund")] = None,
+) -> None:
+    from api.wiring.chain import run_anvil, run_simulated
+
+    if state is not None and not anvil:
+        raise typer.BadParameter(say("chain.state_of_anvil"), param_hint="--state")
+
+    def announce(said: Any) -> None:
+        banner = "chain.banner.anvil" if anvil else "chain.banner"
+        progress().print(say(banner, url=said["url"], chain=said["chain_id"]), markup=False)
+        print_json(said)
+
+    if anvil:
+        run_anvil(port, state, fund or [], announce=announce)
+    else:
+        run_simulated(port, fund or [], announce=announce)
+
+
+@app.act("init", "chain.init", plain=True)
+def init(file: Annotated[Path, typer.Argument(metavar="NEW_FILE")]) -> None:
+    from ledger.adapters.evm import create_key
+
+    key = create_key(file)
+    answer(
+        {"address": key.address, "file": str(file)},
+        lines(say("chain.made", address=key.address, file=file)),
+        as_json=common().as_json,
+    )
+
+
+@app.act("deploy", "chain.deploy", plain=True)
+def deploy(
+    rpc: Annotated[str, typer.Option(metavar="URL", help="chain.rpc")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="chain.key")],
+    log: Annotated[str, typer.Option(metavar="ORIGIN", help="chain.log")],
+    anchorer: Annotated[str | None, typer.Option(metavar="ADDRESS", help="chain.anchorer")] = None,
+) -> None:
+    import httpx2
+
+    from ledger.adapters.evm import JsonRpc, deploy_anchor, read_key
+
+    owner = read_key(key)
+    who = anchorer or owner.address
+    with httpx2.Client(trust_env=False) as client:
+        made = deploy_anchor(JsonRpc(rpc, client), owner, log, who, patience_s=PATIENCE_S)
+    # One block is enough where nobody else makes any; a chain of others has its own word for it.
+    finality: int | str = 1 if made.simulated else "finalized"
+    shown = {
+        "rpc_url": rpc,
+        "chain_id": made.chain_id,
+        "contract": made.address,
+        "finality": finality,
+    }
+    table = "\n".join(
+        f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
+        for name, value in shown.items()
+    )
+    answer(
+        {
+            **shown,
+            "administrator": owner.address,
+            "anchorer": who.lower(),
+            "block": made.block,
+            "gas_used": made.gas_used,
+            "simulated": made.simulated,
+        },
+        lines(
+            say("chain.deployed", address=made.address, chain=made.chain_id, block=made.block),
+            *([say("chain.simulated")] if made.simulated else []),
+            say("chain.roles", administrator=owner.address, anchorer=who.lower()),
+            say("chain.settings", table=table),
+        ),
+        as_json=common().as_json,
+    )
