@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from crypto.digest import digest
+from crypto.identifiers import PartyId
 from crypto.keys import SigningKey
+from crypto.ports import SystemRandomness
+from crypto.statement import Act, ChainHead, sign_statement
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import cosign
 from ledger.verify.heads import HEADS_PER_PAGE, page_bytes
@@ -80,3 +84,28 @@ class WrittenLog:
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
+
+
+@dataclass
+class Actor:
+    """A party that signs statements, one after the other, at whatever time it likes."""
+
+    name: str
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    head: ChainHead = field(default_factory=ChainHead)
+
+    @property
+    def id(self) -> PartyId:
+        return PartyId(f"pty_{digest(self.name.encode()).raw.hex()[:32]}")
+
+    def says(self, act: Act, at: datetime) -> bytes:
+        signed = sign_statement(
+            act,
+            actor=self.id,
+            head=self.head,
+            signer=self.key,
+            now=at,
+            randomness=SystemRandomness(),
+        )
+        self.head = signed.head
+        return signed.entry

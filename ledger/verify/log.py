@@ -379,14 +379,14 @@ class _Bench:
         wrong: list[tuple[int, str]] = []
         try:
             tree = self._tree = self._tree or open_tree(open_source(self._place), self._head)
+            for number in range(task.first, task.end):
+                for place, data in enumerate(tree.bundle(number)):
+                    entries.append(read_entry(number * TILE_WIDTH + place, data, self.keys))
             for head in task.heads:
                 try:
                     tree.consistency(head.checkpoint.size, head.checkpoint.root)
                 except ConsistencyRefused as error:
                     wrong.append((head.checkpoint.size, str(error)))
-            for number in range(task.first, task.end):
-                for place, data in enumerate(tree.bundle(number)):
-                    entries.append(read_entry(number * TILE_WIDTH + place, data, self.keys))
         except LedgerError as error:
             return entries, wrong, str(error)
         return entries, wrong, ""
@@ -531,7 +531,7 @@ class Walk:
     def __init__(
         self, tree: SignedTree, past: _PastHeads, tally: Tally, reader: Reader | None
     ) -> None:
-        self._tree = tree
+        self.tree = tree
         self._past = past
         self._tally = tally
         self._reader = reader
