@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import httpx2
 
-from ledger.contracts import load
+from ledger.contracts import ContractName, load
 from ledger.errors import ChainRefused, ChainUnreachable, WrongChain
 from ledger.ports import AnchoredEvent, Block, ChainHead, ChainReceipt, Fee, Place
 from ledger.verify.anchor import SIMULATED_CLIENTS
@@ -207,7 +207,7 @@ class EvmAnchor:
         return self._place
 
     def head(self) -> ChainHead:
-        self._require_chain()
+        require_contract(self._rpc, self._place, "anchor")  # on every round
         newest = self._rpc.block("latest")
         # All of it as of one block: between two calls the chain may grow or change its mind.
         at = hex(_quantity(newest.get("number"), "eth_getBlockByNumber"))
@@ -284,24 +284,6 @@ class EvmAnchor:
             _block(found, method),
         )
 
-    def _require_chain(self) -> None:
-        """On every round: behind one address there may be another node tomorrow."""
-        chain = self._rpc.quantity("eth_chainId")
-        if chain != self._place.chain_id:
-            raise WrongChain(
-                f"the node is of chain {chain}, and the settings name {self._place.chain_id}"
-            )
-        code = self._rpc.data("eth_getCode", self._place.contract, "latest")
-        if not code:
-            raise WrongChain(
-                f"there is no contract at {self._place.contract} of chain {chain}; "
-                "`exchange chain deploy` makes one"
-            )
-        if code != bytes.fromhex(load("anchor").runtime[2:]):
-            raise WrongChain(
-                f"the contract at {self._place.contract} is not the anchor contract of this release"
-            )
-
     def _view(self, name: str, at: str) -> tuple[Any, ...]:
         call = {"to": self._place.contract, "data": self._encode(name, self._log)}
         words = self._rpc.data("eth_call", call, at)
@@ -320,6 +302,23 @@ class EvmAnchor:
         if self._contract is None:
             self._contract = contract_of(load("anchor").abi)
         return self._contract
+
+
+def require_contract(rpc: JsonRpc, place: Place, name: ContractName) -> None:
+    """Raises WrongChain: behind one address there may be another node tomorrow."""
+    chain = rpc.quantity("eth_chainId")
+    if chain != place.chain_id:
+        raise WrongChain(f"the node is of chain {chain}, and the settings name {place.chain_id}")
+    code = rpc.data("eth_getCode", place.contract, "latest")
+    if not code:
+        raise WrongChain(
+            f"there is no contract at {place.contract} of chain {chain}; "
+            "`exchange chain deploy` makes one"
+        )
+    if code != bytes.fromhex(load(name).runtime[2:]):
+        raise WrongChain(
+            f"the contract at {place.contract} is not the {name} contract of this release"
+        )
 
 
 @dataclass(frozen=True)
@@ -346,15 +345,24 @@ def deploy_anchor(
     """
     if not _ADDRESS.fullmatch(anchorer):
         raise ChainRefused(f"{anchorer} is not an address: 0x and 40 hexadecimal digits")
+    made = deploy(rpc, key, "anchor", patience_s=patience_s)
+    # The checksum spelling of EIP-55 is web3's own demand, and no part of the call.
+    abi = load("anchor").abi
+    grant = contract_of(abi).encode_abi("grant", args=[log_id(origin), checksummed(anchorer)])
+    transact(rpc, key, made.chain_id, {"to": made.address, "data": str(grant)}, patience_s)
+    return made
+
+
+def deploy(rpc: JsonRpc, key: ChainKey, name: ContractName, *, patience_s: float) -> Deployed:
+    """Put a contract on the chain, whose administrator is then that key's account.
+
+    Raises ChainRefused, ChainUnreachable, TimeoutError once it has waited `patience_s` seconds.
+    """
     chain_id = rpc.quantity("eth_chainId")
-    found = load("anchor")
-    made = _transact(rpc, key, chain_id, {"data": found.bytecode}, patience_s)
+    made = transact(rpc, key, chain_id, {"data": load(name).bytecode}, patience_s)
     address = made.get("contractAddress")
     if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
         rpc.lied("eth_getTransactionReceipt")
-    # The checksum spelling of EIP-55 is web3's own demand, and no part of the call.
-    grant = contract_of(found.abi).encode_abi("grant", args=[log_id(origin), _checked(anchorer)])
-    _transact(rpc, key, chain_id, {"to": address.lower(), "data": str(grant)}, patience_s)
     method = "eth_getTransactionReceipt"
     return Deployed(
         address.lower(),
@@ -395,7 +403,7 @@ def sign(
         "data": call["data"],
     }
     if "to" in call:
-        fields["to"] = _checked(call["to"])
+        fields["to"] = checksummed(call["to"])
     if fee.tip_wei is None:
         fields["gasPrice"] = fee.max_wei
     else:
@@ -441,7 +449,7 @@ def usual_fee(rpc: JsonRpc, newest: Mapping[str, Any]) -> Fee:
     return Fee(2 * _quantity(base, "eth_getBlockByNumber") + tip, tip)
 
 
-def _transact(
+def transact(
     rpc: JsonRpc, key: ChainKey, chain_id: int, call: Mapping[str, str], patience_s: float
 ) -> Mapping[str, Any]:
     """Send one transaction and wait for its receipt, which is of success."""
@@ -460,7 +468,7 @@ def _transact(
     raise TimeoutError(f"the transaction was not mined in {patience_s:.0f} s")
 
 
-def _checked(address: str) -> str:
+def checksummed(address: str) -> str:
     from web3 import Web3
 
     return str(Web3.to_checksum_address(address))
