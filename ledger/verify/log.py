@@ -223,7 +223,7 @@ def audit_log(
         tally.fails("log.tiles", "tiles", phrase("reason", reason=error), index=0)
         return about, tally
     past = _PastHeads(past_heads(source, head, policy, tally))
-    walk = Walk(tree, past, tally, reader)
+    walk = Walk(tree, tally, reader)
     with ExitStack() as stack:
         number = _processes(head.size) if workers is None else workers
         chunks = _Chunks(place, head, reader, number, stack)
@@ -528,11 +528,8 @@ class _Actor:
 class Walk:
     """Entries in order: chains, times, signatures, and the reader's own checks."""
 
-    def __init__(
-        self, tree: SignedTree, past: _PastHeads, tally: Tally, reader: Reader | None
-    ) -> None:
-        self.tree = tree
-        self._past = past
+    def __init__(self, tree: SignedTree, tally: Tally, reader: Reader | None) -> None:
+        self.tree = tree  # of the newest head: whoever follows a log puts each next one here
         self._tally = tally
         self._reader = reader
         self.actors: dict[PartyId, _Actor] = {}
@@ -671,9 +668,9 @@ class Walk:
 
     def _find(self, entry: Entry) -> int | None:
         """Where the very same entry stands already. Reads the leaves again, which is seldom."""
-        wanted = self._tree.node(Node(0, entry.place))
+        wanted = self.tree.node(Node(0, entry.place))
         for number in range(entry.place // TILE_WIDTH + 1):
-            leaves = self._tree.hashes(0, number)
+            leaves = self.tree.hashes(0, number)
             for at in range(0, len(leaves), HASH_BYTES):
                 index = number * TILE_WIDTH + at // HASH_BYTES
                 if index >= entry.place:
