@@ -29,8 +29,18 @@ from ledger.errors import (
     TileMissing,
     TileRefused,
 )
+from ledger.tree import cover, range_hash
 from ledger.verify.checkpoint import Checkpoint
-from ledger.verify.tile_names import CHECKPOINT, ENTRIES, Tile, tiles_between
+from ledger.verify.heads import HEADS_PER_PAGE, page_bytes, parse_page
+from ledger.verify.note import Note
+from ledger.verify.tile_names import (
+    CHECKPOINT,
+    ENTRIES,
+    Tile,
+    heads_path,
+    is_heads_path,
+    tiles_between,
+)
 from ledger.verify.tiles import (
     FolderSource,
     SignedTree,
@@ -89,7 +99,7 @@ def publish_files(folder: Path, source: TileSource, open_note: OpenNote) -> Copi
         if old is not None and new.size < old.size:
             raise LogBehind(str(folder), held=old.size, stored=new.size)
         try:
-            return _extend(folder, source, note, old, new)
+            return _extend(folder, source, source, note, old, new)
         except (ConsistencyRefused, TileRefused, TileMissing) as error:
             raise LogDiverged(
                 f"the log's database does not give the files of its own checkpoint: {error}"
@@ -114,9 +124,10 @@ def mirror(folder: Path, source: TileSource, open_note: OpenNote) -> Copied:
             raise NotCovered("the log has signed no checkpoint yet")
         old, new = _held(folder, open_note), open_note(note)
         try:
-            return _extend(folder, _Resumed(FolderSource(folder), source), note, old, new)
+            resumed = _Resumed(FolderSource(folder), source)
+            return _extend(folder, resumed, source, note, old, new)
         except TileRefused as error:
-            if (folder / error.path).is_file():
+            if not is_heads_path(error.path) and (folder / error.path).is_file():
                 raise LogDiverged(
                     f"{folder / error.path}: {error.problem}. The copy's own file is damaged or "
                     "forged: keep it as evidence outside the folder, and repeat; it is then "
@@ -155,8 +166,14 @@ def _held(folder: Path, open_note: OpenNote) -> Checkpoint | None:
 
 
 def _extend(
-    folder: Path, source: TileSource, note: bytes, old: Checkpoint | None, new: Checkpoint
+    folder: Path,
+    source: TileSource,
+    newest: TileSource,
+    note: bytes,
+    old: Checkpoint | None,
+    new: Checkpoint,
 ) -> Copied:
+    """newest: where the pages of past heads are read, which change while they fill."""
     if old is not None and old.origin != new.origin:
         raise ConsistencyRefused(f"{folder} is a copy of another log, {old.origin}")
     old_size = 0 if old is None else old.size
@@ -169,6 +186,7 @@ def _extend(
     files = _Files(folder)
     for tile in _in_reading_order(old_size, new.size):
         files.put(tile.path, _verified(tree, tile))
+    _copy_heads(files, newest, tree)
     files.settle()
     _replace_checkpoint(folder, note)
     _drop_outgrown(folder, old_size, new.size)
@@ -201,6 +219,45 @@ def _verified(tree: SignedTree, tile: Tile) -> bytes:
     if tile.level == ENTRIES:
         return bundle_bytes(tree.bundle(tile.index))
     return tree.hashes(tile.level, tile.index)
+
+
+def _copy_heads(files: _Files, source: TileSource, tree: SignedTree) -> None:
+    """Past witnessed heads, from the last page that the folder has on; a source may have none.
+
+    Each is of the tree, or the copy ends here; who signed it is for the auditor's policy to say.
+    """
+    folder = files.folder / "heads"
+    number = max((int(page.name) for page in folder.glob("[0-9]*")), default=0)
+    while True:
+        path = heads_path(number)
+        try:
+            notes = parse_page(source.read(path))
+        except TileMissing:
+            return
+        # The log may have grown beyond the checkpoint that is being copied.
+        kept = [note for note in notes if _head_of(tree, note, path)]
+        if kept:
+            files.replace(path, page_bytes(kept))
+        if len(kept) < HEADS_PER_PAGE:
+            return
+        number += 1
+
+
+def _head_of(tree: SignedTree, note: bytes, path: str) -> bool:
+    """Whether the head lies within the tree. Raises TileRefused if it is of another one."""
+    head = Checkpoint.parse(Note.parse(note).text)
+    if head.origin != tree.checkpoint.origin:
+        raise TileRefused(path, f"holds a head of another log, {head.origin}")
+    if head.size > tree.size:
+        return False
+    nodes = {node: tree.node(node) for node in cover((0, head.size))}
+    if range_hash((0, head.size), nodes) != head.root:
+        raise TileRefused(
+            path,
+            f"holds another root of size {head.size} than the signed tree has: keep both, they "
+            "may prove that the log has forked",
+        )
+    return True
 
 
 def _drop_outgrown(folder: Path, old_size: int, size: int) -> None:

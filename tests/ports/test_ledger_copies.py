@@ -27,6 +27,7 @@ from ledger.log import append, integrate, publish
 from ledger.ports import LogStore
 from ledger.tiles import LogSource, tile_bytes
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
+from ledger.verify.heads import read_heads
 from ledger.verify.merkle import leaf_hash
 from ledger.verify.note import LOG_SIGNATURE, Note, VerifierKey
 from ledger.verify.policy import Policy
@@ -107,7 +108,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
+        if path.is_file() and not path.name.startswith(".") and path.parent.name != "heads"
     }
 
 
@@ -350,6 +351,33 @@ def test_a_copy_is_the_log_and_grows_with_it(
     again = Counted(LogSource(database))
     assert mirror(folder, again, open_note).files == 0
     assert again.read_paths == [CHECKPOINT]
+
+
+def test_past_heads_are_copied_and_each_is_of_the_tree(
+    folder: Path, lite: Callable[[], SqlLogDatabase]
+) -> None:
+    database = lite()
+    for size in range(1, 4):
+        grow(database, size)
+        mirror(folder, LogSource(database), open_note)
+    for size in range(4, 67):
+        grow(database, size)
+    mirror(folder, LogSource(database), open_note)
+    heads = [open_note(note).size for note in read_heads(FolderSource(folder))]
+    assert heads == list(range(1, 67))
+    forked = lite()
+    grow(forked, 67, name=lambda number: b"fork %d" % number)
+    grow(database, 67)
+
+    class TwoFaced:
+        def read(self, path: str) -> bytes:
+            return LogSource(forked if path == "heads/1" else database).read(
+                "heads/0" if path == "heads/1" else path
+            )
+
+    with pytest.raises(TileRefused, match="another root of size 67"):
+        mirror(folder, TwoFaced(), open_note)
+    assert open_note((folder / CHECKPOINT).read_bytes()).size == 66
 
 
 def test_an_interrupted_copy_goes_on_where_it_was(
