@@ -27,6 +27,7 @@ from crypto.keys import Signer
 from crypto.ports import Clock
 from ledger import witness
 from ledger.adapters.witness_sql import SqlWitnessStore
+from ledger.errors import MemoryDamaged
 from ledger.ports import WitnessHead
 from ledger.verify.note import KEY_TYPES, VerifierKey, cosigner_key
 
@@ -134,7 +135,11 @@ def witness_app(
             body += chunk
             if len(body) > witness.MAX_REQUEST_BYTES:
                 return PlainTextResponse("the request is too large\n", 413)
-        result = await run_in_threadpool(answer, body)
+        try:
+            result = await run_in_threadpool(answer, body)
+        except MemoryDamaged as error:
+            log.critical("witness.damaged", reason=str(error))
+            return PlainTextResponse(f"{error}\n", 500)
         if result.status in (409, 422):  # may be evidence of a fork: a person should look
             text = result.body.decode().strip()
             log.warning("checkpoint refused", status=result.status, answer=text)
@@ -152,7 +157,10 @@ def witness_app(
 
     def ready(_request: Request) -> Response:
         try:
-            heads()
+            for head in heads():
+                witness.require_ours(head, keys)
+        except MemoryDamaged as error:
+            return PlainTextResponse(f"{error}\n", 503)
         except DBAPIError:
             return PlainTextResponse("the database does not answer, or has no tables\n", 503)
         return PlainTextResponse("ready\n")

@@ -412,3 +412,134 @@ class AnchorDatabase(Protocol):
     """Opens transactions of its own, for what must not stay in one while it waits for a chain."""
 
     def transaction(self) -> AbstractContextManager[AnchorStore]: ...
+
+
+class RightState(StrEnum):
+    """Where a registered right is; `ledger/contracts/Rights.vy` says how it moves."""
+
+    PUBLICISED = "publicised"  # on public notice
+    OBJECTED = "objected"  # the same, its clock stopped by an objection
+    CERTIFIED = "certified"  # the only state in which it is transferred, changed or licensed
+    DISPUTED = "disputed"  # it, or a right that it derives from
+    CANCELLED = "cancelled"
+    REVOKED = "revoked"  # a claim against it was upheld
+    EXPIRED = "expired"
+    LAPSED = "lapsed"  # a right that it derives from was cancelled or revoked
+
+
+@dataclass(frozen=True)
+class RightTerms:
+    """What a right is registered with. Hashes have 32 bytes.
+
+    asset, content_hash: over a salt that stays off the chain and what the right is in, or says
+    kind:         a name the registry allows, such as "holding": at most 32 ASCII characters
+    holder:       0x and 40 hexadecimal digits
+    parent:       the right in force that this one derives from, and cannot outlive
+    valid_until, notice_until: whole seconds
+    """
+
+    asset: bytes
+    kind: str
+    holder: str
+    parent: bytes | None
+    content_hash: bytes
+    valid_until: datetime
+    notice_until: datetime
+
+
+@dataclass(frozen=True)
+class RegisteredRight:
+    """A right as the registry holds it. open_disputes: about it alone.
+
+    tenure:   how often it changed hands
+    licences: how many were ever granted under it; a transfer states it
+    """
+
+    terms: RightTerms
+    state: RightState
+    registrar: str
+    tenure: int
+    licences: int
+    open_disputes: int
+
+
+@dataclass(frozen=True)
+class LicenceTerms:
+    """Salted hashes, too. expires: whole seconds; not after the right does."""
+
+    grantee: str
+    terms_hash: bytes
+    scope_hash: bytes
+    expires: datetime
+
+
+@dataclass(frozen=True)
+class RegisteredLicence:
+    """in_force: neither revoked nor expired, and its right certified or disputed."""
+
+    terms: LicenceTerms
+    revoked: bool
+    in_force: bool
+
+
+@dataclass(frozen=True)
+class RegisteredDispute:
+    """ruling_hash: None while the claim is open. objection: made during the public notice."""
+
+    right: bytes
+    claimant: bytes
+    evidence_hash: bytes
+    ruling_hash: bytes | None
+    objection: bool
+    upheld: bool
+
+
+class RightsRegistry(Protocol):
+    """The register of rights, seen from one account.
+
+    An act names the leaf hash of the log entry that records it; that of a registration, licence
+    or dispute is the new thing's id. An act returns once it is mined, and may be repeated: the
+    registry takes an entry once, and `recorded` says whether it has. Raises ChainRefused with
+    the registry's reason; ChainUnreachable, WrongChain; TimeoutError, and then it may yet be
+    mined.
+    """
+
+    def register(self, entry: bytes, terms: RightTerms) -> None: ...
+
+    def certify(self, entry: bytes, right: bytes) -> None:
+        """By another registrar than the one that registered it."""
+        ...
+
+    def transfer(self, entry: bytes, right: bytes, holder: str, *, licences: int) -> None:
+        """licences: how many the new holder knows of."""
+        ...
+
+    def change(self, entry: bytes, right: bytes, content_hash: bytes) -> None: ...
+
+    def cancel(self, entry: bytes, right: bytes) -> None: ...
+
+    def renew(self, entry: bytes, right: bytes, valid_until: datetime) -> None: ...
+
+    def license(self, entry: bytes, right: bytes, terms: LicenceTerms) -> None:
+        """By the holder, one of its managers, or a registrar."""
+        ...
+
+    def revoke(self, entry: bytes, right: bytes, licence: bytes) -> None:
+        """By the same; a licence that an earlier holder granted, by a registrar only."""
+        ...
+
+    def dispute(
+        self, entry: bytes, right: bytes, claimant: bytes, evidence_hash: bytes
+    ) -> None: ...
+
+    def rule(self, entry: bytes, dispute: bytes, ruling_hash: bytes, *, upheld: bool) -> None: ...
+
+    def recorded(self, entry: bytes) -> bool:
+        """Whether a registrar's act with this entry was taken."""
+        ...
+
+    def right(self, right: bytes) -> RegisteredRight | None: ...
+
+    def licence(self, right: bytes, licence: bytes) -> RegisteredLicence | None: ...
+
+    def disputed(self, dispute: bytes) -> RegisteredDispute | None: ...

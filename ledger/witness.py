@@ -17,6 +17,7 @@ from crypto.keys import Signer
 from ledger.errors import (
     ConsistencyRefused,
     FormatRefused,
+    MemoryDamaged,
     NotSigned,
     OtherLog,
     SignatureRefused,
@@ -24,9 +25,9 @@ from ledger.errors import (
 )
 from ledger.ports import WitnessHead, WitnessStore
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
-from ledger.verify.cosignature import cosign
+from ledger.verify.cosignature import cosign, verify_cosignatures
 from ledger.verify.merkle import EMPTY_ROOT, MAX_PROOF_HASHES, verify_consistency
-from ledger.verify.note import Note, VerifierKey, signatures_by
+from ledger.verify.note import Note, VerifierKey, cosigner_key, signatures_by
 from ledger.verify.text import decode_decimal, decode_hash, decode_utf8, encode_base64
 
 MAX_REQUEST_BYTES: Final = 1 << 18
@@ -85,6 +86,7 @@ def add_checkpoint(
 
     signers:      the witness's keys, each of which cosigns, a line for each
     trusted_logs: keys of every log this witness serves; several keys may have one origin
+    Raises MemoryDamaged if what it remembers is not what it cosigned.
     """
     try:
         request = AddCheckpoint.parse(body)
@@ -99,6 +101,10 @@ def add_checkpoint(
     if request.old_size > checkpoint.size:
         return _refusal(400, "the old size is larger than the checkpoint's")
     old = store.head(checkpoint.origin)
+    if old is None:
+        store.heads()  # a head that was filed under a wrong name would be forgotten otherwise
+    else:
+        require_ours(old, [cosigner_key(name, signer) for signer in signers])
     if request.old_size != _size(old):
         return _conflict(old)
     try:
@@ -112,6 +118,20 @@ def add_checkpoint(
     if not store.advance(old, WitnessHead(checkpoint, kept.to_bytes(), now)):
         return _conflict(store.head(checkpoint.origin))
     return Response(200, TEXT, "".join(line.line for line in lines).encode("utf-8"))
+
+
+def require_ours(head: WitnessHead, keys: Sequence[VerifierKey]) -> None:
+    """Raises MemoryDamaged unless the stored head carries this witness's own cosignature.
+
+    Without it, one flipped bit would have an honest log refused as a fork.
+    """
+    origin = head.checkpoint.origin
+    try:
+        found = verify_cosignatures(Note.parse(head.note), keys)
+    except (FormatRefused, SignatureRefused, SignatureUnchecked) as error:
+        raise MemoryDamaged(origin, str(error)) from error
+    if not found:
+        raise MemoryDamaged(origin, "it does not carry this witness's cosignature")
 
 
 def _require_consistency(old: WitnessHead | None, new: Checkpoint, proof: Sequence[bytes]) -> None:

@@ -83,7 +83,7 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def create_tables() -> CreateTables:
     """`create_tables(engine, "pricing_", "registry_")`: the tables of the row classes that the
     test has imported and whose names start so; all of them without a prefix."""

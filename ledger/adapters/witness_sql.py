@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Engine, Executable, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
+from ledger.errors import FormatRefused, MemoryDamaged
 from ledger.ports import WitnessHead
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.note import Note
@@ -84,4 +85,12 @@ class SqlWitnessStore:
 
 
 def _read(row: WitnessHeadRow) -> WitnessHead:
-    return WitnessHead(Checkpoint.parse(Note.parse(row.note).text), row.note, row.cosigned_at)
+    """Raises MemoryDamaged for a row whose parts contradict each other."""
+    try:
+        checkpoint = Checkpoint.parse(Note.parse(row.note).text)
+    except FormatRefused as error:
+        raise MemoryDamaged(row.origin, str(error)) from error
+    if (checkpoint.origin, checkpoint.size) != (row.origin, row.size):
+        stated = f"it is filed under size {row.size}, and is {checkpoint.size} of "
+        raise MemoryDamaged(row.origin, f"{stated}{checkpoint.origin!r}")
+    return WitnessHead(checkpoint, row.note, row.cosigned_at)

@@ -319,9 +319,9 @@ class Forgetful:
 
     def __init__(self) -> None:
         first = Checkpoint(ORIGIN, 1, LEAVES[0])
-        self.stored: WitnessHead | None = WitnessHead(
-            first, sign_checkpoint(first, LOG).to_bytes(), NOW
-        )
+        line = cosign(first.text, "first.example", FIRST, now=NOW)
+        note = sign_checkpoint(first, LOG).with_signatures([line])
+        self.stored: WitnessHead | None = WitnessHead(first, note.to_bytes(), NOW)
 
     def head(self, origin: str) -> WitnessHead | None:
         return self.stored if origin == ORIGIN else None
