@@ -1,4 +1,4 @@
-"""`exchange audit`: fetch a deal's evidence, and verify it offline."""
+"""`exchange audit`: fetch evidence, and verify deals, receipts, whole logs, anchors and forks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,24 @@ from api.folder import PartyFolder
 from crypto.errors import KeyFileRefused
 from crypto.identifiers import DealId, PartyId
 from crypto.keys import read_exchange_key
+from crypto.statement import MAX_ENTRY_BYTES
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
 from exchange.audit.openings import Opener
 from exchange.audit.roots import MAX_ROOTS_BYTES, Roots
 from exchange.audit.views import Views
+from exchange.audit.voices import VOICES
+from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.query.explanation import Language
+from ledger.verify.anchor import Asked, HttpRpc, audit_anchor
+from ledger.verify.equivocation import audit_equivocation
+from ledger.verify.log import open_source
+from ledger.verify.note import MAX_NOTE_BYTES
 from ledger.verify.policy import MAX_POLICY_BYTES, Policy
+from ledger.verify.proof import MAX_PROOF_BYTES
+from ledger.verify.receipt import audit_receipt
+from ledger.verify.report import Report, exit_code
+from ledger.verify.tile_names import CHECKPOINT
 
 app = Commands("audit", no_args_is_help=True)
 
@@ -71,6 +82,70 @@ def deal(
         sys.stdout.write(report.to_text(spoken))
     if report.failed:
         raise typer.Exit(Exit.FAILED)
+
+
+@app.act("log", "audit.log", plain=True)
+def log(
+    place: Annotated[str, typer.Argument(metavar="LOG")],
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
+    roots: Annotated[Path, typer.Option(metavar="FILE", help="audit.roots")],
+    documents: Annotated[str, typer.Option(metavar="FOLDER_OR_URL", help="audit.documents")],
+) -> None:
+    trusted = Roots.parse(_read(roots, MAX_ROOTS_BYTES))
+    _say(audit_whole_log(place, _policy(policy), trusted, open_documents(documents)))
+
+
+@app.act("receipt", "audit.receipt", plain=True)
+def receipt(
+    entry: Annotated[Path, typer.Argument(metavar="ENTRY")],
+    proof: Annotated[Path, typer.Argument(metavar="PROOF")],
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
+) -> None:
+    logged = _read(entry, MAX_ENTRY_BYTES)
+    _say(audit_receipt(logged, _read(proof, MAX_PROOF_BYTES), _policy(policy)))
+
+
+@app.act("anchor", "audit.anchor", plain=True)
+def anchor(
+    place: Annotated[str, typer.Argument(metavar="LOG")],
+    rpc: Annotated[str, typer.Option(metavar="URL", help="audit.rpc")],
+    contract: Annotated[str, typer.Option(metavar="0x…", help="audit.contract")],
+    chain_id: Annotated[int, typer.Option(metavar="N", help="audit.chain_id")],
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
+    finality: Annotated[str, typer.Option(metavar="RULE", help="audit.finality")] = "finalized",
+) -> None:
+    source = open_source(place)
+    asked = Asked(chain_id, contract, finality)
+    note = source.read(CHECKPOINT)
+    _say(audit_anchor(note, _policy(policy), asked, HttpRpc(rpc), source))
+
+
+@app.act("equivocation", "audit.equivocation", plain=True)
+def equivocation(
+    first: Annotated[Path, typer.Argument(metavar="A")],
+    second: Annotated[Path, typer.Argument(metavar="B")],
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
+    place: Annotated[str | None, typer.Option("--log", metavar="LOG", help="audit.tiles")] = None,
+) -> None:
+    source = None if place is None else open_source(place)
+    notes = [_read(path, MAX_NOTE_BYTES) for path in (first, second)]
+    _say(audit_equivocation(notes[0], notes[1], _policy(policy), source))
+
+
+def _policy(path: Path) -> Policy:
+    return Policy.parse(_read(path, MAX_POLICY_BYTES))
+
+
+def _say(report: Report) -> None:
+    """Print a report and end with its exit code, the one that `python -m ledger.verify` has."""
+    voice = VOICES[Language(language())]
+    if common().as_json:
+        print_json(report.to_value(voice))
+    else:
+        sys.stdout.write(report.to_text(voice))
+    code = exit_code(report)
+    if code:
+        raise typer.Exit(code)
 
 
 def opener(path: Path, party: str | None) -> Opener:

@@ -1,6 +1,7 @@
-"""`python -m exchange.audit deal BUNDLE --policy P --roots R`: verify a deal offline.
+"""`python -m exchange.audit deal|log … --policy P --roots R`: verify a deal or a whole log.
 
-Exit codes: 0 no check failed; 1 a check failed; 2 the command line, or a file, cannot be used.
+Exit codes: 0 no check failed; 1 a check failed; 2 the command line, or a file, cannot be used; 4
+the log or the documents gave no answer.
 """
 
 from __future__ import annotations
@@ -22,18 +23,23 @@ from exchange.audit.errors import AuditError
 from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
 from exchange.audit.views import Views
+from exchange.audit.voices import VOICES
+from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.query.explanation import Language
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, SourceUnreachable, TileMissing
 from ledger.verify.policy import Policy
 
 PASSED: Final = 0
 FAILED: Final = 1
 UNUSABLE: Final = 2
+TRY_LATER: Final = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code; argparse itself exits with 2."""
     asked = _parser().parse_args(arguments)
+    if asked.command == "log":
+        return _log(asked)
     if (asked.open_with is None) != (asked.party is None):
         return _refuse("--open-with and --party go together")
     language = Language(asked.language)
@@ -48,6 +54,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = json.dumps(report.to_value(language), ensure_ascii=False, indent=2) + "\n"
     else:
         text = report.to_text(language)
+    sys.stdout.write(text)
+    return FAILED if report.failed else PASSED
+
+
+def _log(asked: argparse.Namespace) -> int:
+    try:
+        report = audit_whole_log(
+            asked.log,
+            Policy.parse(_read(asked.policy, 1 << 20)),
+            Roots.parse(_read(asked.roots, 1 << 20)),
+            open_documents(asked.documents),
+        )
+    except (SourceUnreachable, TileMissing) as error:
+        _refuse(str(error))
+        return TRY_LATER
+    except (AuditError, LedgerError, CryptoError) as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}")
+    voice = VOICES[Language(asked.language)]
+    if asked.json:
+        text = json.dumps(report.to_value(voice), ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = report.to_text(voice)
     sys.stdout.write(text)
     return FAILED if report.failed else PASSED
 
@@ -80,20 +110,31 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m exchange.audit",
         description="Verify evidence offline, from public keys alone.",
-        epilog="exit codes: 0 no check failed, 1 a check failed, 2 unusable arguments or files",
+        epilog="exit codes: 0 no check failed, 1 a check failed, 2 unusable arguments or files, "
+        "4 no answer from the log or the documents",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     deal = commands.add_parser("deal", help="audit one deal from its bundle")
     deal.add_argument("bundle", type=Path, metavar="BUNDLE")
-    deal.add_argument("--policy", type=Path, required=True, help="C2SP tlog-policy file")
-    deal.add_argument("--roots", type=Path, required=True, help="fingerprints and registrars")
     deal.add_argument("--open-with", type=Path, metavar="KEYFILE", help="a reader's sealing key")
     deal.add_argument("--party", metavar="PTY", help="whose key that is")
     deal.add_argument("--prov-json", type=Path, metavar="FILE", help="the deal as W3C PROV-JSON")
     deal.add_argument("--prov-n", type=Path, metavar="FILE", help="the deal as W3C PROV-N")
     deal.add_argument("--svg", type=Path, metavar="FILE", help="its graph as a picture")
-    deal.add_argument("--json", action="store_true", help="one JSON document")
-    deal.add_argument("--language", choices=[language.value for language in Language], default="en")
+    log = commands.add_parser("log", help="audit a whole log: every entry, chain and public act")
+    log.add_argument("log", metavar="LOG", help="folder or address with checkpoint and tile/")
+    log.add_argument(
+        "--documents",
+        required=True,
+        metavar="FOLDER_OR_URL",
+        help="party documents by digest: files named by 64 hex digits, or a hub's /v1/documents",
+    )
+    for command in (deal, log):
+        command.add_argument("--policy", type=Path, required=True, help="C2SP tlog-policy file")
+        command.add_argument("--roots", type=Path, required=True, help="fingerprints, registrars")
+        command.add_argument("--json", action="store_true", help="one JSON document")
+        languages = [language.value for language in Language]
+        command.add_argument("--language", choices=languages, default="en")
     return parser
 
 

@@ -25,14 +25,11 @@ from ledger.verify.note import MAX_NOTE_BYTES
 from ledger.verify.policy import MAX_POLICY_BYTES, Policy
 from ledger.verify.proof import MAX_PROOF_BYTES
 from ledger.verify.receipt import audit_receipt
-from ledger.verify.report import Report
+from ledger.verify.report import TRY_LATER, Report, exit_code
 from ledger.verify.tile_names import CHECKPOINT
 from ledger.verify.words import ENGLISH
 
-PASSED: Final = 0
-FAILED: Final = 1
 UNUSABLE: Final = 2
-TRY_LATER: Final = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,13 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = report.to_text(ENGLISH)
     sys.stdout.write(text)
     return exit_code(report)
-
-
-def exit_code(report: Report) -> int:
-    """What a report ends its program with."""
-    if report.failed:
-        return FAILED
-    return TRY_LATER if report.about.get("status") == "acknowledged" else PASSED
 
 
 def audit(asked: argparse.Namespace) -> Report:

@@ -206,13 +206,18 @@ def audit_log(
     tally: where a reader of the same audit counts. workers: processes beside this one; as many as
     there are processors unless stated, and none for a small log.
     Returns what was audited, for the report, and everything found.
-    Raises SourceUnreachable where nothing can be read at all, and FormatRefused.
+    Raises SourceUnreachable and TileMissing where nothing can be read at all.
     """
     tally = tally or Tally()
     source = open_source(place)
     note = source.read(CHECKPOINT)
-    head = Checkpoint.parse(Note.parse(note).text)
-    about: dict[str, object] = {"log": head.origin, "size": head.size}
+    about: dict[str, object] = {"log": place, "size": 0}
+    try:
+        head = Checkpoint.parse(Note.parse(note).text)
+    except FormatRefused as error:
+        tally.fails("log.head", CHECKPOINT, phrase("reason", reason=error), index=0)
+        return about, tally
+    about |= {"log": head.origin, "size": head.size}
     if not _accept(note, head, policy, tally):
         return about, tally
     try:

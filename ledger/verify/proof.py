@@ -5,6 +5,7 @@ Source: C2SP tlog-proof. The text holds everything but the entry and the trusted
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,12 +57,8 @@ class Proof:
 
     @property
     def text(self) -> str:
-        lines = [HEADER]
-        if self.extra is not None:
-            lines.append(f"extra {encode_base64(self.extra)}")
-        lines.append(f"index {self.index}")
-        lines.extend(encode_base64(value) for value in self.hashes)
-        return "\n".join(lines) + "\n\n" + self.checkpoint.decode("utf-8")
+        note = self.checkpoint.decode("utf-8")
+        return proof_text(self.index, self.hashes, note, extra=self.extra)
 
     @classmethod
     def parse(cls, text: str | bytes) -> Proof:
@@ -83,6 +80,18 @@ class Proof:
         index = decode_decimal(lines.pop(0)[len("index ") :], where="index")
         hashes = tuple(decode_hash(line, where="proof") for line in lines)
         return cls(index, hashes, checkpoint.encode("utf-8"), extra)
+
+
+def proof_text(
+    index: int, hashes: Sequence[bytes], checkpoint: str, *, extra: bytes | None = None
+) -> str:
+    """A `.tlog-proof` file. checkpoint: the text of a note that the caller knows to be one."""
+    lines = [HEADER]
+    if extra is not None:
+        lines.append(f"extra {encode_base64(extra)}")
+    lines.append(f"index {index}")
+    lines.extend(map(encode_base64, hashes))
+    return "\n".join(lines) + "\n\n" + checkpoint
 
 
 def verify_proof(proof: Proof, entry: bytes, policy: Policy) -> CheckedCheckpoint:

@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from crypto.record import encode_time
 from ledger.errors import LedgerError
+
+PASSED: Final = 0
+FAILED: Final = 1
+TRY_LATER: Final = 4
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,14 @@ class Check:
         if self.note is None:
             return claim
         return claim.rstrip(".。") + voice.between + self.note.text(voice)
+
+
+def exit_code(report: Report) -> int:
+    """What a report ends its program with: FAILED if a check failed, TRY_LATER if a receipt waits
+    for its witnesses, else PASSED."""
+    if report.failed:
+        return FAILED
+    return TRY_LATER if report.about.get("status") == "acknowledged" else PASSED
 
 
 def try_to(check: str, subject: str, step: Callable[[], Phrase | None]) -> Check:
