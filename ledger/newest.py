@@ -18,7 +18,6 @@ Nothing new is signed here. Who does not answer is waited for only where it coul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from crypto.keys import Signer
@@ -32,7 +31,7 @@ from ledger.errors import (
     WitnessUnreachable,
 )
 from ledger.log import consistency
-from ledger.ports import AnchorBackend, HeadHolder, LogDatabase, WitnessPort
+from ledger.ports import HeadHolder, LogDatabase, WitnessPort
 from ledger.tree import cover, range_hash
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
@@ -41,23 +40,6 @@ from ledger.verify.note import Note
 from ledger.verify.policy import NO_QUORUM, Policy
 
 MAX_TRIES: Final = 3  # requests to one witness; another process may publish meanwhile
-
-
-@dataclass(frozen=True)
-class AnchorContract:
-    """A contract on a chain as a witness against a restored database (a HeadHolder)."""
-
-    backend: AnchorBackend
-    origin: str
-
-    @property
-    def name(self) -> str:
-        place = self.backend.place
-        return f"the contract {place.contract} on chain {place.chain_id}"
-
-    def head(self) -> Checkpoint | None:
-        head = self.backend.head()
-        return Checkpoint(self.origin, head.size, head.root) if head.size else None
 
 
 def require_newest(

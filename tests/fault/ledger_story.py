@@ -32,11 +32,11 @@ from crypto.keys import SigningKey
 from ledger.adapters.anchor_sql import SqlAnchorDatabase
 from ledger.adapters.sql import SqlLogDatabase
 from ledger.adapters.witness_sql import SqlWitnessStore
-from ledger.anchor import AnchorRules, keep_anchored
+from ledger.anchor import AnchorRules, ChainHolder, keep_anchored
 from ledger.check import check_log
 from ledger.copies import PublishedFiles, publish_files
 from ledger.log import append, entries, integrate, publish
-from ledger.newest import AnchorContract, require_newest
+from ledger.newest import require_newest
 from ledger.tiles import LogSource
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.merkle import leaf_hash, root
@@ -112,7 +112,7 @@ class Exchange:
             policy=self.policy,
             holders=[
                 PublishedFiles(self.files, open_note),
-                AnchorContract(self.chain, ORIGIN),
+                ChainHolder(ORIGIN, self.chain),
             ],
         )
 
