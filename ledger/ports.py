@@ -72,6 +72,13 @@ class LogStore(Protocol):
         """Give entries their indices, one after the other."""
         ...
 
+    def adopt(self, digests: Sequence[Digest], first_index: int) -> None:
+        """Give queued entries the indices that they have in a full copy, one after the other.
+
+        Raises LogDiverged if one has another index, or an index is taken.
+        """
+        ...
+
     def placed(self) -> int:
         """How many entries have an index: one more than the highest, or 0."""
         ...
