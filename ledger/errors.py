@@ -18,6 +18,7 @@ LedgerError
 ├── TileRefused          stop: a file that is not what was signed; the message names it
 ├── SourceUnreachable    the folder or server of a log could not be read; try later
 ├── LogBehind            stop signing: others hold a later head; restore from a full copy
+├── LogInUse             stop the hub that orders the log, and repeat
 ├── NotCompared          wait, signing nothing: too few have said yet which head they hold
 ├── WitnessUnreachable   try later; if it lasts, compare keys and addresses with its operator
 ├── WitnessAt            repeat the request from the size the witness states
@@ -163,6 +164,13 @@ class LogBehind(LedgerError):
         self.where = where
         self.held = held
         self.stored = stored
+
+
+class LogInUse(LedgerError):
+    """Another process gives indices at this moment."""
+
+    def __init__(self) -> None:
+        super().__init__("a hub is ordering this log now: stop every hub process, and repeat")
 
 
 class NotCompared(LedgerError):

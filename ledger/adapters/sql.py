@@ -101,6 +101,9 @@ _PLACE_POSTGRES: Final = text(
     "WHERE e.arrival = p.arrival"
 )
 _INDICES_SQLITE: Final = "SELECT digest, position FROM ledger_entry WHERE digest IN"
+_ADOPT: Final = text(
+    "UPDATE ledger_entry SET position = :position WHERE digest = :digest AND position IS NULL"
+)
 _INDICES_POSTGRES: Final = text(
     "SELECT digest, position FROM ledger_entry WHERE digest = ANY(CAST(:digests AS bytea[]))"
 )
@@ -169,6 +172,16 @@ class SqlLogStore:
             return
         rows = [(index, arrival) for index, arrival in enumerate(arrivals, start=first_index)]
         self._session.connection().exec_driver_sql(_PLACE_SQLITE, rows)
+
+    def adopt(self, digests: Sequence[Digest], first_index: int) -> None:
+        wanted = {digest: index for index, digest in enumerate(digests, start=first_index)}
+        rows = [{"position": index, "digest": digest.raw} for digest, index in wanted.items()]
+        try:
+            self._session.execute(_ADOPT, rows)
+        except IntegrityError as error:
+            raise LogDiverged("another entry is stored where the full copy has one") from error
+        if len(wanted) != len(digests) or self.indices_of(digests) != wanted:
+            raise LogDiverged("an entry of the full copy is stored elsewhere in the log already")
 
     def placed(self) -> int:
         highest = self._session.exec(select(func.max(LedgerEntryRow.position))).one()
