@@ -25,7 +25,7 @@ import binascii
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -82,31 +82,27 @@ def from_bytes(kind: type[T], data: bytes) -> T:
 
 
 def to_value(record: object) -> canonical.Value:
-    if isinstance(record, Amount):
-        return str(int(record))
+    write = _WRITERS.get(type(record))
+    if write is not None:
+        return write(record)
     if isinstance(record, Enum):
         return cast(str, record.value)
     if isinstance(record, Identifier):
         return str(record)
-    if isinstance(record, str | bool | int):
-        return record
+    for kind, write in _WRITERS.items():
+        if isinstance(record, kind):
+            return write(record)
     if isinstance(record, Fraction):
         return f"{record.numerator}/{record.denominator}"
-    if isinstance(record, bytes):
-        return encode_base64(record)
-    if isinstance(record, Digest | PublicKey):
-        return str(record)
-    if isinstance(record, datetime):
-        return encode_time(record)
     if isinstance(record, Mapping):
         return {str(name): to_value(member) for name, member in record.items()}
     if isinstance(record, tuple | list):
         return [to_value(item) for item in record]
     if is_dataclass(record) and not isinstance(record, type):
         members = {
-            field.name: to_value(value)
-            for field in fields(record)
-            if (value := getattr(record, field.name)) is not None
+            name: to_value(value)
+            for name in _names(type(record))
+            if (value := getattr(record, name)) is not None
         }
         tag = getattr(record, "kind", None)
         return {"kind": tag, **members} if isinstance(tag, str) else members
@@ -236,6 +232,11 @@ def _read_fraction(text: str, form: re.Pattern[str], where: str) -> Fraction:
 
 
 @cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+@cache
 def _annotations(kind: type) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}
@@ -249,3 +250,16 @@ def _a(kind: type, value: Any, where: str) -> Any:
 
 def _at(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
+
+
+# What most members are: found by identity, and by family if not.
+_WRITERS: Final[Mapping[type, Callable[[Any], canonical.Value]]] = {
+    str: lambda text: text,
+    bool: lambda truth: truth,
+    Amount: lambda amount: str(int(amount)),
+    int: lambda number: number,
+    bytes: encode_base64,
+    Digest: str,
+    PublicKey: str,
+    datetime: encode_time,
+}

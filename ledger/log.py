@@ -11,7 +11,7 @@ it waits for other organisations, and nothing of ours may wait with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -39,7 +39,8 @@ from ledger.tree import (
     consistency_path,
     cover,
     grow_tiles,
-    inclusion_path,
+    inclusion_proofs,
+    inclusion_tiles,
     range_hash,
 )
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
@@ -47,7 +48,7 @@ from ledger.verify.cosignature import verify_cosignatures
 from ledger.verify.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
 from ledger.verify.note import Note, signatures_by
 from ledger.verify.policy import Policy
-from ledger.verify.proof import Proof
+from ledger.verify.proof import proof_text
 from ledger.verify.tile_names import edge_tiles
 
 MAX_ENTRY_BYTES: Final = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
@@ -137,10 +138,19 @@ def inclusion(store: LogStore, entry: Digest | int, size: int) -> tuple[bytes, .
     Raises NotLogged, and NotCovered if the entry or the size is not signed yet.
     """
     index = store.index_of(entry) if isinstance(entry, Digest) else entry
-    _require_signed(store, size)
-    if index is None or not 0 <= index < size:
+    if index is None:
         raise NotCovered(f"the tree of size {size} does not hold the entry; a later one will")
-    return _hashes(store, inclusion_path(index, size))
+    return inclusions(store, [index], size)[index]
+
+
+def inclusions(
+    store: LogStore, indices: Collection[int], size: int
+) -> dict[int, tuple[bytes, ...]]:
+    """`inclusion` of many entries, by index: each tile is read and hashed once for all of them."""
+    _require_signed(store, size)
+    if any(not 0 <= index < size for index in indices):
+        raise NotCovered(f"the tree of size {size} does not hold the entry; a later one will")
+    return _inclusions(store, indices, size)
 
 
 def consistency(store: LogStore, old_size: int, new_size: int) -> tuple[bytes, ...]:
@@ -157,12 +167,29 @@ def receipt(store: LogStore, entry: Digest) -> str:
     Under the newest head with a quorum that covers the entry, else the newest with any
     cosignature, else the newest. Raises NotLogged, and NotCovered while the entry is pending.
     """
-    index = store.index_of(entry)
-    for head in (store.latest_witnessed(), store.latest_cosigned(), store.latest()):
-        if index is not None and head is not None and index < head.size:
-            hashes = inclusion(store, index, head.size)
-            return Proof(index, hashes, head.note.to_bytes()).text
-    raise NotCovered(f"the entry {entry} is queued and not under a signed head yet")
+    (found,) = receipts(store, [entry])
+    return found
+
+
+def receipts(store: LogStore, entries: Sequence[Digest]) -> list[str]:
+    """`receipt` of many entries, in their order."""
+    indices = store.indices_of(entries)
+    waiting = {index: name for name, index in indices.items() if index is not None}
+    if len(waiting) < len(indices):
+        pending = next(name for name, index in indices.items() if index is None)
+        raise NotCovered(f"the entry {pending} is queued and not under a signed head yet")
+    found: dict[Digest, str] = {}
+    for newest in (store.latest_witnessed, store.latest_cosigned, store.latest):
+        head = newest() if waiting else None
+        if head is None:
+            continue
+        note = head.note.to_bytes().decode("utf-8")
+        covered = [index for index in waiting if index < head.size]
+        for index, hashes in _inclusions(store, covered, head.size).items():
+            found[waiting.pop(index)] = proof_text(index, hashes, note)
+    for name in waiting.values():
+        raise NotCovered(f"the entry {name} is queued and not under a signed head yet")
+    return [found[name] for name in entries]
 
 
 def status(store: LogStore, entry: Digest) -> EntryStatus:
@@ -292,6 +319,13 @@ def _require_extension(last: Checkpoint, new: Checkpoint, nodes: Nodes) -> None:
 
 def _root(store: LogStore, size: int) -> bytes:
     return range_hash((0, size), store.nodes(cover((0, size))))
+
+
+def _inclusions(
+    store: LogStore, indices: Collection[int], size: int
+) -> dict[int, tuple[bytes, ...]]:
+    nodes = TiledNodes(store.tiles(inclusion_tiles(indices, size)))
+    return inclusion_proofs(indices, size, nodes)
 
 
 def _hashes(store: LogStore, path: Sequence[Range]) -> tuple[bytes, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol
 
 from ledger.verify.merkle import HASH_BYTES, fold, node_hash, parents, subtree_root
@@ -60,6 +61,52 @@ def inclusion_path(index: int, size: int) -> list[Range]:
             path.append((sibling << level, min((sibling + 1) << level, size)))
         index, last, level = index >> 1, last >> 1, level + 1
     return path
+
+
+def inclusion_tiles(indices: Iterable[int], size: int) -> set[Tile]:
+    """The tiles that the proofs of these entries in the tree of `size` are made from."""
+    # The siblings of a tile's first entry are all the others in it, and above it all have the same.
+    first = {index - index % TILE_WIDTH for index in indices}
+    return tiles_of(
+        node for index in first for part in inclusion_path(index, size) for node in cover(part)
+    )
+
+
+def inclusion_proofs(
+    indices: Iterable[int], size: int, nodes: Nodes
+) -> dict[int, tuple[bytes, ...]]:
+    """By index, the hashes of its path; what entries of one tile have in common is made once."""
+    tiles: dict[int, _TileProofs] = {}
+    proofs = {}
+    for index in indices:
+        first = index - index % TILE_WIDTH
+        if first not in tiles:
+            tiles[first] = _TileProofs(first, size, nodes)
+        proofs[index] = tiles[first].proof(index)
+    return proofs
+
+
+class _TileProofs:
+    """The paths of the entries of one level-0 tile: within it each its own, above it the same."""
+
+    def __init__(self, first: int, size: int, nodes: Nodes) -> None:
+        self._first, self._width, self._nodes = first, min(TILE_WIDTH, size - first), nodes
+        tile = inclusion_path(0, self._width)
+        self._above = tuple(
+            range_hash(part, nodes) for part in inclusion_path(first, size)[len(tile) :]
+        )
+        self._known: dict[Range, bytes] = {}
+
+    def proof(self, index: int) -> tuple[bytes, ...]:
+        known, within = self._known, []
+        for part in _path_in_tile(index - self._first, self._width):
+            found = known.get(part)
+            if found is None:
+                start, end = part
+                leaves = (self._first + start, self._first + end)
+                found = known[part] = range_hash(leaves, self._nodes)
+            within.append(found)
+        return (*within, *self._above)
 
 
 def consistency_path(old_size: int, new_size: int) -> list[Range]:
@@ -151,3 +198,8 @@ def _subproof(old_size: int, tree: Range, *, whole: bool) -> list[Range]:
 def _split(count: int) -> int:
     """The largest power of two below `count`."""
     return 1 << (count - 1).bit_length() - 1
+
+
+@lru_cache(maxsize=2 * TILE_WIDTH)
+def _path_in_tile(place: int, width: int) -> tuple[Range, ...]:
+    return tuple(inclusion_path(place, width))

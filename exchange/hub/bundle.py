@@ -204,8 +204,8 @@ def _bundle(deal: DealId, found: _Collected, tx: HubTransaction) -> Bundle:
         checkpoint=note,
         entries=entries,
         proofs={
-            index: Proof(index, log.inclusion(tx.log, index, head.size), note).text.encode()
-            for index in indices
+            index: Proof(index, hashes, note).text.encode()
+            for index, hashes in log.inclusions(tx.log, indices, head.size).items()
         },
         documents=found.documents,
         openings=openings,

@@ -31,6 +31,7 @@ from exchange.node import registering
 from exchange.submission import read_submission
 from exchange.terms import agreement as agreements
 from exchange.terms.negotiation import Event
+from ledger import log
 from pricing.evidence import COMMITMENT, DEPOSITED, open_movement
 from pricing.money import Money
 from registry.party import Role
@@ -260,7 +261,7 @@ def test_the_order_of_the_log_is_the_order_of_effect(
         waiting = other.submit(scene.say, research, act)
         with pytest.raises(TimeoutError):
             waiting.result(timeout=0.5)  # it waits for the job, without a place in the log yet
-        tx.log.queue(digest(b"last of the first"), b"last of the first")
+        log.append(tx.log, b"last of the first")
     assert not waiting.result(timeout=10).applied
     with world.store.reading() as tx:
         pending = [item.entry for item in tx.log.pending(10)]

@@ -34,6 +34,7 @@ from exchange.node.model import (
 )
 from exchange.terms.agreement import Agreement
 from exchange.terms.negotiation import Negotiation, State
+from ledger import log
 from registry.party import PartyDocument, Role, SignedParty, party_id, sign_party
 from registry.source import FileFormat, FileSource
 from tests.queries import CLINIC, CONSUMER, DEAL, LAB, NOW, RANDOM, STRANGER, a_product, grounds
@@ -379,7 +380,7 @@ def test_a_transaction_that_fails_leaves_nothing_in_any_package(hub: SqlHubStore
     with pytest.raises(Undone), hub.transaction() as tx:
         tx.parties.add(party)
         tx.add_document(digest(b"x"), b"x")
-        tx.log.queue(digest(b"entry"), b"entry")
+        log.append(tx.log, b"entry")
         raise Undone
     with hub.reading() as tx:
         assert tx.log.pending(10) == []
