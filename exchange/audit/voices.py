@@ -50,6 +50,56 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "{index} relies on it",
         "时间被提前：它自称 {time}，而更晚的树头中没有它，且序号 {index} 的陈述依据了它",
     ),
+    "follow.no_head": ("the log shows no head any more", "日志不再出示任何树头"),
+    "follow.other_log": (
+        "it was the log {before} and is now {now}",
+        "原为日志 {before}，现为 {now}",
+    ),
+    "follow.shrank": (
+        "the log showed {before} entries and now shows {now}: an old copy, unless a cache lags",
+        "日志曾出示 {before} 条，现只出示 {now} 条：系旧副本，除非缓存滞后",
+    ),
+    "follow.forked": (
+        "the log signed two heads that cannot both be true; keep both notes ({reason})",
+        "日志签署了两个不能同真的树头；请保存两份签名文本（{reason}）",
+    ),
+    "follow.unwitnessed": (
+        "the quorum of witnesses has been missing since {since}",
+        "自 {since} 起一直缺少见证方定数",
+    ),
+    "follow.quiet": (
+        "the log has not grown since {since}: it is idle, or its heads are withheld; nothing here "
+        "tells which",
+        "日志自 {since} 起未增长：或为空闲，或树头被扣留，在此无从分辨",
+    ),
+    "follow.relies": (
+        "{actor} relies on the statement {digest}, which the log does not hold before it: left "
+        "out, or made up",
+        "{actor} 所依据的陈述 {digest} 在此前的日志中不存在：或被遗漏，或系虚构",
+    ),
+    "follow.alarm": ("raised by {actor}: {kind}. {words}", "由 {actor} 发出：{kind}。{words}"),
+    "follow.given": (
+        "{kind} about {about}, signed at {time}, was handed over as logged and is not in the log",
+        "关于 {about} 的 {kind}（签于 {time}）据称已入日志，而日志中没有",
+    ),
+    "follow.overdue": (
+        "it had until {deadline}, and nothing ended it; no receipt of: {missing}",
+        "期限为 {deadline}，至今未结束；缺少回执：{missing}",
+    ),
+    "follow.bundle": ("its bundle cannot be used: {reason}", "其证据包不可用：{reason}"),
+    "follow.bundle_forked": (
+        "its bundle is of another history of the log than the one shown here ({reason})",
+        "其证据包所属的日志历史与此处所示不同（{reason}）",
+    ),
+    "follow.other_deal": ("its bundle is of the deal {deal}", "其证据包属于交易 {deal}"),
+    "follow.withheld": (
+        "its bundle leaves out the entry {index}, which is about it",
+        "其证据包遗漏了与之有关的条目 {index}",
+    ),
+    "follow.not_opened": (
+        "terms, counts, budgets and amounts were not opened: no bundle, or no key, was given",
+        "条款、次数、预算与金额未打开：未提供证据包或密钥",
+    ),
     "public.open": ("{count} are still open", "仍有 {count} 项未结束"),
     "public.doubtful": (
         "it fits only if an earlier step came too late to have an effect, which nothing here shows",
@@ -146,6 +196,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "chain.id": "该链是审计方指定的链。",
     "chain.durable": "该链未自称为模拟链。",
     "anchor.held": "合约中存有该日志的树头。",
+    "anchor.code": "该合约正是本程序所附源码的合约：只接受延伸前一树头的树头。",
     "anchor.current": "该日志仍在此合约中锚定。",
     "anchor.same_history": "所锚定的树头属于该日志自身的历史。",
     "note.signed": "策略信任的日志签署了该签名注记。",
@@ -192,6 +243,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "chain.client": "它自称 {name}",
     "anchor.none": "在区块 {block}，合约中没有该日志的树头",
     "anchor.at": "大小 {size}，存于区块 {anchored}；于区块 {block} 读取，链上最新为 {tip}",
+    "anchor.other_code": "其代码不同：在采信其内容之前请先审阅",
     "anchor.handed_over": "该日志已移交至 {successor}：请一并查询该合约",
     "anchor.ahead": "合约中为大小 {size}，而所给树头止于 {own}：请取更新的检查点；若日志没有，"
     "则它丢失了条目",

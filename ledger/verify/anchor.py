@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from ledger.contracts import load
 from ledger.errors import (
     ChainUnreachable,
     ConsistencyRefused,
@@ -230,6 +231,7 @@ def _contract_checks(
     }
     facts = {"size": anchored.size, "anchored": anchored.block, "block": block, "tip": tip}
     checks = [Check("anchor.held", True, subject, phrase("anchor.at", **facts))]
+    checks.append(_code(contract))
     if successor is not None:
         note = phrase("anchor.handed_over", successor=successor)
         checks.append(Check("anchor.current", None, subject, note))
@@ -238,6 +240,14 @@ def _contract_checks(
     if own is not None and head.size != anchored.size:
         checks.append(_same_history(head.size, own, head, source, f"anchored head {head.size}"))
     return checks
+
+
+def _code(contract: AnchorContract) -> Check:
+    """Another contract with the same functions may hold whatever its owner likes."""
+    known = load("anchor").runtime
+    same = contract.rpc.call("eth_getCode", contract.address, contract.block) == known
+    note = None if same else phrase("anchor.other_code")
+    return Check("anchor.code", True if same else None, f"contract {contract.address}", note)
 
 
 def _same_history(

@@ -45,6 +45,8 @@ CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
         "chain.id": "The chain is the one that the auditor named.",
         "chain.durable": "The chain does not call itself a simulation.",
         "anchor.held": "The contract holds a head of this log.",
+        "anchor.code": "The contract is the one whose source this program comes with: it takes "
+        "only heads that extend the last.",
         "anchor.current": "The log is still anchored in this contract.",
         "anchor.same_history": "The anchored head is of the log's own history.",
         # equivocation
@@ -107,6 +109,7 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         "anchor.none": "the contract holds no head of this log at block {block}",
         "anchor.at": "size {size}, stored in block {anchored}; read at block {block}, the chain's "
         "newest being {tip}",
+        "anchor.other_code": "its code is another: read it before you believe what it holds",
         "anchor.handed_over": "the log was handed over to {successor}: ask that contract as well",
         "anchor.ahead": "the contract holds size {size}, and the given head ends at {own}: take a "
         "newer checkpoint; if the log has none, it has lost entries",

@@ -1,0 +1,348 @@
+"""The audit of an anchor, over a chain's own JSON-RPC: what it holds is compared with the log."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx2
+import pytest
+from eth_hash.auto import keccak
+
+from crypto.statement import Act
+from ledger.adapters.evm import ChainKey, EvmAnchor, JsonRpc, create_key, deploy_anchor
+from ledger.adapters.simulated_chain import SimulatedChain
+from ledger.contracts import load
+from ledger.errors import ChainUnreachable, FormatRefused
+from ledger.ports import Place
+from ledger.verify.__main__ import main
+from ledger.verify.anchor import (
+    SELECTORS,
+    Asked,
+    HttpRpc,
+    audit_anchor,
+    log_id,
+    read_data,
+    read_quantity,
+)
+from ledger.verify.merkle import leaf_hash, root
+from ledger.verify.report import Report
+from ledger.verify.tiles import FolderSource
+from ledger.verify.words import ENGLISH
+from tests.chains import anvil, funded
+from tests.contracts import signature
+from tests.written_logs import ORIGIN, Actor, WrittenLog
+
+START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+CONTRACT = "0x" + "c0" * 20
+
+
+def entries(count: int) -> list[bytes]:
+    actor = Actor("a")
+    return [actor.says(Act("t.d", f"{i}"), START + timedelta(minutes=i)) for i in range(count)]
+
+
+def word(value: int | bytes) -> str:
+    return (value if isinstance(value, bytes) else value.to_bytes(32, "big")).hex()
+
+
+@dataclass
+class ChainOfAnswers:
+    """A JSON-RPC that says what it was told to say. heads: by size, the last one is the head."""
+
+    heads: dict[int, bytes]
+    chain_id: str = "0x7a69"
+    client: str = "Geth/v1.16"
+    successor: str = "00" * 32
+    code: str = field(default_factory=lambda: load("anchor").runtime)
+    instead: dict[str, object] = field(default_factory=dict)
+    asked: list[tuple[str, tuple[object, ...]]] = field(default_factory=list)
+
+    def call(self, method: str, *parameters: object) -> object:
+        self.asked.append((method, parameters))
+        if method in self.instead:
+            return self.instead[method]
+        match method:
+            case "eth_chainId":
+                return self.chain_id
+            case "web3_clientVersion":
+                return self.client
+            case "eth_getCode":
+                return self.code
+            case "eth_getBlockByNumber":
+                return {
+                    "number": {"latest": "0x64", "safe": "0x60"}.get(str(parameters[0]), "0x5a")
+                }
+            case _:
+                assert isinstance(parameters[0], dict)
+                return "0x" + self._contract(str(parameters[0]["data"])[2:])
+
+    def _contract(self, data: str) -> str:
+        assert data[8:72] == log_id(ORIGIN).hex()
+        match next(name for name, four in SELECTORS.items() if data.startswith(four)):
+            case "head(bytes32)":
+                size = max(self.heads, default=0)
+                return word(size) + word(self.heads.get(size, bytes(32))) + word(80 if size else 0)
+            case "root_at(bytes32,uint64)":
+                return word(self.heads.get(int(data[72:], 16), bytes(32)))
+            case _:
+                return self.successor
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> WrittenLog:
+    log = WrittenLog(tmp_path / "log")
+    log.write(entries(9), {4: START + timedelta(minutes=4)}, START + timedelta(minutes=9))
+    return log
+
+
+def head(count: int, *, forged: bool = False) -> bytes:
+    return root([leaf_hash(b"%d %d" % (i, forged)) for i in range(count)])
+
+
+def own_root(log: WrittenLog, size: int) -> bytes:
+    source = FolderSource(log.folder)
+    leaves = source.read("tile/0/000.p/9")
+    return root([leaves[i : i + 32] for i in range(0, size * 32, 32)])
+
+
+def audit(log: WrittenLog, chain: ChainOfAnswers, finality: str = "finalized") -> Report:
+    source = FolderSource(log.folder)
+    asked = Asked(31337, CONTRACT, finality)
+    return audit_anchor(source.read("checkpoint"), log.policy, asked, chain, source)
+
+
+def outcome(report: Report) -> dict[str, bool | None]:
+    return {check.id: check.passed for check in report.checks}
+
+
+def test_what_is_called_is_what_the_contract_offers() -> None:
+    offered = {signature(f) for f in load("anchor").abi if f["type"] == "function"}
+    for name, four in SELECTORS.items():
+        assert name in offered
+        assert keccak(name.encode())[:4].hex() == four
+    returned = {
+        signature(f): [out["type"] for out in f["outputs"]]
+        for f in load("anchor").abi
+        if f["type"] == "function"
+    }
+    assert returned["head(bytes32)"] == ["uint64", "bytes32", "uint256"]
+    assert returned["root_at(bytes32,uint64)"] == ["bytes32"]
+    assert returned["successor(bytes32)"] == ["address"]
+
+
+def test_an_anchored_head_is_the_logs_own_and_its_place_is_stated(log: WrittenLog) -> None:
+    chain = ChainOfAnswers({4: own_root(log, 4), 7: own_root(log, 7)})
+    report = audit(log, chain)
+    assert set(outcome(report).values()) == {True}
+    assert report.about["chain_id"] == 31337
+    assert report.about["block"] == 0x5A
+    assert report.about["latest_block"] == 0x64
+    assert report.about["finality"] == "finalized"
+    text = report.to_text(ENGLISH)
+    assert f"at {CONTRACT} on chain 31337" in text
+    assert "size 7, stored in block 80; read at block 90, the chain's newest being 100" in text
+    blocks = {parameters[1] for method, parameters in chain.asked if method == "eth_call"}
+    assert blocks == {"0x5a"}
+
+
+@pytest.mark.parametrize(
+    ("finality", "block"), [("latest", 100), ("safe", 96), ("12", 88), ("500", 0)]
+)
+def test_the_contract_is_read_at_a_block_that_is_final_enough(
+    log: WrittenLog, finality: str, block: int
+) -> None:
+    chain = ChainOfAnswers({7: own_root(log, 7)})
+    report = audit(log, chain, finality)
+    assert report.about["block"] == block
+    assert {p[1] for m, p in chain.asked if m == "eth_call"} == {hex(block)}
+
+
+def test_an_anchored_root_of_another_history_is_a_fork(log: WrittenLog) -> None:
+    for size in (7, 8, 9):
+        report = audit(log, ChainOfAnswers({size: head(size, forged=True)}))
+        assert outcome(report)["anchor.same_history"] is False, size
+        assert "has forked" in report.to_text(ENGLISH)
+
+
+def test_a_head_under_the_logs_newest_size_is_compared_as_well(log: WrittenLog) -> None:
+    chain = ChainOfAnswers({9: head(9, forged=True), 7: own_root(log, 7)})
+    report = audit(log, chain)
+    assert [c.subject for c in report.failed] == ["anchored head 9"]
+
+
+def test_a_chain_that_is_ahead_of_the_log_shows_lost_entries_or_an_old_head(
+    log: WrittenLog,
+) -> None:
+    report = audit(log, ChainOfAnswers({12: head(12)}))
+    assert outcome(report)["anchor.same_history"] is None
+    assert "it has lost entries" in report.to_text(ENGLISH)
+
+
+def test_nothing_anchored_another_chain_or_another_contract_is_no_anchor(log: WrittenLog) -> None:
+    assert outcome(audit(log, ChainOfAnswers({})))["anchor.held"] is False
+    report = audit(log, ChainOfAnswers({7: own_root(log, 7)}, chain_id="0x1"))
+    assert outcome(report)["chain.id"] is False
+    assert "anchor.held" not in outcome(report)
+    report = audit(log, ChainOfAnswers({7: own_root(log, 7)}, code="0x6000"))
+    assert outcome(report)["anchor.code"] is None
+    report = audit(log, ChainOfAnswers({}, instead={"eth_call": "0x"}))
+    assert outcome(report)["anchor.held"] is False
+    assert "no anchor contract" in report.to_text(ENGLISH)
+
+
+def test_a_log_that_was_handed_over_says_to_whom(log: WrittenLog) -> None:
+    successor = "00" * 12 + "ab" * 20
+    report = audit(log, ChainOfAnswers({7: own_root(log, 7)}, successor=successor))
+    assert outcome(report)["anchor.current"] is None
+    assert report.about["successor"] == "0x" + "ab" * 20
+
+
+@pytest.mark.parametrize(
+    "client", ["anvil/v1.7.1", "EthereumTester/0.14", "unseen-simulated-chain"]
+)
+def test_a_simulated_chain_is_named_as_such(log: WrittenLog, client: str) -> None:
+    report = audit(log, ChainOfAnswers({7: own_root(log, 7)}, client=client))
+    assert report.about["simulated"] is True
+    assert outcome(report)["chain.durable"] is None
+    assert "SIMULATED and not durable" in report.to_text(ENGLISH).split("\n")[0]
+
+
+@pytest.mark.parametrize("answer", ["0x", "0x01", "0xAB", "1", 1, None, "0x0" + "0" * 63, "0x-1"])
+def test_numbers_and_bytes_have_one_spelling(answer: object) -> None:
+    with pytest.raises(FormatRefused):
+        read_quantity(answer, where="x")
+    if answer not in ("0x", "0x01", "0x0" + "0" * 63):
+        with pytest.raises(FormatRefused):
+            read_data(answer, where="x")
+
+
+@pytest.mark.parametrize(
+    ("contract", "finality"), [("c0" * 20, "latest"), (CONTRACT, "soon"), (CONTRACT, "0")]
+)
+def test_what_cannot_be_asked_is_refused(log: WrittenLog, contract: str, finality: str) -> None:
+    chain = ChainOfAnswers({})
+    with pytest.raises(FormatRefused):
+        audit_anchor(b"", log.policy, Asked(1, contract, finality), chain, None)
+    assert chain.asked == []
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Callable[[bytes], bytes]], str]]:
+    """Answers POST on a free loopback port with a function of the body."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def serve(answer: Callable[[bytes], bytes]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                data = answer(self.rfile.read(int(self.headers["content-length"])))
+                self.send_response(302 if data == b"elsewhere" else 200)
+                self.send_header("location", "http://127.0.0.1:1/")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"elsewhere", b"{", b"[]", b'{"id": 2, "result": "0x1"}', b" " * (1 << 20) + b"{}"]
+)
+def test_an_answer_outside_the_protocol_is_no_answer(
+    served: Callable[[Callable[[bytes], bytes]], str], answer: bytes
+) -> None:
+    with pytest.raises(ChainUnreachable):
+        HttpRpc(served(lambda _: answer)).call("eth_chainId")
+
+
+def test_a_refusal_of_the_chain_is_repeated_in_its_words(
+    served: Callable[[Callable[[bytes], bytes]], str],
+) -> None:
+    url = served(lambda _: json.dumps({"id": 1, "error": {"message": "too busy"}}).encode())
+    with pytest.raises(ChainUnreachable, match="too busy"):
+        HttpRpc(url).call("eth_chainId")
+
+
+def test_an_address_that_is_no_web_address_is_refused() -> None:
+    with pytest.raises(FormatRefused):
+        HttpRpc("file:///etc/passwd")
+
+
+@pytest.fixture(params=["simulated", "anvil"])
+def node(
+    request: pytest.FixtureRequest,
+    served: Callable[[Callable[[bytes], bytes]], str],
+    tmp_path: Path,
+) -> Iterator[tuple[JsonRpc, str, ChainKey]]:
+    """A chain that executes the contract, its address, and an account with money."""
+    if request.param == "anvil":
+        with anvil() as rpc:
+            yield rpc, rpc._url, funded(rpc, tmp_path / "key")
+        return
+    chain = SimulatedChain()
+    key = create_key(tmp_path / "key")
+    chain.fund(key.address)
+    url = served(chain.answer)
+    with httpx2.Client(trust_env=False) as client:
+        yield JsonRpc(url, client), url, key
+
+
+def test_a_head_that_the_contract_took_is_found_by_the_program(
+    node: tuple[JsonRpc, str, ChainKey],
+    log: WrittenLog,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rpc, url, key = node
+    policy = tmp_path / "policy"
+    policy.write_text(log.policy_text)
+    made = deploy_anchor(rpc, key, ORIGIN, key.address, patience_s=20)
+    contract = EvmAnchor(rpc, Place(made.chain_id, made.address), ORIGIN, key, 1)
+
+    def program() -> tuple[int, dict[str, object]]:
+        code = main(
+            [
+                "anchor",
+                str(log.folder),
+                f"--rpc={url}",
+                f"--contract={made.address}",
+                f"--chain-id={made.chain_id}",
+                "--finality=latest",
+                f"--policy={policy}",
+                "--json",
+            ]
+        )
+        return code, json.loads(capsys.readouterr().out)
+
+    assert program()[0] == 1  # the contract is there and holds nothing yet
+    now = contract.head()
+    contract.anchor(7, own_root(log, 7), (), nonce=now.nonce, fee=now.fee, keep=lambda _: None)
+    code, value = program()
+    assert code == 0
+    assert value["simulated"] is True
+    checks = value["checks"]
+    assert isinstance(checks, list)
+    assert {c["id"]: c["passed"] for c in checks} == {
+        "log.head": True,
+        "chain.id": True,
+        "chain.durable": None,
+        "anchor.held": True,
+        "anchor.code": True,
+        "anchor.same_history": True,
+    }
