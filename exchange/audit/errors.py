@@ -2,7 +2,8 @@
 
 AuditError
 ├── BundleRefused   the file is not a bundle; get it again, or from somebody else
-└── RootsRefused    the roots file is not one; the message names the line
+├── RootsRefused    the roots file is not one; the message names the line
+└── StateRefused    a follower's state is not one; restore it, or begin anew under another name
 """
 
 from __future__ import annotations
@@ -30,3 +31,14 @@ class RootsRefused(AuditError):
         super().__init__(f"roots line {line}: {problem}")
         self.line = line
         self.problem = problem
+
+
+class StateRefused(AuditError):
+    """What a follower kept between two looks cannot be read."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(
+            f"{path} is not the state of a follower ({problem}); restore it, or begin anew with "
+            "another file, which then knows of no earlier head"
+        )
+        self.path = path

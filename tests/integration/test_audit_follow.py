@@ -1,0 +1,497 @@
+"""A regulator follows a log: an honest one raises no alert, and every wrong names its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from crypto.digest import Digest, digest
+from crypto.identifiers import DealId
+from crypto.keys import SigningKey
+from crypto.record import Amount
+from exchange import evidence
+from exchange.audit import bundle as bundles
+from exchange.audit.bundle import Bundle
+from exchange.audit.errors import StateRefused
+from exchange.audit.follow import (
+    Alert,
+    FolderBundles,
+    Follower,
+    Kind,
+    Limits,
+    State,
+    load_state,
+    save_state,
+)
+from exchange.audit.openings import Opener
+from exchange.errors import UnknownSubject
+from exchange.node import outbox
+from exchange.query.explanation import Language
+from ledger.errors import NotCovered, SourceUnreachable, TileMissing
+from ledger.verify.heads import page_bytes
+from ledger.verify.merkle import leaf_hash
+from ledger.verify.tile_names import CHECKPOINT, heads_path
+from ledger.verify.tiles import bundle_bytes
+from pricing.money import Money
+from registry.errors import NotFound
+from tests.forgery import Forger
+from tests.integration.test_audit_deal import export, roots_of
+from tests.world import Deal, World, a_deal, a_world
+
+
+@dataclass
+class HubSource:
+    """What the hub serves below /v1/log, and its documents."""
+
+    world: World
+    instead: bytes | None = None
+    """A checkpoint that is served in place of the newest."""
+
+    def read(self, path: str) -> bytes:
+        service = self.world.service
+        try:
+            if path == CHECKPOINT:
+                note = self.instead or service.checkpoint().encode()
+                if not note:
+                    raise TileMissing(path)
+                return note
+            if path.startswith("heads/"):
+                return service.heads(int(path.removeprefix("heads/")))
+            return service.tile(path)
+        except NotCovered:
+            raise TileMissing(path) from None
+
+
+@dataclass
+class HubDocuments:
+    world: World
+
+    def read(self, name: Digest) -> bytes | None:
+        try:
+            return self.world.service.document(name)
+        except (NotFound, UnknownSubject):
+            return None
+
+
+@dataclass
+class HubBundles:
+    world: World
+
+    def read(self, deal: DealId) -> bytes | None:
+        return self.world.service.bundle(self.world.members["regulator"].id, deal)
+
+
+@dataclass
+class ForgedLog:
+    """A bundle whose entries are a whole log of their own, and what is read of it."""
+
+    forger: Forger
+    data: bytes
+
+    @property
+    def bundle(self) -> Bundle:
+        return bundles.read(self.data)
+
+    def read(self, path: str) -> bytes:
+        entries = [self.bundle.entries[index] for index in sorted(self.bundle.entries)]
+        if path == CHECKPOINT:
+            return self.bundle.checkpoint
+        if path == f"tile/0/000.p/{len(entries)}":
+            return b"".join(leaf_hash(entry) for entry in entries)
+        if path == f"tile/entries/000.p/{len(entries)}":
+            return bundle_bytes(entries)
+        if path == heads_path(0):
+            return page_bytes([self.bundle.heads[size] for size in sorted(self.bundle.heads)])
+        raise TileMissing(path)
+
+
+@dataclass(frozen=True)
+class Given:
+    documents: Mapping[Digest, bytes] = field(default_factory=dict)
+
+    def read(self, name: Digest) -> bytes | None:
+        return self.documents.get(name)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A world with a deal and two jobs done. Tests that go on with it take a copy."""
+
+    world: World
+    deal: Deal
+    bundle: bytes
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    world = a_world(tmp_path_factory.mktemp("followed"))
+    deal = a_deal(world)
+    deal.approve_standing()
+    for _ in range(2):
+        deal.submit()
+        world.settle()
+        world.clock.pass_(timedelta(hours=2))
+    return Done(world, deal, export(world, deal))
+
+
+@pytest.fixture
+def forger(done: Done) -> Forger:
+    return Forger.of(done.world, done.bundle)
+
+
+def follower(world: World, state: State | None = None, **settings: object) -> Follower:
+    source = settings.pop("source", HubSource(world))
+    return Follower(
+        source,  # type: ignore[arg-type]
+        world.policy,
+        roots_of(world),
+        HubDocuments(world),
+        state=state,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def opener(world: World) -> Opener:
+    regulator = world.members["regulator"]
+    return Opener(regulator.id, regulator.folder.sealing)
+
+
+def a_price(amount: int) -> Money:
+    return Money("TEST", Amount(amount))
+
+
+def kinds(alerts: list[Alert]) -> list[Kind]:
+    return [alert.kind for alert in alerts]
+
+
+def follow_forged(
+    done: Done, forger: Forger, *, bundled: bool = False, after: timedelta = timedelta(minutes=1)
+) -> list[Alert]:
+    """What one look at a forged log finds."""
+    log = ForgedLog(forger, forger.bundle())
+    deals = OneBundle(log.data) if bundled else None
+    following = Follower(
+        log,
+        forger.policy,
+        roots_of(done.world),
+        Given(log.bundle.documents),
+        deals=deals,
+        opener=Opener(forger.regulator, forger.regulator_key) if bundled else None,
+    )
+    return following.look(max(draft.seen for draft in forger.drafts) + after)
+
+
+@dataclass(frozen=True)
+class OneBundle:
+    data: bytes
+
+    def read(self, deal: DealId) -> bytes | None:
+        return self.data
+
+
+# Honest logs
+
+
+def test_an_honest_log_raises_no_alert_at_any_moment(tmp_path: Path) -> None:
+    world = a_world(tmp_path)
+    following = follower(world, deals=HubBundles(world), opener=opener(world))
+    assert following.look(world.clock.now()) == []
+    deal = a_deal(world)
+    deal.approve_standing()
+    assert following.look(world.clock.now()) == []
+    deal.submit()
+    for _ in range(40):
+        world.round()
+        assert following.look(world.clock.now()) == []
+    with world.store.reading() as tx:
+        latest = tx.log.latest()
+    assert latest is not None
+    assert following.size == latest.size
+
+
+def test_what_a_regulator_is_not_given_is_not_opened_and_said_once(done: Done) -> None:
+    following = follower(done.world)
+    found = following.look(done.world.clock.now())
+    assert [(a.kind, a.subject) for a in found] == [(Kind.NOT_OPENED, done.deal.deal)]
+    assert following.look(done.world.clock.now()) == []
+
+
+def test_bundles_in_a_folder_open_what_they_hold(done: Done, tmp_path: Path) -> None:
+    (tmp_path / f"{done.deal.deal}.zip").write_bytes(done.bundle)
+    following = follower(done.world, deals=FolderBundles(tmp_path), opener=opener(done.world))
+    assert following.look(done.world.clock.now()) == []
+
+
+def test_what_was_said_again_unchanged_raises_nothing(done: Done, forger: Forger) -> None:
+    assert follow_forged(done, forger, bundled=True) == []
+
+
+# Heads
+
+
+def test_a_restarted_follower_goes_on_and_says_nothing_twice(done: Done, tmp_path: Path) -> None:
+    first = follower(done.world)
+    assert kinds(first.look(done.world.clock.now())) == [Kind.NOT_OPENED]
+    assert first.state is not None
+    save_state(tmp_path / "state", first.state)
+    again = follower(done.world, load_state(tmp_path / "state"))
+    assert again.look(done.world.clock.now()) == []
+    assert again.size == first.size
+
+
+def test_a_log_that_forks_is_named_with_both_notes_even_after_a_restart(
+    done: Done, tmp_path: Path
+) -> None:
+    one, other = done.world.copied_to(tmp_path / "1"), done.world.copied_to(tmp_path / "2")
+    for world, amount in ((one, 5), (other, 6)):
+        world.service.fund(
+            world.operator.party,
+            world.members["research"].id,
+            a_price(amount),
+            key=f"fork-{amount}",
+        )
+        world.settle()
+    first = follower(one)
+    first.look(one.clock.now())
+    restarted = follower(other, first.state)
+    (alert,) = restarted.look(other.clock.now())
+    assert alert.kind is Kind.FORK
+    assert [note.encode() for note in alert.notes] == [
+        one.service.checkpoint().encode(),
+        other.service.checkpoint().encode(),
+    ]
+    assert restarted.state is not None
+    assert restarted.state.note == alert.notes[0]  # what it believed, it goes on believing
+    assert restarted.look(other.clock.now()) == []
+
+
+def test_a_smaller_head_is_a_rollback_and_a_later_one_is_followed_again(
+    done: Done, tmp_path: Path
+) -> None:
+    world = done.world.copied_to(tmp_path / "1")
+    source = HubSource(world)
+    old = world.service.checkpoint().encode()
+    following = follower(world, source=source)
+    following.look(world.clock.now())
+    world.service.fund(
+        world.operator.party, world.members["research"].id, a_price(1), key="one-more"
+    )
+    world.settle()
+    assert following.look(world.clock.now()) == []
+    source.instead = old
+    assert kinds(following.look(world.clock.now())) == [Kind.ROLLBACK]
+    source.instead = None
+    assert following.look(world.clock.now()) == []
+
+
+def test_a_head_that_nobody_trusted_signed_is_no_head(done: Done) -> None:
+    source = HubSource(done.world)
+    note = done.world.service.checkpoint()
+    source.instead = note.replace("unseen.test/log", "unseen.test/gol").encode()
+    following = follower(done.world, source=source)
+    assert kinds(following.look(done.world.clock.now())) == [Kind.FORGED]
+    assert following.state is None
+
+
+def test_a_head_is_stale_when_its_witnesses_stay_away_and_not_when_the_log_is_idle(
+    done: Done, tmp_path: Path
+) -> None:
+    world = done.world.copied_to(tmp_path / "1")
+    following = follower(world, deals=HubBundles(world), opener=opener(world))
+    assert following.look(world.clock.now()) == []
+    world.clock.pass_(timedelta(hours=1))
+    assert following.look(world.clock.now()) == []  # idle, and witnessed
+    world.keeping = replace(world.keeping, witnesses=[])
+    world.service.fund(
+        world.operator.party, world.members["research"].id, a_price(1), key="one-more"
+    )
+    world.settle()
+    assert following.look(world.clock.now()) == []
+    world.clock.pass_(Limits().stale + timedelta(seconds=1))
+    (alert,) = following.look(world.clock.now())
+    assert alert.kind is Kind.STALE
+    assert "quorum" in alert.words[Language.ENGLISH]
+    assert following.look(world.clock.now()) == []
+
+
+def test_a_log_that_does_not_grow_for_long_is_idle_or_withheld(done: Done, tmp_path: Path) -> None:
+    world = done.world.copied_to(tmp_path / "1")
+    following = follower(world, deals=HubBundles(world), opener=opener(world))
+    following.look(world.clock.now())
+    world.clock.pass_(Limits().quiet + timedelta(seconds=1))
+    (alert,) = following.look(world.clock.now())
+    assert alert.kind is Kind.STALE
+    assert "idle" in alert.words[Language.ENGLISH]
+
+
+def test_an_altered_tile_is_named(done: Done, forger: Forger) -> None:
+    log = ForgedLog(forger, forger.bundle())
+
+    class Altered:
+        def read(self, path: str) -> bytes:
+            data = log.read(path)
+            return data[:-1] + bytes([data[-1] ^ 1]) if "entries" in path else data
+
+    following = Follower(
+        Altered(), forger.policy, roots_of(done.world), Given(log.bundle.documents)
+    )
+    found = following.look(done.world.clock.now())
+    assert kinds(found)[0] is Kind.DAMAGED
+
+
+def test_a_log_that_gives_no_answer_is_for_the_caller_to_try_again(done: Done) -> None:
+    class Away:
+        def read(self, path: str) -> bytes:
+            raise SourceUnreachable("away")
+
+    with pytest.raises(SourceUnreachable):
+        follower(done.world, source=Away()).look(done.world.clock.now())
+
+
+# What ought to be there
+
+
+def test_a_statement_that_was_handed_over_as_logged_must_be_in_the_log(
+    done: Done, tmp_path: Path
+) -> None:
+    world = done.world.copied_to(tmp_path / "1")
+    twin = done.world.copied_to(tmp_path / "2")
+    said = twin.service.fund(
+        twin.operator.party, twin.members["research"].id, a_price(9), key="elsewhere"
+    )
+    twin.settle()
+    assert said is not None
+    with twin.store.reading() as tx:
+        index = tx.log.index_of(said)
+        assert index is not None
+        (entry,) = tx.log.entries(index, index + 1)
+        (first,) = tx.log.entries(0, 1)
+    given = {said: entry.entry, digest(first.entry): first.entry}
+    following = follower(world, given=given)
+    assert Kind.MISSING not in kinds(following.look(world.clock.now()))  # it may be on its way
+    world.clock.pass_(Limits().patience + timedelta(minutes=1))
+    (alert,) = following.look(world.clock.now())
+    assert (alert.kind, alert.subject) == (Kind.MISSING, str(said))
+
+
+def test_whoever_relies_on_what_is_not_there_is_named(done: Done, forger: Forger) -> None:
+    place = forger.place("negotiation.agreed")
+    forger.change(place, after=(*forger.drafts[place].statement.after, digest(b"left out")))
+    found = [a for a in follow_forged(done, forger) if a.kind is Kind.MISSING]
+    assert [alert.index for alert in found] == [place]
+
+
+def test_a_job_without_receipts_at_its_deadline_is_overdue(done: Done, forger: Forger) -> None:
+    del forger.drafts[forger.place("job.sealed", nth=2) :]  # the second job began and went quiet
+    job = forger.drafts[-1].statement.subject
+    assert Kind.OVERDUE not in kinds(follow_forged(done, forger, bundled=True))
+    # By its plan, where that may be read; else by the longest run that a plan may ask for.
+    found = follow_forged(done, forger, bundled=True, after=timedelta(hours=2))
+    assert (Kind.OVERDUE, job) in [(a.kind, a.subject) for a in found]
+    assert Kind.OVERDUE not in kinds(follow_forged(done, forger, after=timedelta(hours=2)))
+    found = follow_forged(done, forger, after=timedelta(days=2))
+    assert (Kind.OVERDUE, job) in [(a.kind, a.subject) for a in found]
+
+
+def test_an_entry_that_a_bundle_leaves_out_is_missed(done: Done, forger: Forger) -> None:
+    log = ForgedLog(forger, forger.bundle())
+    whole = log.bundle
+    index = forger.place("job.opened")
+    left = {i: entry for i, entry in whole.entries.items() if i != index}
+    without = replace(
+        whole,
+        entries=left,
+        proofs={i: proof for i, proof in whole.proofs.items() if i != index},
+        manifest=bundles.list_content(
+            whole.manifest.deal,
+            entries=left,
+            documents=whole.documents,
+            openings=whole.openings,
+            heads=whole.heads,
+        ),
+    )
+    following = Follower(
+        log,
+        forger.policy,
+        roots_of(done.world),
+        Given(whole.documents),
+        deals=OneBundle(bundles.write(without)),
+        opener=Opener(forger.regulator, forger.regulator_key),
+    )
+    found = following.look(max(draft.seen for draft in forger.drafts))
+    assert (Kind.MISSING, index) in [(a.kind, a.index) for a in found]
+
+
+# Deals and jobs
+
+
+def test_a_job_that_starts_without_everybodys_admission_is_outside_its_authorisation(
+    done: Done, forger: Forger
+) -> None:
+    del forger.drafts[forger.place("job.admitted")]
+    found = follow_forged(done, forger)
+    assert Kind.UNAUTHORISED in kinds(found)
+    assert "job.started" in " ".join(a.subject for a in found if a.kind is Kind.UNAUTHORISED)
+
+
+def test_more_jobs_than_agreed_are_seen_where_the_agreement_may_be_read(
+    done: Done, forger: Forger
+) -> None:
+    forger.terms(lambda terms: replace(terms, runs=1))
+    assert Kind.BUDGET in kinds(follow_forged(done, forger, bundled=True))
+    blind = follow_forged(done, Forger.of(done.world, done.bundle))
+    assert kinds(blind) == [Kind.NOT_OPENED]
+
+
+def test_a_payment_before_the_receipts_is_seen_by_everybody(done: Done, forger: Forger) -> None:
+    place = forger.place("funds.released")
+    forger.change(place, after=forger.drafts[place].statement.after[:1])
+    assert Kind.UNAUTHORISED in kinds(follow_forged(done, forger))
+
+
+def test_a_statement_under_another_key_is_forged(done: Done, forger: Forger) -> None:
+    lab = done.world.members["lab"].id
+    forger.keys[lab] = SigningKey.generate()
+    assert Kind.FORGED in kinds(follow_forged(done, forger))
+
+
+def test_a_participants_alarm_is_passed_on(done: Done, tmp_path: Path) -> None:
+    world = done.world.copied_to(tmp_path / "1")
+    following = follower(world)
+    following.look(world.clock.now())
+    clinic = world.members["clinic"]
+    with clinic.node.store.transaction() as tx:
+        act = evidence.alarmed(clinic.id, kind="LogForked", words="\x1b[31mtwo heads")
+        outbox.say(act, [], tx=tx, identity=clinic.node.identity)
+    world.settle()
+    (alert,) = following.look(world.clock.now())
+    assert alert.kind is Kind.ALARM
+    for language in Language:
+        line = alert.to_text(language, world.clock.now())
+        assert "LogForked" in line
+        assert "\x1b" not in line
+        assert "\n" not in line
+
+
+# State
+
+
+def test_a_state_that_is_none_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    assert load_state(path) is None
+    for data in (b"", b"{}", b'{"v":2}'):
+        path.write_bytes(data)
+        with pytest.raises(StateRefused, match="begin anew"):
+            load_state(path)
+
+
+def test_a_state_is_read_back_as_it_was(done: Done, tmp_path: Path) -> None:
+    following = follower(done.world)
+    following.look(done.world.clock.now())
+    assert following.state is not None
+    save_state(tmp_path / "state", following.state)
+    assert load_state(tmp_path / "state") == following.state
