@@ -30,9 +30,10 @@ from ledger.errors import (
     TileRefused,
 )
 from ledger.tree import cover, range_hash
-from ledger.verify.checkpoint import Checkpoint
+from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.heads import HEADS_PER_PAGE, page_bytes, parse_page
 from ledger.verify.note import Note
+from ledger.verify.policy import Policy
 from ledger.verify.tile_names import (
     CHECKPOINT,
     ENTRIES,
@@ -106,11 +107,13 @@ def publish_files(folder: Path, source: TileSource, open_note: OpenNote) -> Copi
             ) from error
 
 
-def mirror(folder: Path, source: TileSource, open_note: OpenNote) -> Copied:
+def mirror(folder: Path, source: TileSource, policy: Policy) -> Copied:
     """Copy a log, or bring an earlier copy of it up to date. Safe to repeat after any end.
 
     What an interrupted copy left is used again, once it is verified.
-    Raises what `open_note` and `open_tree` raise; ConsistencyRefused if the log does not extend
+    policy: must accept the new checkpoint; of the one that the folder holds, the log's signature
+    counts: its quorum was that of an earlier policy, perhaps.
+    Raises what `Policy.check` and `open_tree` raise; ConsistencyRefused if the log does not extend
     the copy, which is then left as it was; NotCovered if there is no checkpoint yet; LogDiverged
     if a file of the copy itself is not what was signed.
     """
@@ -122,7 +125,8 @@ def mirror(folder: Path, source: TileSource, open_note: OpenNote) -> Copied:
             raise NotCovered("the log has published no checkpoint yet") from None
         if not note:
             raise NotCovered("the log has signed no checkpoint yet")
-        old, new = _held(folder, open_note), open_note(note)
+        new = policy.check(note).checkpoint
+        old = _held(folder, lambda held: open_checkpoint(Note.parse(held), policy.log_keys))
         try:
             resumed = _Resumed(FolderSource(folder), source)
             return _extend(folder, resumed, source, note, old, new)

@@ -25,6 +25,7 @@ from exchange.audit.views import Views
 from exchange.audit.voices import VOICES
 from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.query.explanation import Language
+from ledger import copies
 from ledger.verify.anchor import Asked, HttpRpc, audit_anchor
 from ledger.verify.equivocation import audit_equivocation
 from ledger.verify.log import open_source
@@ -130,6 +131,27 @@ def equivocation(
     source = None if place is None else open_source(place)
     notes = [_read(path, MAX_NOTE_BYTES) for path in (first, second)]
     _say(audit_equivocation(notes[0], notes[1], _policy(policy), source))
+
+
+@app.act("mirror", "audit.mirror", plain=True)
+def mirror(
+    place: Annotated[str, typer.Argument(metavar="LOG")],
+    folder: Annotated[Path, typer.Argument(metavar="COPY")],
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
+) -> None:
+    done = copies.mirror(folder, open_source(place), _policy(policy))
+    size = done.checkpoint.size
+    answer(
+        {
+            "folder": str(folder),
+            "origin": done.checkpoint.origin,
+            "size": size,
+            "old_size": done.old_size,
+            "files": done.files,
+        },
+        say("audit.mirrored", folder=folder, size=f"{size:,}", new=f"{size - done.old_size:,}"),
+        as_json=common().as_json,
+    )
 
 
 def _policy(path: Path) -> Policy:

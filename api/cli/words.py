@@ -122,6 +122,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "help.audit.deal": "Verify a deal's bundle from keys that you bring along. Asks nobody.",
     "help.audit.log": "Verify a whole log: every tile, entry, chain, time and public act.",
     "help.audit.receipt": "Verify one entry's receipt: who vouches for it, and since when.",
+    "help.audit.mirror": "Copy a whole log into a folder, or bring the copy up to date, and verify "
+    "every file before it is kept. The log must extend the copy. LOG is an address such as "
+    "https://hub.example/v1/log/witnessed, or a folder.",
     "help.audit.anchor": "Compare what an EVM contract holds of a log with the log itself.",
     "help.audit.equivocation": "Say whether two notes of one log contradict each other.",
     # Options and arguments
@@ -180,6 +183,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "option.question.delta": "Delta that goes with epsilon; 1/1000000000.",
     "option.noise": "laplace or gaussian; with --epsilon.",
     "option.hide_size": "Hidden join: no holder learns any count, at twice the upload.",
+    "option.COPY": "The copy: a new folder, or one that such a copy is in.",
     "option.LOG": "The log: a folder or an address with checkpoint and tile/.",
     "option.ENTRY": "The entry's exact bytes.",
     "option.PROOF": "Its receipt, a .tlog-proof.",
@@ -440,6 +444,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "result.none": "{job} has no answer: {reason}",
     "result.written": "Written to {file}",
     "audit.fetched": "{file}: {size} bytes",
+    "audit.mirrored": "{folder} holds the log up to entry {size} ({new} new), all of it verified",
     "audit.whose_key": "{file} is a key: say whose with --party, or name the whole folder",
     # A plan in words
     "plan.title": "{consumer} asks, for the purpose of {purpose}:",
@@ -666,6 +671,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "help.audit.deal": "用您自带的密钥核验一笔交易的证据包。不询问任何人。",
     "help.audit.log": "核验整个日志：每个瓦片、条目、签名链、时间与公开行为。",
     "help.audit.receipt": "核验一条条目的回执：谁为其作证、自何时起。",
+    "help.audit.mirror": "将整个日志复制到文件夹，或更新已有的副本；每个文件先核验再保存，"
+    "日志必须延续该副本。LOG 为地址（如 https://hub.example/v1/log/witnessed）或文件夹。",
     "help.audit.anchor": "将 EVM 合约所存的日志树头与日志本身比较。",
     "help.audit.equivocation": "判断同一日志的两份签名注记是否互相矛盾。",
     "option.settings": "参与方的设置文件；否则为 UNSEEN_SETTINGS 所指的文件。",
@@ -722,6 +729,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "option.question.delta": "与 epsilon 相配的 delta；1/1000000000。",
     "option.noise": "laplace 或 gaussian；与 --epsilon 同用。",
     "option.hide_size": "隐藏连接：持有方得不到任何计数，上传量加倍。",
+    "option.COPY": "副本：一个新文件夹，或已存有此种副本的文件夹。",
     "option.LOG": "日志：含 checkpoint 与 tile/ 的文件夹或地址。",
     "option.ENTRY": "条目的原始字节。",
     "option.PROOF": "其回执，即 .tlog-proof 文件。",
@@ -960,6 +968,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "result.none": "{job} 没有答案：{reason}",
     "result.written": "已写入 {file}",
     "audit.fetched": "{file}：{size} 字节",
+    "audit.mirrored": "{folder} 存有日志至第 {size} 条（新增 {new} 条），均已核验",
     "audit.whose_key": "{file} 是一把密钥：请用 --party 指明属于谁，或给出整个文件夹",
     "plan.title": "{consumer} 为“{purpose}”之用询问：",
     "plan.side": "{holder} 持有的“{product}”",

@@ -653,11 +653,11 @@ def test_the_log_is_copied_over_http_by_a_stranger(hall: Hall, tmp_path: Path) -
     background.order(world.store, world.operator, world.keeping)
     with closing(HttpSource(f"{hall.url}/v1/log/witnessed")) as source:
         with pytest.raises(NotCovered):  # signed, and no quorum yet
-            mirror(tmp_path / "copy", source, lambda note: world.policy.check(note).checkpoint)
+            mirror(tmp_path / "copy", source, world.policy)
         background.publish(world.operator, world.keeping)
         speaker.cry("signed and not witnessed")
         background.order(world.store, world.operator, world.keeping)
-        copied = mirror(tmp_path / "copy", source, lambda note: world.policy.check(note).checkpoint)
+        copied = mirror(tmp_path / "copy", source, world.policy)
     tree = open_tree(FolderSource(tmp_path / "copy"), copied.checkpoint)
     logged = [data for _, data in tree.entries()]
     assert len(logged) == copied.checkpoint.size

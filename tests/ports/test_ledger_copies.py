@@ -340,16 +340,16 @@ def test_a_copy_is_the_log_and_grows_with_it(
 ) -> None:
     database = lite()
     with pytest.raises(NotCovered):
-        mirror(folder, LogSource(database), open_note)
+        mirror(folder, LogSource(database), POLICY)
     for size in (1, 300, 900):
         grow(database, size)
-        done = mirror(folder, LogSource(database), open_note)
+        done = mirror(folder, LogSource(database), POLICY)
         assert done.checkpoint.size == size
         tree = open_tree(FolderSource(folder), open_note((folder / CHECKPOINT).read_bytes()))
         assert [data for _, data in tree.entries()] == [entry(n) for n in range(size)]
     assert done.old_size == 300
     again = Counted(LogSource(database))
-    assert mirror(folder, again, open_note).files == 0
+    assert mirror(folder, again, POLICY).files == 0
     assert again.read_paths == [CHECKPOINT]
 
 
@@ -359,10 +359,10 @@ def test_past_heads_are_copied_and_each_is_of_the_tree(
     database = lite()
     for size in range(1, 4):
         grow(database, size)
-        mirror(folder, LogSource(database), open_note)
+        mirror(folder, LogSource(database), POLICY)
     for size in range(4, 67):
         grow(database, size)
-    mirror(folder, LogSource(database), open_note)
+    mirror(folder, LogSource(database), POLICY)
     heads = [open_note(note).size for note in read_heads(FolderSource(folder))]
     assert heads == list(range(1, 67))
     forked = lite()
@@ -376,7 +376,7 @@ def test_past_heads_are_copied_and_each_is_of_the_tree(
             )
 
     with pytest.raises(TileRefused, match="another root of size 67"):
-        mirror(folder, TwoFaced(), open_note)
+        mirror(folder, TwoFaced(), POLICY)
     assert open_note((folder / CHECKPOINT).read_bytes()).size == 66
 
 
@@ -387,11 +387,11 @@ def test_an_interrupted_copy_goes_on_where_it_was(
     grow(database, 2000)
     source = Counted(LogSource(database), limit=12)
     with pytest.raises(SourceUnreachable):
-        mirror(folder, source, open_note)
+        mirror(folder, source, POLICY)
     kept = set(files_of(folder))
     assert CHECKPOINT not in kept and len(kept) > 5
     rest = Counted(LogSource(database))
-    mirror(folder, rest, open_note)
+    mirror(folder, rest, POLICY)
     assert not kept & set(rest.read_paths)
 
 
@@ -400,13 +400,13 @@ def test_a_log_that_was_rewritten_does_not_reach_the_copy(
 ) -> None:
     honest, other = lite(), lite()
     grow(honest, 300)
-    mirror(folder, LogSource(honest), open_note)
+    mirror(folder, LogSource(honest), POLICY)
     before = files_of(folder)
     grow(other, 299)
     grow(other, 400, name=lambda number: b"rewritten %d" % number)
     for source in (LogSource(other), FolderSource(_published(tmp_path / "f", other))):
         with pytest.raises((ConsistencyRefused, LogDiverged)):
-            mirror(folder, source, open_note)
+            mirror(folder, source, POLICY)
     assert {path: data for path, data in files_of(folder).items() if path in before} == before
 
 
@@ -421,9 +421,9 @@ def test_a_shorter_log_is_not_taken_for_the_copied_one(
     longer, shorter = lite(), lite()
     grow(longer, 20)
     grow(shorter, 10)
-    mirror(folder, LogSource(longer), open_note)
+    mirror(folder, LogSource(longer), POLICY)
     with pytest.raises(ConsistencyRefused, match="size 10 cannot"):
-        mirror(folder, LogSource(shorter), open_note)
+        mirror(folder, LogSource(shorter), POLICY)
 
 
 @pytest.mark.parametrize("path", ["tile/0/000", "tile/1/000.p/2", "tile/entries/001"])
@@ -439,7 +439,7 @@ def test_a_lying_server_is_caught_before_its_file_is_written(
             return data[:-1] + bytes([data[-1] ^ 1]) if asked == path else data
 
     with pytest.raises(TileRefused, match=path):
-        mirror(folder, Lying(), open_note)
+        mirror(folder, Lying(), POLICY)
     assert path not in files_of(folder)
     assert CHECKPOINT not in files_of(folder)
 
@@ -456,7 +456,7 @@ def test_a_checkpoint_that_the_log_did_not_sign_is_refused(
             return data.replace(b"\n3\n", b"\n2\n") if path == CHECKPOINT else data
 
     with pytest.raises(SignatureRefused):
-        mirror(folder, Forged(), open_note)
+        mirror(folder, Forged(), POLICY)
     assert files_of(folder) == {}
 
 
@@ -467,13 +467,13 @@ def test_a_damaged_file_of_the_copy_itself_is_named(
     grow(database, 600)
     source = Counted(LogSource(database), limit=6)
     with pytest.raises(SourceUnreachable):
-        mirror(folder, source, open_note)
+        mirror(folder, source, POLICY)
     damaged = folder / "tile/0/000"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
     with pytest.raises(LogDiverged, match=r"tile/0/000.*own file is damaged"):
-        mirror(folder, LogSource(database), open_note)
+        mirror(folder, LogSource(database), POLICY)
     damaged.unlink()
-    mirror(folder, LogSource(database), open_note)
+    mirror(folder, LogSource(database), POLICY)
 
 
 def test_a_folder_gives_no_file_outside_the_log(tmp_path: Path) -> None:

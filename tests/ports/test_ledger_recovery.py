@@ -95,7 +95,7 @@ def copy(tmp_path: Path, fresh: Fresh) -> Path:
     grow(database, *(entry(n) for n in range(300)))
     grow(database, *(entry(n) for n in range(300, 900)))
     folder = tmp_path / "copy"
-    mirror(folder, LogSource(database), lambda note: POLICY.check(note).checkpoint)
+    mirror(folder, LogSource(database), POLICY)
     return folder
 
 
