@@ -14,7 +14,7 @@
     ledger/verify/merkle.py accepts.
 """
 
-interface Predecessor:
+interface Anchoring:
     def head(log_id: bytes32) -> (uint64, bytes32, uint256): view
     def successor(log_id: bytes32) -> address: view
 
@@ -201,6 +201,13 @@ def hand_over(log_id: bytes32, successor: address):
     assert self.successor[log_id] == empty(address), "handed over"
     assert self.latest[log_id].size != 0, "no head"
     assert successor != self and successor.is_contract, "successor is not another contract"
+    # A mistake here could not be mended: the successor must be able to take the log over.
+    assert staticcall Anchoring(successor).successor(log_id) == empty(address), "successor handed it over"
+    size: uint64 = 0
+    root: bytes32 = empty(bytes32)
+    block_number: uint256 = 0
+    size, root, block_number = staticcall Anchoring(successor).head(log_id)
+    assert size == 0, "successor has a head"
     self.successor[log_id] = successor
     log HandedOver(log_id=log_id, successor=successor)
 
@@ -214,11 +221,11 @@ def take_over(log_id: bytes32, predecessor: address):
     self._only_administrator()
     assert self.latest[log_id].size == 0, "has a head"
     assert predecessor != self, "predecessor is this contract"
-    assert staticcall Predecessor(predecessor).successor(log_id) == self, "not handed over to this contract"
+    assert staticcall Anchoring(predecessor).successor(log_id) == self, "not handed over to this contract"
     size: uint64 = 0
     root: bytes32 = empty(bytes32)
     block_number: uint256 = 0
-    size, root, block_number = staticcall Predecessor(predecessor).head(log_id)
+    size, root, block_number = staticcall Anchoring(predecessor).head(log_id)
     assert size != 0 and size <= MAX_SIZE and root != empty(bytes32), "predecessor has no head"
     self.predecessor[log_id] = predecessor
     self._store(log_id, size, root)

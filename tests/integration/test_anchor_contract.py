@@ -9,13 +9,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from ledger.contracts import load
 from ledger.contracts.compile import FOLDER, SOURCES, compiled
-from ledger.tree import consistency_path, grow, range_hash
-from ledger.verify.merkle import MAX_SIZE, leaf_hash
+from ledger.tree import Node, consistency_path, cover, grow, range_hash
+from ledger.verify.merkle import MAX_SIZE, leaf_hash, node_hash
 from tests.contracts import (
     ADMINISTRATOR,
     ZERO,
@@ -265,9 +266,9 @@ def test_a_successor_that_began_the_log_anew_can_not_claim_to_continue_it(
 ) -> None:
     anchored(anchor, 5)
     successor = machine.deploy(load("anchor"))
+    anchor("hand_over", LOG, successor.address)
     successor("grant", LOG, ANCHORER)
     successor("anchor", LOG, 3, range_hash((0, 3), OTHER), [], by=ANCHORER)
-    anchor("hand_over", LOG, successor.address)
     refused(successor, "take_over", LOG, anchor.address, by=ADMINISTRATOR, why="has a head")
     assert successor("predecessor", LOG) == ZERO  # which an auditor sees
 
@@ -283,6 +284,58 @@ def test_a_log_without_a_head_or_to_an_address_without_code_is_not_handed_over(
         refused(anchor, "hand_over", LOG, place, by=ADMINISTRATOR, why=why)
 
 
+def test_a_log_is_not_handed_to_a_contract_that_could_not_take_it_over(
+    machine: Machine, anchor: Deployed
+) -> None:
+    """It would be for good, and the log would go on nowhere with a proof."""
+    anchored(anchor, 5)
+    begun, stranger = machine.deploy(load("anchor")), machine.deploy(load("rights"))
+    begun("grant", LOG, ANCHORER)
+    begun("anchor", LOG, 3, root(3), [], by=ANCHORER)
+    refused(
+        *(anchor, "hand_over", LOG, begun.address), by=ADMINISTRATOR, why="successor has a head"
+    )
+    with pytest.raises(Reverted):
+        anchor("hand_over", LOG, stranger.address)  # a contract of another kind
+    anchor("hand_over", LOG, machine.deploy(load("anchor")).address)
+    refused(
+        *(begun, "hand_over", LOG, anchor.address),
+        by=ADMINISTRATOR,
+        why="successor handed it over",  # and would send auditors round in a circle
+    )
+
+
+def test_a_chain_that_computes_sha_256_wrongly_gets_no_contract(machine: Machine) -> None:
+    """Shown from the other side: code that expects another hash than SHA-256 is refused."""
+    contract = load("anchor")
+    expected = node_hash(bytes(32), bytes(32)).hex()
+    assert contract.bytecode.count(expected) == 1
+    other = contract.bytecode.replace(expected, hashlib.sha3_256(b"").hexdigest())
+    with pytest.raises(RuntimeError) as caught:
+        machine.deploy(replace(contract, bytecode=other))
+    assert b"no SHA-256 on this chain".hex() in str(caught.value)
+
+
+def test_the_longest_proof_fits_into_a_block_many_times() -> None:
+    anchor = Machine().deploy(load("anchor"))
+    anchor("grant", LOG, ANCHORER)
+    levels = [leaf_hash(b"")]
+    for _ in range(63):
+        levels.append(node_hash(levels[-1], levels[-1]))
+    same = {Node(n.level, n.index): levels[n.level] for n in _nodes(2**61 + 1, 2**62 - 1)}
+    sizes = (2**61 + 1, 2**62 - 1)
+    hashes = [range_hash(part, same) for part in consistency_path(*sizes)]
+    anchor("anchor", LOG, sizes[0], range_hash((0, sizes[0]), same), [], by=ANCHORER)
+    anchor("anchor", LOG, sizes[1], range_hash((0, sizes[1]), same), hashes, by=ANCHORER)
+    assert len(hashes) > 60
+    assert anchor.gas < 300_000
+
+
+def _nodes(*sizes: int) -> set[Node]:
+    parts = [(0, size) for size in sizes] + consistency_path(*sizes)
+    return {node for part in parts for node in cover(part)}
+
+
 def test_the_contract_takes_no_money_and_no_unknown_function(anchor: Deployed) -> None:
     with pytest.raises(Reverted):
         anchor.raw(b"")
@@ -293,6 +346,10 @@ def test_the_contract_takes_no_money_and_no_unknown_function(anchor: Deployed) -
 
 def test_encoded_sizes_beyond_their_type_are_refused(anchor: Deployed) -> None:
     """A size is 64 bits; higher bits must not be cut off silently."""
+    who = selector(anchor.functions["is_anchorer"]) + LOG
+    anchor.raw(who + bytes(12) + bytes.fromhex(ANCHORER[2:]))
+    with pytest.raises(Reverted):
+        anchor.raw(who + bytes(11) + b"\1" + bytes.fromhex(ANCHORER[2:]))
     head = selector(anchor.functions["root_at"]) + LOG
     anchor.raw(head + (2**64 - 1).to_bytes(32, "big"))
     with pytest.raises(Reverted):
