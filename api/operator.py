@@ -1,6 +1,6 @@
 """Making the folders of those who run the infrastructure: the hub's operator, and a witness.
 
-log.key, log.vkey          the ledger's signing key, and its public half with the log's name
+log.key and others         the ledger's keys; see api.log_keys
 witness.key, witness.vkey  the same of a witness; witness-ml-dsa.key and .vkey of its other key
 policy                     whose log this is, and which witnesses count (C2SP tlog-policy)
 settings.toml              every setting of the process, explained
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from api.folder import PartyFolder
+from api.log_keys import DOCUMENTS, LOG_KEY, LOG_VKEY, RECOVERY_KEY, create_keys
 from api.settings import SettingsRefused
 from crypto.keys import MlDsaKey, Signer, SigningKey, write_key
 from ledger.errors import FormatRefused
@@ -24,8 +25,6 @@ from registry.party import Role
 
 SETTINGS: Final = "settings.toml"
 POLICY: Final = "policy"
-LOG_KEY: Final = "log.key"
-LOG_VKEY: Final = "log.vkey"
 WITNESS_KEY: Final = "witness.key"
 WITNESS_VKEY: Final = "witness.vkey"
 WITNESS_ML_DSA_KEY: Final = "witness-ml-dsa.key"
@@ -106,8 +105,12 @@ logs = {logs}
 
 @dataclass(frozen=True)
 class MadeHub:
+    """recovery_key: the file to be taken offline."""
+
     folder: PartyFolder
     log_key: VerifierKey
+    sm2_keys: tuple[VerifierKey, ...]
+    recovery_key: Path
     settings: Path
     policy: Path
 
@@ -128,19 +131,21 @@ def create_hub(
     listen: str,
     public_url: str | None,
     relay_listen: str | None,
+    sm2: bool = False,
     now: datetime,
 ) -> MadeHub:
     """An operator's folder. origin: the log's name, such as `exchange.example/log`.
 
+    sm2: heads are signed with SM2 as well, and a parallel SM3 tree is kept
+
     Its policy asks for no witness until one is added. Raises SettingsRefused for what cannot be,
     KeyFileRefused where a participant is already.
     """
-    signer = SigningKey.generate()
-    key = _named_key("origin", origin, LOG_SIGNATURE, signer)
-    _require_free(path, SETTINGS, POLICY, LOG_KEY, LOG_VKEY)
+    _named_key("origin", origin, LOG_SIGNATURE, SigningKey.generate())
+    _require_free(path, SETTINGS, POLICY, LOG_KEY, LOG_VKEY, RECOVERY_KEY, DOCUMENTS)
     folder = PartyFolder.create(path, name, [Role.OPERATOR], now=now)
-    write_key(path / LOG_KEY, signer)
-    (path / LOG_VKEY).write_text(f"{key}\n", "utf-8")
+    keys = create_keys(path, origin, sm2=sm2).current
+    (key,) = keys.verifier_keys
     (path / POLICY).write_text(f"log {key}\nquorum none\n", "utf-8")
     text = _HUB.format(
         listen=_toml(listen),
@@ -148,7 +153,7 @@ def create_hub(
         relay_listen=_optional("relay_listen", relay_listen, "0.0.0.0:8401"),
     )
     (path / SETTINGS).write_text(text, "utf-8")
-    return MadeHub(folder, key, path / SETTINGS, path / POLICY)
+    return MadeHub(folder, key, keys.sm2_keys, path / RECOVERY_KEY, path / SETTINGS, path / POLICY)
 
 
 def create_witness(path: Path, name: str, logs: Sequence[str], *, listen: str) -> MadeWitness:

@@ -45,9 +45,13 @@ def init(
     relay_listen: Annotated[
         str | None, typer.Option(help="host:port of the relay for nodes that only dial out.")
     ] = None,
+    sm2: Annotated[
+        bool,
+        typer.Option(help="Sign heads with SM2 too, and keep an SM3 tree. Development mode."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make an operator's folder: its keys, the ledger's key, a policy and a settings file."""
+    """Make an operator's folder: its keys, the ledger's keys, a policy and a settings file."""
     from api.operator import create_hub
     from crypto.ports import SystemClock
 
@@ -58,6 +62,7 @@ def init(
         listen=listen,
         public_url=public_url,
         relay_listen=relay_listen,
+        sm2=sm2,
         now=SystemClock().now(),
     )
     document = made.folder.party.document
@@ -67,16 +72,83 @@ def init(
             "party": document.party,
             "fingerprint": fingerprint,
             "log_vkey": str(made.log_key),
+            "sm2_vkeys": [str(key) for key in made.sm2_keys],
+            "recovery_key": str(made.recovery_key),
             "policy": str(made.policy),
             "settings": str(made.settings),
         },
         f"operator     {document.party}\n"
         f"fingerprint  {fingerprint}\n"
         f"log key      {made.log_key}\n\n"
+        f"Move {made.recovery_key} to a medium that you keep offline: with it the log's\n"
+        "key is replaced if that is stolen, by whoever has it.\n"
         f"Give participants the fingerprint and {made.policy}. Start the hub with\n"
         f"  exchange hub --settings {made.settings}",
         as_json=as_json,
     )
+
+
+@app.command("rotate-log-key")
+def rotate_log_key(
+    finish: Annotated[
+        bool, typer.Option(help="End the overlap: the next key signs alone from here on.")
+    ] = False,
+    settings: SettingsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace the ledger's key, in two steps. Stop the hub before each, and start it afterwards.
+
+    The first makes the next key, which signs beside the present one, and puts it into the policy.
+    Once every witness and participant trusts it, the second, --finish, retires the key before.
+    Both are said in the ledger. A step that was interrupted can be repeated.
+    """
+    from api import log_keys
+    from api.settings import HubSettings
+
+    found = HubSettings.load(settings)
+    key = log_keys.end_rotation(found) if finish else log_keys.begin_rotation(found)
+    words = (
+        f"{key}\nsigns alone once the hub has started again. The key before is in "
+        f"{found.folder / log_keys.RETIRED};\ndestroy it. Give everybody the new policy."
+        if finish
+        else f"{key}\nsigns beside the present key once the hub has started again. Give it to "
+        f"every witness\nand {found.policy_file} to participants; then repeat this with --finish."
+    )
+    answer({"log_vkey": str(key), "finished": finish}, words, as_json=as_json)
+
+
+@app.command("recover-log-key")
+def recover_log_key(
+    recovery_key: Annotated[Path, typer.Argument(help="The recovery key's file, from offline.")],
+    settings: SettingsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace a stolen or lost key of the ledger at once, by the recovery key. Stop the hub before,
+    and start it afterwards; then tell every witness and participant the new key."""
+    from api import log_keys
+    from api.settings import HubSettings
+
+    found = HubSettings.load(settings)
+    key = log_keys.recover(found, recovery_key)
+    words = (
+        f"{key}\nsigns alone once the hub has started again. Have every witness replace the key "
+        f"before,\nand give everybody {found.policy_file}. Take the recovery key offline again."
+    )
+    answer({"log_vkey": str(key)}, words, as_json=as_json)
+
+
+@app.command("add-sm2-keys")
+def add_sm2_keys(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
+    """Sign heads with SM2 too, and keep a parallel SM3 tree, from the next start on.
+
+    Keys in files are for development: production wants a certified module.
+    """
+    from api import log_keys
+    from api.settings import HubSettings
+
+    keys = log_keys.add_sm2(HubSettings.load(settings))
+    lines = "\n".join(map(str, keys))
+    answer({"sm2_vkeys": [str(key) for key in keys]}, lines, as_json=as_json)
 
 
 @app.command()
@@ -126,3 +198,23 @@ def fund(
         f"{amount_minor} {currency} (minor units) credited to {payee}",
         as_json=as_json,
     )
+
+
+@app.command()
+def check(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
+    """Compare everything that the ledger has stored with what it signed. Run it on a schedule.
+
+    Names each entry, tile, checkpoint and cosignature that was altered; repair it from a full
+    copy. Reads only, so the hub may be running. Exits with 1 if anything was altered.
+    """
+    from api.settings import HubSettings
+    from api.wiring.hub import check_stored
+
+    damages = list(check_stored(HubSettings.load(settings)))
+    answer(
+        {"altered": [{"where": one.where, "problem": one.problem} for one in damages]},
+        "\n".join(str(one) for one in damages) or "whole: all that is stored is what was signed",
+        as_json=as_json,
+    )
+    if damages:
+        raise typer.Exit(1)

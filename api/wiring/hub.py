@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import httpx2
 import structlog
 from sqlalchemy import Engine
+from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session
 
 from api.database import bring_up_to_date, open_engine, read_only
@@ -35,13 +36,12 @@ from api.http.adapters.sql import SqlIdempotencyStore, SqlNonceStore
 from api.http.server import Running, TlsFiles, bind, serve_on, url_of
 from api.hub.app import new_hub_app
 from api.hub.desk import Booking
-from api.operator import LOG_KEY, LOG_VKEY
+from api.log_keys import RECOVERY_KEY, read_keyring
 from api.settings import AnchorSettings, HubSettings, SettingsRefused, endpoint
 from api.wiring.logs import configure_logs
 from crypto.identifiers import PartyId
-from crypto.keys import SigningKey, read_signing_key
 from crypto.ports import Clock, SystemClock, SystemRandomness
-from exchange.hub import background, registration
+from exchange.hub import background, log_history, registration
 from exchange.hub.adapters.relay import Relay
 from exchange.hub.adapters.sql import SqlHubStore, SqlHubTransaction
 from exchange.hub.background import LogKeeping
@@ -54,6 +54,7 @@ from ledger.adapters.evm import EvmAnchor, JsonRpc, read_key
 from ledger.adapters.http_witness import HttpWitness
 from ledger.adapters.sql import SqlLogDatabase
 from ledger.anchor import GWEI, Anchoring, AnchorRules, ChainHolder, keep_anchored
+from ledger.check import Damage, check_log
 from ledger.copies import PublishedFiles, publish_files
 from ledger.errors import (
     ChainDisagrees,
@@ -68,7 +69,7 @@ from ledger.errors import (
 from ledger.ports import AnchorBackend, AnchorDatabase, HeadHolder, Place
 from ledger.tiles import LogSource
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
-from ledger.verify.note import LOG_SIGNATURE, Note, VerifierKey
+from ledger.verify.note import Note, VerifierKey
 from ledger.verify.policy import Policy
 
 PAUSE_AFTER_FAILURE_S: Final = 1.0
@@ -158,14 +159,18 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     clock, randomness = clock or SystemClock(), SystemRandomness()
     folder = PartyFolder(settings.folder)
     party = folder.party
-    signer, log_key = read_log_key(settings)
-    policy = read_policy(settings, log_key)
+    ring = read_keyring(settings)
+    origin = ring.current.origin
+    policy = read_policy(settings, ring.current.verifier_keys)
+    if (settings.folder / RECOVERY_KEY).exists():
+        log.warning("recovery_key.online", file=RECOVERY_KEY, advice="take it offline")
     engine = open_engine(settings.database_url or f"sqlite:///{settings.folder / 'hub.db'}")
     bring_up_to_date(engine, "hub")
     store = SqlHubStore(engine, read_only(engine))
     operator = Operator(party.document.party, folder.signing, clock, randomness)
     with store.transaction() as tx:
         registration.register_operator(party, tx, operator)
+        log_history.declare(ring.documents, settings.policy_file.read_bytes(), tx, operator)
     regulators = frozenset(PartyId.parse(text, where="regulators") for text in settings.regulators)
     stack = ExitStack()
     client = stack.enter_context(httpx2.Client(trust_env=False))
@@ -175,12 +180,12 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     ]
     anchorer = None
     if settings.anchor is not None:
-        anchorer = open_anchorer(settings, settings.anchor, log_key.name, engine, client)
+        anchorer = open_anchorer(settings, settings.anchor, origin, engine, client)
     holders: list[HeadHolder] = []
     if anchorer is not None:
-        holders.append(ChainHolder(log_key.name, anchorer.backend))
+        holders.append(ChainHolder(origin, anchorer.backend))
     if settings.tiles_folder is not None:
-        open_own = partial(open_own_note, log_key.name, policy)
+        open_own = partial(open_own_note, origin, policy)
         holders.append(PublishedFiles(settings.tiles_folder, open_own))
     counted = {witness.key for witness in policy.witnesses}
     for witness in witnesses:
@@ -191,27 +196,18 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
         store,
         operator,
         HubService(store, operator, regulators),
-        LogKeeping(log_key.name, signer, SqlLogDatabase(engine), witnesses, policy, holders),
+        LogKeeping(
+            origin,
+            ring.signer,
+            SqlLogDatabase(engine),
+            witnesses,
+            policy,
+            holders,
+            also=ring.also,
+        ),
         anchorer=anchorer,
         stack=stack,
     )
-
-
-def read_log_key(settings: HubSettings) -> tuple[SigningKey, VerifierKey]:
-    """The log's secret key, and its public one with the log's name. Raises SettingsRefused."""
-    signer = read_signing_key(settings.folder / LOG_KEY)
-    path = settings.folder / LOG_VKEY
-    try:
-        key = VerifierKey.parse(path.read_text("utf-8").strip())
-    except FileNotFoundError:
-        raise SettingsRefused(
-            str(path), f"does not exist; `{settings.made_by}` makes it with the log's key"
-        ) from None
-    except (FormatRefused, UnicodeDecodeError) as error:
-        raise SettingsRefused(str(path), f"cannot be read: {error}") from None
-    if key != VerifierKey(key.name, LOG_SIGNATURE, signer.public):
-        raise SettingsRefused(str(path), f"is not the public half of {LOG_KEY}")
-    return signer, key
 
 
 def open_anchorer(
@@ -244,7 +240,8 @@ def open_own_note(origin: str, policy: Policy, note: bytes) -> Checkpoint:
     return open_checkpoint(Note.parse(note), keys)
 
 
-def read_policy(settings: HubSettings, log_key: VerifierKey) -> Policy:
+def read_policy(settings: HubSettings, log_keys: Sequence[VerifierKey]) -> Policy:
+    """Raises SettingsRefused, also for a policy that the log's keys in force do not satisfy."""
     try:
         policy = Policy.parse(settings.policy_file.read_bytes())
     except FileNotFoundError:
@@ -253,9 +250,31 @@ def read_policy(settings: HubSettings, log_key: VerifierKey) -> Policy:
         ) from None
     except FormatRefused as error:
         raise SettingsRefused("policy_file", str(error)) from None
-    if log_key not in policy.log_keys:
-        raise SettingsRefused("policy_file", f"does not trust this hub's log, {log_key}")
+    if not set(log_keys) & set(policy.log_keys):
+        raise SettingsRefused("policy_file", f"does not trust this hub's log, {log_keys[0]}")
     return policy
+
+
+def check_stored(settings: HubSettings) -> Iterator[Damage]:
+    """Everything in the stored ledger that is not what was signed. Raises SettingsRefused."""
+    policy = read_policy(settings, read_keyring(settings).current.verifier_keys)
+    engine = open_engine(settings.database_url or f"sqlite:///{settings.folder / 'hub.db'}")
+    try:
+        reading = read_only(engine)
+        if engine.dialect.name == "sqlite":
+            with reading.connect() as connection:
+                for (problem,) in connection.exec_driver_sql("PRAGMA quick_check"):
+                    if problem != "ok":
+                        yield Damage("the database file", problem)
+        yield from check_log(
+            SqlLogDatabase(reading),
+            log_keys=policy.log_keys,
+            witnesses=[witness.key for witness in policy.witnesses],
+        )
+    except DatabaseError as error:
+        yield Damage("the database", str(error.orig))
+    finally:
+        engine.dispose()
 
 
 def run_hub(settings: HubSettings, *, announce: Callable[[Mapping[str, Any]], None]) -> None:

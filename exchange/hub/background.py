@@ -26,7 +26,8 @@ from ledger.verify.policy import Policy
 class LogKeeping:
     """The ledger's own identity, who cosigns it, and the quorum that counts as witnessed.
 
-    holders: who else remembers its heads outside the database.
+    holders: who else remembers its heads outside the database. also: keys that sign beside the
+    log's own.
     """
 
     origin: str
@@ -35,6 +36,7 @@ class LogKeeping:
     witnesses: Sequence[WitnessPort]
     policy: Policy
     holders: Sequence[HeadHolder] = ()
+    also: Sequence[Signer] = ()
 
 
 def require_newest(keeping: LogKeeping) -> None:
@@ -53,7 +55,11 @@ def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
     """Give pending entries their places and sign the grown tree. Whether there were any."""
     with store.transaction() as tx:
         grown = log.integrate(
-            tx.log, origin=keeping.origin, signer=keeping.signer, now=operator.clock.now()
+            tx.log,
+            origin=keeping.origin,
+            signer=keeping.signer,
+            now=operator.clock.now(),
+            also=keeping.also,
         )
     return grown is not None
 

@@ -13,7 +13,7 @@ from crypto.identifiers import DealId, JobId, PartyId, ProductId
 from crypto.keys import PublicKey
 from crypto.statement import ChainHead
 from exchange.errors import NotYours, UnknownSubject
-from exchange.hub import intake, settlement
+from exchange.hub import intake, log_history, settlement
 from exchange.hub.model import Delivery, HubJob, JobEventNote, Operator, Outcome
 from exchange.hub.ports import HubStore, HubTransaction
 from exchange.jobs import FINAL, JobState
@@ -173,11 +173,13 @@ class HubService:
             return tx.parties.current(party).envelope.to_bytes()
 
     def document(self, digest: Digest) -> bytes:
-        """A party document or product version."""
+        """A party document, a product version, or a policy or keys document of the log."""
         with self.store.reading() as tx:
             try:
                 return tx.parties.by_digest(digest).envelope.to_bytes()
             except NotFound:
+                if (found := log_history.document(digest, tx)) is not None:
+                    return found
                 return tx.products.envelope(digest)
 
     def catalogue(self, text: str, *, after: ProductId | None, limit: int) -> CataloguePage:

@@ -121,7 +121,7 @@ def test_an_operators_folder_is_all_that_its_hub_needs(
     identity = PartyFolder(tmp_path / "hub").party.document.identity
     assert identity.fingerprint == found["fingerprint"]
     assert (tmp_path / "hub" / "log.vkey").read_text().strip() == found["log_vkey"]
-    for secret in ("log.key", "identity.key", "signing.key"):
+    for secret in ("log.key", "log-recovery.key", "identity.key", "signing.key"):
         assert (tmp_path / "hub" / secret).stat().st_mode & 0o777 == 0o600
     hub.close()
 
@@ -130,12 +130,14 @@ def test_a_folder_in_use_is_left_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made(capsys, tmp_path / "hub")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "hub").iterdir()}
+    before = {path: path.read_bytes() for path in (tmp_path / "hub").rglob("*") if path.is_file()}
     arguments = ["hub", "init", str(tmp_path / "hub"), "--name", "Other", "--origin", "o/log"]
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (Exit.USAGE, "")
     assert "exists" in err
-    assert {path.name: path.read_bytes() for path in (tmp_path / "hub").iterdir()} == before
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "hub").rglob("*") if path.is_file()
+    } == before
 
 
 @pytest.mark.parametrize("origin", ["two words", "plus+sign", ""])

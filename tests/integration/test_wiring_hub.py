@@ -150,13 +150,14 @@ def test_the_hub_says_that_it_is_ready_and_where(standing: Running) -> None:
 
 def test_the_operators_document_is_logged_once_and_the_hub_stops_in_order(tmp_path: Path) -> None:
     settings = a_hub(tmp_path / "hub")
-    for _ in range(2):  # a second start says nothing new
+    (tmp_path / "hub" / "log-recovery.key").rename(tmp_path / "offline.key")
+    for _ in range(2):  # a second start says nothing new: the document, the log's keys, its policy
         with running("hub", "--settings", str(settings)) as hub:
             reader = client(hub.url, None, None, SystemClock())
             document = (tmp_path / "hub" / "party.json").read_bytes()
             assert reader.party(PartyId(hub.ready["party"])) == document
             text = until(lambda reader=reader: reader.checkpoint() or None)
-            assert any_head(tmp_path / "hub").check(text.encode()).checkpoint.size == 1
+            assert any_head(tmp_path / "hub").check(text.encode()).checkpoint.size == 3
             reader.close()
             code, out, errors = hub.stop()
         assert (code, out) == (0, "")
@@ -509,7 +510,7 @@ def test_what_waits_to_be_published_does_not_hold_up_the_stop(tmp_path: Path) ->
         settings = a_hub(
             tmp_path / "hub",
             more=f'[[witnesses]]\nurl = "http://127.0.0.1:{silent.getsockname()[1]}"\n'
-            f'vkey = "{key}"\n',
+            f'vkeys = ["{key}"]\n',
         )
         with running("hub", "--settings", str(settings)) as hub:
             time.sleep(0.5)

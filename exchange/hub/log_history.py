@@ -1,0 +1,82 @@
+"""At start: what the operator's folder says of the log's keys and policy is said in the log too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crypto.digest import Digest, digest
+from crypto.statement import Statement, read_statement
+from exchange.hub import chains
+from exchange.hub.model import Operator
+from exchange.hub.ports import HubTransaction
+from ledger import evidence
+from ledger.errors import KeysRefused
+from ledger.verify.history import ADOPTED, KEY_CHANGES, KINDS, SignedLogKeys
+
+_PENDING_LIMIT = 1 << 16  # entries looked through for one that has no place yet; at start, so few
+
+
+def declare(
+    keys: Sequence[SignedLogKeys], policy: bytes, tx: HubTransaction, operator: Operator
+) -> None:
+    """Log the keys documents and the policy that the log does not hold yet. Safe to repeat.
+
+    keys: all documents of the log, in order; the last one's keys sign. A change of the folder
+    takes effect with the restart that logs it: every head after that is signed with its keys.
+    Raises KeysRefused if they do not continue those that the log holds.
+    """
+    tx.lock_chain(operator.party)  # of two hubs that start at once the second finds all said
+    origin = keys[-1].document.origin
+    said = statements(origin, tx)
+    _declare_keys(keys, [s for s in said if s.type in KEY_CHANGES], tx, operator)
+    adopted = [s.outputs[0] for s in said if s.type == ADOPTED]
+    name = digest(policy)
+    if not adopted or adopted[-1] != name:
+        act = evidence.policy_adopted(origin, policy, adopted[-1] if adopted else None)
+        chains.act(act, tx=tx, operator=operator, documents={name: policy})
+
+
+def statements(origin: str, tx: HubTransaction) -> list[Statement]:
+    """The operator's statements about the log itself, in order."""
+    found = []
+    names = tx.statements_about([origin], kinds=KINDS)
+    pending: dict[Digest, bytes] = {}
+    for name in names:
+        index = tx.log.index_of(name)
+        if index is not None:
+            (logged,) = tx.log.entries(index, index + 1)
+            entry = logged.entry
+        else:
+            pending = pending or {digest(p.entry): p.entry for p in tx.log.pending(_PENDING_LIMIT)}
+            entry = pending[name]
+        found.append(read_statement(entry).statement)
+    return found
+
+
+def document(name: Digest, tx: HubTransaction) -> bytes | None:
+    """A policy file or keys document of this log, by digest.
+
+    Only those: documents of deals are in the same store, under digests that are no secret.
+    """
+    latest = tx.log.latest()
+    if latest is None:
+        return None
+    said = statements(latest.checkpoint.origin, tx)
+    return tx.document(name) if any(name in s.outputs for s in said) else None
+
+
+def _declare_keys(
+    keys: Sequence[SignedLogKeys],
+    said: Sequence[Statement],
+    tx: HubTransaction,
+    operator: Operator,
+) -> None:
+    logged = [s.outputs[0] for s in said]
+    if [signed.digest for signed in keys[: len(logged)]] != logged:
+        raise KeysRefused("the log declares other keys than the folder holds; restore the folder")
+    before = keys[len(logged) - 1] if logged else None
+    for signed in keys[len(logged) :]:
+        act = evidence.log_keys_declared(signed, before)
+        documents = {signed.digest: signed.envelope.to_bytes()}
+        chains.act(act, tx=tx, operator=operator, documents=documents)
+        before = signed
