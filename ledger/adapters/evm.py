@@ -392,7 +392,8 @@ def sign(
 ) -> Any:
     """A signed transaction. Raises ChainRefused if the chain says that it would revert."""
     try:
-        gas = rpc.quantity("eth_estimateGas", {"from": key.address, **call})
+        # Of the newest block: in the next one, what this replaces would already stand.
+        gas = rpc.quantity("eth_estimateGas", {"from": key.address, **call}, "latest")
     except RpcError as error:
         raise ChainRefused(f"the chain would not take it: {error.reason}") from error
     fields: dict[str, Any] = {
