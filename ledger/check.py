@@ -11,11 +11,12 @@ Memory does not grow with the log. Only dates are not covered: no signature is o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from crypto.digest import digest
-from ledger.errors import LedgerError, NotLogged, TileRefused
+from ledger.errors import LedgerError, LogDiverged, NotLogged, TileRefused
 from ledger.ports import LogDatabase, LogStore, StoredCheckpoint
 from ledger.tiles import LogSource
 from ledger.tree import cover
@@ -89,15 +90,27 @@ def _check_entries(database: LogDatabase, tree: SignedTree, number: int) -> Iter
         yield Damage(f"the tile over entries {start} to {end - 1}", str(error))
         return
     with database.transaction() as store:
-        stored = {logged.index: logged.entry for logged in store.entries(start, end)}
+        stored = _entries(store, start, end)
         for index in range(start, end):
             leaf = leaves[(index - start) * HASH_BYTES : (index - start + 1) * HASH_BYTES]
             if index not in stored:
-                yield Damage(f"entry {index}", "is not stored")
+                yield Damage(f"entry {index}", "is not stored, or not as bytes")
             elif leaf_hash(stored[index]) != leaf:
                 yield Damage(f"entry {index}", "is not the one that was signed")
             elif _place(store, stored[index]) != index:
                 yield Damage(f"entry {index}", "is not found by its digest")
+
+
+def _entries(store: LogStore, start: int, end: int) -> dict[int, bytes]:
+    """Those that can be read: one that cannot must not hide the others."""
+    try:
+        return {logged.index: logged.entry for logged in store.entries(start, end)}
+    except LogDiverged:
+        found: dict[int, bytes] = {}
+        for index in range(start, end):
+            with suppress(LogDiverged):
+                found |= {logged.index: logged.entry for logged in store.entries(index, index + 1)}
+        return found
 
 
 def _place(store: LogStore, entry: bytes) -> int | None:

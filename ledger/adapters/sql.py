@@ -162,8 +162,12 @@ class SqlLogStore:
         return True
 
     def pending(self, limit: int) -> Sequence[PendingEntry]:
-        rows = self._session.execute(_PENDING, {"limit": limit})
-        return [PendingEntry(arrival, entry) for arrival, entry in rows]
+        with _reading("pending entries"):
+            rows = self._session.execute(_PENDING, {"limit": limit}).all()
+        return [
+            PendingEntry(arrival, _blob(entry, f"pending entry {arrival}"))
+            for arrival, entry in rows
+        ]
 
     def place(self, arrivals: Sequence[int], first_index: int) -> None:
         if self._postgres:
@@ -201,25 +205,31 @@ class SqlLogStore:
         wanted = [digest.raw for digest in digests]
         found: dict[bytes, int | None] = {}
         if self._postgres:
-            rows = self._session.execute(_INDICES_POSTGRES, {"digests": wanted}).tuples()
-            found.update(rows.all())
+            rows = self._session.execute(_INDICES_POSTGRES, {"digests": wanted})
+            found.update((row[0], row[1]) for row in rows)
         for begin in range(0, 0 if self._postgres else len(wanted), _CHUNK):
             chunk = wanted[begin : begin + _CHUNK]
             query = f"{_INDICES_SQLITE} ({','.join('?' * len(chunk))})"
-            rows = self._session.connection().exec_driver_sql(query, tuple(chunk)).tuples()
-            found.update(rows.all())
+            rows = self._session.connection().exec_driver_sql(query, tuple(chunk))
+            found.update((row[0], row[1]) for row in rows)
         try:
             return {digest: found[digest.raw] for digest in digests}
         except KeyError as error:
             raise NotLogged(Digest(error.args[0])) from None
 
     def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
-        rows = self._session.exec(
+        wanted = (
             select(LedgerEntryRow.position, LedgerEntryRow.entry)
             .where(col(LedgerEntryRow.position) >= start, col(LedgerEntryRow.position) < end)
             .order_by(col(LedgerEntryRow.position))
         )
-        return [LoggedEntry(index, entry) for index, entry in rows if index is not None]
+        with _reading(f"entries {start} to {end - 1}"):
+            rows = self._session.exec(wanted).all()
+        return [
+            LoggedEntry(index, _blob(entry, f"entry {index}"))
+            for index, entry in rows
+            if index is not None
+        ]
 
     def nodes(self, wanted: Collection[Node]) -> Mapping[Node, bytes]:
         nodes = TiledNodes(self.tiles(tiles_of(wanted)))
@@ -230,8 +240,10 @@ class SqlLogStore:
         found: dict[tuple[int, int], bytes] = {}
         for begin in range(0, len(todo), _CHUNK):
             keys = [(tile.level, tile.index) for tile in todo[begin : begin + _CHUNK]]
-            for level, position, hashes in self._session.execute(_TILES, {"keys": keys}):
-                found[level, position] = hashes
+            with _reading("tiles"):
+                rows = self._session.execute(_TILES, {"keys": keys}).all()
+            for level, position, hashes in rows:
+                found[level, position] = _blob(hashes, f"tile {position} of level {level}")
         tiles: dict[Tile, bytes] = {}
         for tile in todo:
             hashes = found.get((tile.level, tile.index), b"")
@@ -347,13 +359,15 @@ class SqlLogStore:
         return 0 if size is None else size
 
     def _newest(self, *where: Any) -> StoredCheckpoint | None:
-        row = self._session.exec(
+        wanted = (
             select(LedgerCheckpointRow)
             .where(*where)
             .order_by(col(LedgerCheckpointRow.size).desc())
             .limit(1)
             .execution_options(populate_existing=True)  # bulk statements go past loaded rows
-        ).first()
+        )
+        with _reading("checkpoints"):
+            row = self._session.exec(wanted).first()
         return None if row is None else self._stored(row)
 
     def _stored(self, row: LedgerCheckpointRow) -> StoredCheckpoint:
@@ -367,14 +381,10 @@ class SqlLogStore:
             .where(LedgerCosignatureRow.size == row.size)
             .order_by(LedgerCosignatureRow.witness, col(LedgerCosignatureRow.key_id))
         )
-        try:
+        with _reading(f"cosignatures under size {row.size}"):
             found = self._session.exec(wanted).all()
-        except OperationalError as error:
-            if "decode" not in str(error.orig):
-                raise
-            raise _altered(f"cosignatures under size {row.size}", "are not UTF-8") from error
         try:
-            note = Note.parse(row.note)
+            note = Note.parse(_blob(row.note, f"checkpoint of size {row.size}"))
             checkpoint = Checkpoint.parse(note.text)
         except FormatRefused as error:
             raise _altered(f"checkpoint of size {row.size}", str(error)) from error
@@ -422,6 +432,23 @@ class SqlLogDatabase:
 
 def _lacks(what: str) -> LogDiverged:
     return LogDiverged(f"the stored tree lacks {what}: stop, and restore the log from a full copy")
+
+
+def _blob(value: object, what: str) -> bytes:
+    """SQLite keeps a type with each value: one flipped bit makes a text of what was bytes."""
+    if not isinstance(value, bytes):
+        raise _altered(what, "its bytes are marked as something else")
+    return value
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        if "decode" not in str(error.orig):
+            raise
+        raise _altered(what, "bytes are marked as text") from error
 
 
 def _altered(what: str, problem: str) -> LogDiverged:

@@ -108,7 +108,7 @@ def test_a_log_that_nobody_touched_is_whole(stored: Stored) -> None:
         ("entry", "position = 7", "entry 7: is not the one that was signed"),
         ("entry", "position = 299", "entry 299: is not the one that was signed"),
         ("digest", "position = 7", "entry 7: is not found by its digest"),
-        ("position", "position = 299", "entry 299: is not stored"),
+        ("position", "position = 299", "entry 299: is not stored, or not as bytes"),
     ],
 )
 def test_a_flipped_bit_in_an_entry_is_named(
@@ -116,6 +116,17 @@ def test_a_flipped_bit_in_an_entry_is_named(
 ) -> None:
     stored.flip("ledger_entry", column, where, bit=10 if column == "position" else 0)
     assert named in stored.found()
+
+
+@pytest.mark.parametrize("changed", ["CAST(entry AS TEXT)", "CAST(X'ff80' AS TEXT)", "7"])
+def test_an_entry_that_one_bit_of_its_header_made_a_text_or_a_number_is_named(
+    stored: Stored, changed: str
+) -> None:
+    """SQLite keeps the type with the value."""
+    with closing(sqlite3.connect(stored.path / "log.db")) as connection:
+        connection.execute(f"UPDATE ledger_entry SET entry = {changed} WHERE position = 7")
+        connection.commit()
+    assert stored.found() == ["entry 7: is not stored, or not as bytes"]
 
 
 @pytest.mark.parametrize(

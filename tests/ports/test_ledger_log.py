@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 from sqlmodel import Session
 
+from api.database import open_engine
 from crypto.digest import Digest, digest
 from crypto.keys import SigningKey
 from ledger.adapters.sql import SqlLogDatabase, SqlLogStore
@@ -386,11 +388,16 @@ def test_a_head_is_published_once_and_the_next_only_when_the_tree_has_grown(
 
 
 def test_one_failing_witness_does_not_stop_the_others_and_is_asked_again(
-    hub: SqlLogDatabase, engine: Engine, create_tables: Callable[..., None], clock: Clock
+    hub: SqlLogDatabase,
+    engine: Engine,
+    create_tables: Callable[..., None],
+    clock: Clock,
+    tmp_path: Path,
 ) -> None:
-    create_tables(engine, "witness_")
-    down, up = (LocalWitness(engine, f"witness.example/{n}", clock) for n in range(2))
-    # Two witnesses would share one table here; the one that is down never writes to it.
+    others = open_engine(f"sqlite:///{tmp_path}/other.db")
+    for memory in (others, engine):
+        create_tables(memory, "witness_")
+    down, up = (LocalWitness(m, f"w{n}.example", clock) for n, m in enumerate((others, engine)))
     down.down = True
     both = policy(down, up)
     grow(hub, 0, 3)
@@ -408,6 +415,7 @@ def test_one_failing_witness_does_not_stop_the_others_and_is_asked_again(
     assert result is not None and result.witnessed
     assert len(up.asked) == 1  # what it gave is kept, and it is left in peace
     assert publish(hub, [down, up], both, clock=clock) is None
+    others.dispose()
 
 
 def test_a_witness_at_another_size_is_sent_the_proof_from_there(
