@@ -12,7 +12,7 @@ personal content. `body` holds the few facts of its type that everybody may read
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -95,10 +95,11 @@ class ChainHead:
 
 @dataclass(frozen=True)
 class SignedStatement:
-    """A statement with the exact bytes that are logged."""
+    """A statement with the exact bytes that are logged, and those bytes as they were read."""
 
     statement: Statement
     entry: bytes
+    envelope: Envelope = field(repr=False)
 
     @property
     def digest(self) -> Digest:
@@ -142,7 +143,7 @@ def sign_statement(
     entry = dsse.sign(PAYLOAD_TYPE, record.to_bytes(statement), signer).to_bytes()
     if len(entry) > MAX_ENTRY_BYTES:
         raise Malformed("statement", f"has {len(entry)} bytes; an entry may have {MAX_ENTRY_BYTES}")
-    return SignedStatement(read_statement(entry).statement, entry)
+    return read_statement(entry)
 
 
 def read_statement(entry: bytes) -> SignedStatement:
@@ -154,9 +155,9 @@ def read_statement(entry: bytes) -> SignedStatement:
         raise Malformed("payloadType", f"is not {PAYLOAD_TYPE}")
     if len(envelope.signatures) != 1:
         raise Malformed("signatures", "a statement has exactly one signature, its actor's")
-    return SignedStatement(record.from_bytes(Statement, envelope.payload), entry)
+    return SignedStatement(record.from_bytes(Statement, envelope.payload), entry, envelope)
 
 
 def verify_statement(signed: SignedStatement, key: PublicKey) -> None:
     """Raises UnknownKey or BadSignature unless `key` signed this statement."""
-    dsse.verify(Envelope.from_bytes(signed.entry), PAYLOAD_TYPE, key)
+    dsse.verify(signed.envelope, PAYLOAD_TYPE, key)

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from crypto.digest import Digest
-from crypto.envelope import Envelope
 from crypto.errors import CryptoError, Malformed, UnknownKey
 from crypto.identifiers import PartyId
 from crypto.keys import PublicKey
@@ -111,7 +110,7 @@ def _verified(
     index: int, signed: SignedStatement, resolve: KeyResolver, findings: list[Finding]
 ) -> bool:
     statement = signed.statement
-    ((key_id, _),) = Envelope.from_bytes(signed.entry).signatures
+    ((key_id, _),) = signed.envelope.signatures
     try:
         verify_statement(signed, resolve(statement.actor, statement.time, key_id))
     except UnknownKey:
