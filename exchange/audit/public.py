@@ -7,15 +7,18 @@ of the operator is made in one transaction with what it says, and a party says *
 *verified* or *finalized* only after it has checked what went before. Those that do not follow are
 failures.
 
-Memory: the open negotiations and jobs. Of closed ones two lines each stay in a temporary file.
+Memory: MAX_OPEN open negotiations and jobs. More of them, how closed ones ended, and which
+agreements became final are in a temporary file.
 """
 
 from __future__ import annotations
 
+import pickle
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from crypto.identifiers import PartyId
 from exchange import jobs as lifecycle
@@ -27,6 +30,9 @@ from ledger.verify.log import Entry, Tally, Timing
 from ledger.verify.report import Phrase, phrase
 from pricing.evidence import HELD, REFUNDED, RELEASED
 
+T = TypeVar("T")
+
+MAX_OPEN: Final = 10_000  # of each kind in memory
 _NEGOTIATION: Final = "negotiation."
 _ENDS: Final = {
     "job.refused": JobEvent.REFUSE,
@@ -100,9 +106,9 @@ class PublicReplay:
     def __init__(self, tally: Tally) -> None:
         self.operator: PartyId | None = None
         self._tally = tally
-        self._talks: dict[str, _Talk] = {}
-        self._jobs: dict[str, _Job] = {}
         self._closed = _Closed()
+        self._talks = _Open[_Talk](self._closed, "talk")
+        self._jobs = _Open[_Job](self._closed, "job")
 
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
         """One statement in its order. One that certainly came too late has no effect."""
@@ -111,6 +117,8 @@ class PublicReplay:
             if entry.type.startswith(_NEGOTIATION):
                 if not late:
                     self._talk(entry, doubtful=timing is Timing.PERHAPS)
+            elif self.operator is None:
+                return  # no job can be told from one that came to nothing
             elif entry.type == "job.submitted":
                 if not late:
                     self._submitted(entry)
@@ -124,11 +132,13 @@ class PublicReplay:
             self._tally.fails(check, entry.name, error.why, index=entry.place)
 
     def finish(self) -> None:
-        self._closed.close()
-        for check, left in (("negotiation.public", self._talks), ("job.public", self._jobs)):
+        for check, left in (
+            ("negotiation.public", len(self._talks)),
+            ("job.public", len(self._jobs)),
+        ):
             if left:
-                note = phrase("public.open", count=f"{len(left):,}")
-                self._tally.unopened(check, "log", note)
+                self._tally.unopened(check, "log", phrase("public.open", count=f"{left:,}"))
+        self._closed.close()
 
     # Negotiations
 
@@ -143,17 +153,16 @@ class PublicReplay:
         if talk is None:
             if event not in (Event.REQUESTED, Event.OFFERED):
                 return
-            talk = self._talks[entry.subject] = _Talk()
+            talk = _Talk()
         talk.steps.append(_Step(entry, event, doubtful))
-        first = talk.steps[0]
-        taking_part = {first.entry.actor} | {
-            s.entry.actor for s in talk.steps[:-1] if s.event in (Event.OFFERED, Event.AGREED)
-        }
-        if event is Event.TERMINATED and entry.actor in taking_part:
+        self._talks.put(entry.subject, talk)
+        began = entry.actor == talk.steps[0].entry.actor
+        if event is Event.TERMINATED and began:
+            # Of the other side a stranger cannot be told apart, so its word closes nothing here.
             self._close(entry.subject, State.TERMINATED)
-        elif event is Event.FINALIZED and entry.actor in taking_part:
+        elif event is Event.FINALIZED:
             self._finalized(talk, entry)
-        elif event is Event.VERIFIED and entry.actor == first.entry.actor:
+        elif event is Event.VERIFIED and began:
             self._verified(talk, entry)
 
     def _verified(self, talk: _Talk, entry: Entry) -> None:
@@ -167,22 +176,32 @@ class PublicReplay:
         raise _DoesNotFollow("public.not_agreed", kind=entry.type)
 
     def _finalized(self, talk: _Talk, entry: Entry) -> None:
-        """The holder's last word: replayed by the table between the two who brought it here."""
+        """The holder's last word, replayed by the table between it and whoever verified.
+
+        The holder is who agreed first: a digest of a salted document can only be copied later.
+        """
         holder = entry.actor
-        others = [s for s in talk.steps if s.event is Event.VERIFIED and s.entry.actor != holder]
-        for other in reversed(others):
-            state, agreement = self._play(talk.steps, other.entry.actor, holder)
-            if state is State.FINALIZED:
-                self._tally.passes("negotiation.public")
-                self._closed.finalised(agreement, other.entry.actor, holder)
-                self._close(entry.subject, State.FINALIZED)
-                return
-        self._close(entry.subject, State.TERMINATED)
-        if any(step.doubtful for step in talk.steps):
+        brought: dict[tuple[bytes, ...], PartyId] = {}
+        for step in talk.steps:
+            if step.event is Event.AGREED:
+                brought.setdefault(step.entry.outputs, step.entry.actor)
+        if holder not in brought.values():
+            return  # a stranger, as far as anybody can see
+        final = False
+        verified = [s.entry.actor for s in talk.steps if s.event is Event.VERIFIED]
+        for consumer in dict.fromkeys(verified):
+            state, agreement = self._play(talk.steps, consumer, holder)
+            if state is State.FINALIZED and brought.get((agreement,)) == holder:
+                self._closed.finalised(agreement, consumer, holder)
+                final = True
+        if final:
+            self._tally.passes("negotiation.public")
+            self._close(entry.subject, State.FINALIZED)
+        elif any(step.doubtful for step in talk.steps):
             note = phrase("public.doubtful")
             self._tally.unopened("negotiation.public", entry.name, note)
-            return
-        raise _DoesNotFollow("public.not_verified", kind=entry.type)
+        else:
+            raise _DoesNotFollow("public.not_verified", kind=entry.type)
 
     def _play(
         self, steps: Sequence[_Step], consumer: PartyId, holder: PartyId
@@ -207,21 +226,20 @@ class PublicReplay:
         return state, agreement
 
     def _close(self, subject: str, state: State | JobState) -> None:
-        self._talks.pop(subject, None)
-        self._jobs.pop(subject, None)
+        self._talks.remove(subject)
+        self._jobs.remove(subject)
         self._closed.put(subject, state)
 
     # Jobs
 
     def _submitted(self, entry: Entry) -> None:
-        if entry.subject in self._jobs or len(entry.outputs) != 1 or not entry.inputs:
+        if len(entry.outputs) != 1 or not entry.inputs:
             return
-        if self._closed.state(entry.subject) is not None:
+        if self._jobs.get(entry.subject) or self._closed.state(entry.subject) is not None:
             return
-        found = [self._closed.agreement(name) for name in entry.inputs]
-        final = [pair for pair in found if pair is not None and pair[0] == entry.actor]
-        known = frozenset(holder for _, holder in final) if len(final) == len(found) else None
-        self._jobs[entry.subject] = _Job(entry, known)
+        found = [self._closed.holder(name, entry.actor) for name in entry.inputs]
+        known = frozenset(holder for holder in found if holder is not None)
+        self._jobs.put(entry.subject, _Job(entry, None if None in found else known))
 
     def _parties(
         self, said: Callable[[_Job, Entry], bool], entry: Entry, *, doubtful: bool
@@ -237,6 +255,7 @@ class PublicReplay:
             return
         if counts:
             job.doubtful |= doubtful
+            self._jobs.put(entry.subject, job)
             self._tally.passes("job.public")
 
     def _operators(
@@ -260,7 +279,9 @@ class PublicReplay:
             self._misfit(job, entry, error.why)
             return
         self._tally.passes("job.public")
-        if ended is not None:
+        if ended is None:
+            self._jobs.put(entry.subject, job)
+        else:
             self._close(entry.subject, ended)
 
     def _misfit(self, job: _Job, entry: Entry, why: Phrase) -> None:
@@ -406,33 +427,76 @@ class _Closed:
     temporary database that nobody else sees, so that memory does not grow with the log."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE closed (subject TEXT PRIMARY KEY, state TEXT)")
-        self._database.execute(
-            "CREATE TABLE agreement (digest BLOB PRIMARY KEY, consumer TEXT, holder TEXT)"
+        self.database = sqlite3.connect("", isolation_level=None)
+        self.database.execute("PRAGMA journal_mode = OFF")
+        self.database.execute("CREATE TABLE closed (subject TEXT PRIMARY KEY, state TEXT)")
+        self.database.execute(
+            "CREATE TABLE agreement (digest BLOB, consumer TEXT, holder TEXT, "
+            "PRIMARY KEY (digest, consumer))"
         )
-        self._database.execute("BEGIN")
+        self.database.execute("BEGIN")
 
     def put(self, subject: str, state: State | JobState) -> None:
-        self._database.execute("INSERT OR IGNORE INTO closed VALUES (?, ?)", (subject, state.value))
+        self.database.execute("INSERT OR IGNORE INTO closed VALUES (?, ?)", (subject, state.value))
 
     def state(self, subject: str) -> str | None:
-        found = self._database.execute("SELECT state FROM closed WHERE subject = ?", (subject,))
+        found = self.database.execute("SELECT state FROM closed WHERE subject = ?", (subject,))
         row = found.fetchone()
         return None if row is None else str(row[0])
 
     def finalised(self, agreement: bytes, consumer: PartyId, holder: PartyId) -> None:
-        self._database.execute(
-            "INSERT OR IGNORE INTO agreement VALUES (?, ?, ?)", (agreement, consumer, holder)
-        )
+        row = (agreement, consumer, holder)
+        self.database.execute("INSERT OR IGNORE INTO agreement VALUES (?, ?, ?)", row)
 
-    def agreement(self, digest: bytes) -> tuple[str, str] | None:
-        found = self._database.execute(
-            "SELECT consumer, holder FROM agreement WHERE digest = ?", (digest,)
+    def holder(self, agreement: bytes, consumer: PartyId) -> str | None:
+        """Of an agreement that became final with this consumer."""
+        found = self.database.execute(
+            "SELECT holder FROM agreement WHERE digest = ? AND consumer = ?", (agreement, consumer)
         )
         row = found.fetchone()
-        return None if row is None else (str(row[0]), str(row[1]))
+        return None if row is None else str(row[0])
 
     def close(self) -> None:
-        self._database.close()
+        self.database.close()
+
+
+class _Open(Generic[T]):
+    """What is open, by subject: the last MAX_OPEN that were touched in memory, others on disk.
+    Anybody may open what nobody closes."""
+
+    def __init__(self, closed: _Closed, table: str) -> None:
+        self._kept: OrderedDict[str, T] = OrderedDict()
+        self._database = closed.database
+        self._table = table
+        self._database.execute(f"CREATE TABLE {table} (subject TEXT PRIMARY KEY, kept BLOB)")
+
+    def __len__(self) -> int:
+        found = self._database.execute(f"SELECT COUNT(*) FROM {self._table}")  # noqa: S608  ours
+        return len(self._kept) + int(found.fetchone()[0])
+
+    def get(self, subject: str) -> T | None:
+        kept = self._kept.get(subject)
+        if kept is not None:
+            return kept
+        found = self._database.execute(
+            f"SELECT kept FROM {self._table} WHERE subject = ?",  # noqa: S608  the name is ours
+            (subject,),
+        )
+        row = found.fetchone()
+        # Written by this very object, in a file that nobody else can open.
+        return None if row is None else pickle.loads(row[0])  # noqa: S301
+
+    def put(self, subject: str, one: T) -> None:
+        self.remove(subject)
+        self._kept[subject] = one
+        if len(self._kept) > MAX_OPEN:
+            oldest, other = self._kept.popitem(last=False)
+            row = (oldest, pickle.dumps(other))
+            self._database.execute(f"INSERT INTO {self._table} VALUES (?, ?)", row)  # noqa: S608
+
+    def remove(self, subject: str) -> None:
+        if self._kept.pop(subject, None) is None:
+            self._database.execute(
+                f"DELETE FROM {self._table} WHERE subject = ?",  # noqa: S608  the name is ours
+                (subject,),
+            )
