@@ -64,6 +64,12 @@ class LogKeyring:
     def current(self) -> LogKeys:
         return self.documents[-1].document
 
+    @property
+    def ever(self) -> tuple[VerifierKey, ...]:
+        """Every key that was ever in force: heads of that time are signed with no other."""
+        keys = [key for signed in self.documents for key in signed.document.verifier_keys]
+        return tuple(dict.fromkeys(keys))
+
 
 def create_keys(folder: Path, origin: str, *, sm2: bool) -> LogKeyring:
     """A new log's keys, and the document that declares them. Raises FormatRefused for a name that

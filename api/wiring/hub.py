@@ -41,7 +41,7 @@ from api.settings import AnchorSettings, HubSettings, SettingsRefused, endpoint
 from api.wiring.logs import configure_logs
 from crypto.identifiers import PartyId
 from crypto.ports import Clock, SystemClock, SystemRandomness
-from exchange.hub import background, log_history, registration
+from exchange.hub import background, chains, log_history, registration
 from exchange.hub.adapters.relay import Relay
 from exchange.hub.adapters.sql import SqlHubStore, SqlHubTransaction
 from exchange.hub.background import LogKeeping
@@ -154,7 +154,8 @@ class OpenedHub:
 def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     """Folder and database, with the operator's own party document in the ledger.
 
-    Raises SettingsRefused, KeyFileRefused, DocumentRefused or DatabaseTooNew, saying what to do.
+    Raises SettingsRefused, KeyFileRefused, DocumentRefused, DatabaseTooNew or BookkeepingBehind,
+    saying what to do.
     """
     clock, randomness = clock or SystemClock(), SystemRandomness()
     folder = PartyFolder(settings.folder)
@@ -164,11 +165,12 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     policy = read_policy(settings, ring.current.verifier_keys)
     if (settings.folder / RECOVERY_KEY).exists():
         log.warning("recovery_key.online", file=RECOVERY_KEY, advice="take it offline")
-    engine = open_engine(settings.database_url or f"sqlite:///{settings.folder / 'hub.db'}")
+    engine = open_engine(settings.store_url)
     bring_up_to_date(engine, "hub")
     store = SqlHubStore(engine, read_only(engine))
     operator = Operator(party.document.party, folder.signing, clock, randomness)
     with store.transaction() as tx:
+        chains.require_complete(tx)
         registration.register_operator(party, tx, operator)
         log_history.declare(ring.documents, settings.policy_file.read_bytes(), tx, operator)
     regulators = frozenset(PartyId.parse(text, where="regulators") for text in settings.regulators)
@@ -185,7 +187,7 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     if anchorer is not None:
         holders.append(ChainHolder(origin, anchorer.backend))
     if settings.tiles_folder is not None:
-        open_own = partial(open_own_note, origin, policy)
+        open_own = partial(open_own_note, ring.ever)
         holders.append(PublishedFiles(settings.tiles_folder, open_own))
     counted = {witness.key for witness in policy.witnesses}
     for witness in witnesses:
@@ -204,6 +206,7 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
             policy,
             holders,
             also=ring.also,
+            ever=ring.ever,
         ),
         anchorer=anchorer,
         stack=stack,
@@ -233,10 +236,9 @@ def open_anchorer(
     return Anchorer(backend, SqlAnchorDatabase(engine), rules, anchor.poll_s)
 
 
-def open_own_note(origin: str, policy: Policy, note: bytes) -> Checkpoint:
-    """The checkpoint in a note that this log has signed, with its present key or an earlier one
-    that the policy names. Raises LedgerError."""
-    keys = [key for key in policy.log_keys if key.name == origin]
+def open_own_note(keys: Sequence[VerifierKey], note: bytes) -> Checkpoint:
+    """The checkpoint in a note that this log has signed. keys: its present ones and the earlier.
+    Raises LedgerError."""
     return open_checkpoint(Note.parse(note), keys)
 
 
@@ -257,8 +259,9 @@ def read_policy(settings: HubSettings, log_keys: Sequence[VerifierKey]) -> Polic
 
 def check_stored(settings: HubSettings) -> Iterator[Damage]:
     """Everything in the stored ledger that is not what was signed. Raises SettingsRefused."""
-    policy = read_policy(settings, read_keyring(settings).current.verifier_keys)
-    engine = open_engine(settings.database_url or f"sqlite:///{settings.folder / 'hub.db'}")
+    ring = read_keyring(settings)
+    policy = read_policy(settings, ring.current.verifier_keys)
+    engine = open_engine(settings.store_url)
     try:
         reading = read_only(engine)
         if engine.dialect.name == "sqlite":
@@ -268,7 +271,7 @@ def check_stored(settings: HubSettings) -> Iterator[Damage]:
                         yield Damage("the database file", problem)
         yield from check_log(
             SqlLogDatabase(reading),
-            log_keys=policy.log_keys,
+            log_keys=ring.ever,
             witnesses=[witness.key for witness in policy.witnesses],
         )
     except DatabaseError as error:
@@ -433,7 +436,7 @@ def loops_of(
     def file(folder: Path) -> bool:
         if hub.fault.words is not None or not hub.fault.compared:
             return False
-        open_own = partial(open_own_note, hub.keeping.origin, hub.keeping.policy)
+        open_own = partial(open_own_note, hub.keeping.ever)
         try:
             done = publish_files(folder, LogSource(SqlLogDatabase(read_only(hub.engine))), open_own)
         except (LogBehind, LogDiverged) as error:

@@ -19,6 +19,7 @@ from exchange.jobs import JobEvent, JobState
 from ledger import log, newest
 from ledger.log import EntryStatus
 from ledger.ports import HeadHolder, LogDatabase, WitnessPort
+from ledger.verify.note import VerifierKey
 from ledger.verify.policy import Policy
 
 
@@ -27,7 +28,7 @@ class LogKeeping:
     """The ledger's own identity, who cosigns it, and the quorum that counts as witnessed.
 
     holders: who else remembers its heads outside the database. also: keys that sign beside the
-    log's own.
+    log's own. ever: every key that the log declared, the present ones and the earlier.
     """
 
     origin: str
@@ -37,6 +38,7 @@ class LogKeeping:
     policy: Policy
     holders: Sequence[HeadHolder] = ()
     also: Sequence[Signer] = ()
+    ever: Sequence[VerifierKey] = ()
 
 
 def require_newest(keeping: LogKeeping) -> None:
