@@ -1,7 +1,8 @@
-"""`python -m exchange.audit deal|log … --policy P --roots R`: verify a deal or a whole log.
+"""`python -m exchange.audit deal|log|follow … --policy P --roots R`: verify a deal, a whole log, or
+a log as it grows.
 
-Exit codes: 0 no check failed; 1 a check failed; 2 the command line, or a file, cannot be used; 4
-the log or the documents gave no answer.
+Exit codes: 0 no check failed; 1 a check failed, or an alert was raised; 2 the command line, or a
+file, cannot be used; 4 the log or the documents gave no answer.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
 from crypto.keys import read_exchange_key
+from crypto.ports import SystemClock
 from exchange.audit.answers import DealReport
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
 from exchange.audit.errors import AuditError
+from exchange.audit.follow import USUAL, FolderBundles, Limits
+from exchange.audit.live import Following, follow, lines_to
 from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
 from exchange.audit.views import Views
@@ -27,6 +33,7 @@ from exchange.audit.voices import VOICES
 from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.query.explanation import Language
 from ledger.errors import LedgerError, SourceUnreachable, TileMissing
+from ledger.verify.log import open_source
 from ledger.verify.policy import Policy
 
 PASSED: Final = 0
@@ -42,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _log(asked)
     if (asked.open_with is None) != (asked.party is None):
         return _refuse("--open-with and --party go together")
+    if asked.command == "follow":
+        return _follow(asked)
     language = Language(asked.language)
     try:
         report = _audit(asked)
@@ -82,17 +91,53 @@ def _log(asked: argparse.Namespace) -> int:
     return FAILED if report.failed else PASSED
 
 
+def _follow(asked: argparse.Namespace) -> int:
+    try:
+        what = Following(
+            open_source(asked.log),
+            Policy.parse(_read(asked.policy, 1 << 20)),
+            Roots.parse(_read(asked.roots, 1 << 20)),
+            open_documents(asked.documents),
+            asked.state,
+            deals=None if asked.bundles is None else FolderBundles(asked.bundles),
+            opener=_opener(asked),
+            given=asked.given,
+            limits=Limits(
+                timedelta(seconds=asked.stale),
+                timedelta(seconds=asked.quiet),
+                timedelta(seconds=asked.patience),
+            ),
+            interval_s=asked.interval,
+            once=asked.once,
+            as_json=asked.json,
+            language=Language(asked.language),
+        )
+        return follow(
+            what,
+            clock=SystemClock(),
+            sleep=time.sleep,
+            write=lines_to(sys.stdout),
+            complain=lines_to(sys.stderr),
+        )
+    except (AuditError, LedgerError, CryptoError) as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}")
+
+
 def _audit(asked: argparse.Namespace) -> DealReport:
-    opener = None
-    if asked.open_with is not None:
-        party = PartyId.parse(asked.party, where="--party")
-        opener = Opener(party, read_exchange_key(asked.open_with))
     return audit_deal(
         _read(asked.bundle, MAX_BUNDLE_BYTES),
         Policy.parse(_read(asked.policy, 1 << 20)),
         Roots.parse(_read(asked.roots, 1 << 20)),
-        opener,
+        _opener(asked),
     )
+
+
+def _opener(asked: argparse.Namespace) -> Opener | None:
+    if asked.open_with is None:
+        return None
+    return Opener(PartyId.parse(asked.party, where="--party"), read_exchange_key(asked.open_with))
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -116,8 +161,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     deal = commands.add_parser("deal", help="audit one deal from its bundle")
     deal.add_argument("bundle", type=Path, metavar="BUNDLE")
-    deal.add_argument("--open-with", type=Path, metavar="KEYFILE", help="a reader's sealing key")
-    deal.add_argument("--party", metavar="PTY", help="whose key that is")
     deal.add_argument("--prov-json", type=Path, metavar="FILE", help="the deal as W3C PROV-JSON")
     deal.add_argument("--prov-n", type=Path, metavar="FILE", help="the deal as W3C PROV-N")
     deal.add_argument("--svg", type=Path, metavar="FILE", help="its graph as a picture")
@@ -129,7 +172,32 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER_OR_URL",
         help="party documents by digest: files named by 64 hex digits, or a hub's /v1/documents",
     )
-    for command in (deal, log):
+    live = commands.add_parser("follow", help="follow a log as it grows, and say what is wrong")
+    live.add_argument("log", metavar="LOG", help="folder or address with checkpoint and tile/")
+    live.add_argument("--documents", required=True, metavar="FOLDER_OR_URL", help="as for `log`")
+    live.add_argument("--state", type=Path, required=True, metavar="FILE", help="kept for restarts")
+    live.add_argument("--bundles", type=Path, metavar="FOLDER", help="deals: <deal>.zip")
+    live.add_argument(
+        "--given",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE_OR_FOLDER",
+        help="entries that must be in the log",
+    )
+    live.add_argument("--interval", type=float, default=10, metavar="S", help="between two looks")
+    live.add_argument("--once", action="store_true", help="one look, as for cron")
+    for name, limit, help_ in (
+        ("--stale", USUAL.stale, "how long a head may lack its quorum"),
+        ("--quiet", USUAL.quiet, "how long the log may not grow"),
+        ("--patience", USUAL.patience, "how long what is due may be on its way"),
+    ):
+        seconds = limit.total_seconds()
+        live.add_argument(name, type=float, default=seconds, metavar="S", help=help_)
+    for command in (deal, live):
+        command.add_argument("--open-with", type=Path, metavar="KEYFILE", help="a sealing key")
+        command.add_argument("--party", metavar="PTY", help="whose key that is")
+    for command in (deal, log, live):
         command.add_argument("--policy", type=Path, required=True, help="C2SP tlog-policy file")
         command.add_argument("--roots", type=Path, required=True, help="fingerprints, registrars")
         command.add_argument("--json", action="store_true", help="one JSON document")

@@ -120,6 +120,9 @@ class Limits:
     patience: timedelta = timedelta(minutes=10)
 
 
+USUAL: Final = Limits()
+
+
 @dataclass(frozen=True)
 class Alert:
     """words: in both languages. index: of the entry it is about. notes: signed notes that prove it
@@ -224,7 +227,7 @@ class Follower:
         deals: Bundles | None = None,
         opener: Opener | None = None,
         given: Mapping[Digest, bytes] = MappingProxyType({}),
-        limits: Limits = Limits(),
+        limits: Limits = USUAL,
         state: State | None = None,
     ) -> None:
         """given: entries, by digest, that were handed to somebody as being in this log."""
@@ -269,6 +272,15 @@ class Follower:
         if head is not None:
             self._check_deals(head)
         self._check_deadlines(now)  # which deals' plans say, where they may be read
+        return self._new
+
+    def unanswered(self, since: datetime, now: datetime) -> list[Alert]:
+        """The log has given no answer since; for as long as a head may be stale, that is no
+        alert."""
+        self._new = []
+        if now - since > self._limits.stale:
+            why = phrase("follow.unanswered", since=encode_time(since))
+            self.alert(Kind.STALE, "log", why, check=f"unanswered {encode_time(since)}")
         return self._new
 
     def alert(

@@ -67,6 +67,10 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "the quorum of witnesses has been missing since {since}",
         "自 {since} 起一直缺少见证方定数",
     ),
+    "follow.unanswered": (
+        "the log has given no answer since {since}",
+        "日志自 {since} 起未作应答",
+    ),
     "follow.quiet": (
         "the log has not grown since {since}: it is idle, or its heads are withheld; nothing here "
         "tells which",

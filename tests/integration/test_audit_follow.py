@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from crypto.digest import Digest, digest
+from crypto.errors import Malformed
 from crypto.identifiers import DealId
-from crypto.keys import SigningKey
+from crypto.keys import SigningKey, write_key
 from crypto.record import Amount
 from exchange import evidence
 from exchange.audit import bundle as bundles
+from exchange.audit.__main__ import main
 from exchange.audit.bundle import Bundle
 from exchange.audit.errors import StateRefused
 from exchange.audit.follow import (
@@ -27,6 +30,7 @@ from exchange.audit.follow import (
     load_state,
     save_state,
 )
+from exchange.audit.live import Following, follow, read_given
 from exchange.audit.openings import Opener
 from exchange.errors import UnknownSubject
 from exchange.node import outbox
@@ -495,3 +499,134 @@ def test_a_state_is_read_back_as_it_was(done: Done, tmp_path: Path) -> None:
     assert following.state is not None
     save_state(tmp_path / "state", following.state)
     assert load_state(tmp_path / "state") == following.state
+
+
+# The program
+
+
+@dataclass
+class Ticks:
+    """A clock that stands, and a sleep that lets something happen, until it is interrupted."""
+
+    at: datetime
+    happenings: list[Callable[[], None]]
+
+    def now(self) -> datetime:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        if not self.happenings:
+            raise KeyboardInterrupt
+        self.happenings.pop(0)()
+
+
+def served(done: Done, forger: Forger, folder: Path) -> list[str]:
+    """A forged log as static files, and the arguments that follow it."""
+    log = ForgedLog(forger, forger.bundle())
+    count = len(log.bundle.entries)
+    heads = heads_path(0)
+    paths = [CHECKPOINT, f"tile/0/000.p/{count}", f"tile/entries/000.p/{count}", heads]
+    for path in paths:
+        (folder / "log" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "log" / path).write_bytes(log.read(path))
+    (folder / "documents").mkdir()
+    for name, data in log.bundle.documents.items():
+        (folder / "documents" / name.raw.hex()).write_bytes(data)
+    (folder / "bundles").mkdir()
+    (folder / "bundles" / f"{done.deal.deal}.zip").write_bytes(log.data)
+    key, witness = forger.policy.logs[0].key, forger.policy.witnesses[0].key
+    (folder / "policy").write_text(f"log {key}\nwitness w {witness}\nquorum w\n")
+    roots = sorted(roots_of(done.world).fingerprints)
+    (folder / "roots").write_text("".join(f"fingerprint {one}\n" for one in roots))
+    write_key(folder / "key", forger.regulator_key)
+    return [
+        *("follow", str(folder / "log"), "--policy", str(folder / "policy"), "--once"),
+        *("--roots", str(folder / "roots"), "--documents", str(folder / "documents")),
+        *("--bundles", str(folder / "bundles"), "--state", str(folder / "state")),
+        *("--open-with", str(folder / "key"), "--party", forger.regulator),
+        *("--quiet", str(10**9)),  # this log ended long ago by the real clock
+    ]
+
+
+def test_the_command_says_nothing_of_an_honest_log_in_a_folder_and_ends_with_0(
+    done: Done, forger: Forger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(served(done, forger, tmp_path)) == 0
+    assert capsys.readouterr().out == ""
+    assert load_state(tmp_path / "state") is not None
+
+
+def test_the_command_prints_an_alert_a_line_ends_with_1_and_repeats_nothing(
+    done: Done, forger: Forger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forger.terms(lambda terms: replace(terms, runs=1))
+    asked = served(done, forger, tmp_path)
+    assert main([*asked, "--json"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert "budget" in [line["kind"] for line in lines]
+    assert all({"time", "kind", "subject", "words", "index", "notes"} == set(x) for x in lines)
+    assert main(asked) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_log_that_is_away_ends_one_look_with_4_and_is_stale_when_it_stays_away(
+    done: Done, forger: Forger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = served(done, forger, tmp_path)
+    asked[1] = "http://127.0.0.1:9/v1/log"
+    assert main(asked) == 4
+    assert capsys.readouterr().err
+    ticks = Ticks(done.world.clock.now(), [])
+
+    class Away:
+        def read(self, path: str) -> bytes:
+            raise SourceUnreachable("away")
+
+    ticks.happenings = [
+        lambda: setattr(ticks, "at", ticks.at + Limits().stale + timedelta(seconds=1)),
+        lambda: None,
+    ]
+    told: list[str] = []
+    what = Following(Away(), done.world.policy, roots_of(done.world), Given(), tmp_path / "other")
+    code = follow(what, clock=ticks, sleep=ticks.sleep, write=told.append, complain=told.append)
+    assert code == 1
+    assert [line for line in told if "STALE" in line] == [told[2]]
+
+
+def test_a_running_follower_hears_what_happens_and_keeps_it(done: Done, tmp_path: Path) -> None:
+    world = done.world.copied_to(tmp_path / "1")
+
+    def grow() -> None:
+        world.service.fund(
+            world.operator.party, world.members["research"].id, a_price(1), key="one-more"
+        )
+        world.settle()
+
+    ticks = Ticks(world.clock.now(), [grow])
+    told: list[str] = []
+    what = Following(
+        HubSource(world),
+        world.policy,
+        roots_of(world),
+        HubDocuments(world),
+        tmp_path / "state",
+        deals=HubBundles(world),
+        opener=opener(world),
+    )
+    code = follow(what, clock=ticks, sleep=ticks.sleep, write=told.append, complain=told.append)
+    assert (code, told) == (0, [])
+    state = load_state(tmp_path / "state")
+    assert state is not None
+    assert state.note == world.service.checkpoint()
+
+
+def test_given_entries_are_read_from_files_and_folders(done: Done, tmp_path: Path) -> None:
+    entries = bundles.read(done.bundle).entries
+    (tmp_path / "entries").mkdir()
+    (tmp_path / "entries" / "1.json").write_bytes(entries[0])
+    (tmp_path / "one").write_bytes(entries[1])
+    found = read_given([tmp_path / "entries", tmp_path / "one"])
+    assert set(found.values()) == {entries[0], entries[1]}
+    (tmp_path / "one").write_bytes(entries[1][:-1])
+    with pytest.raises(Malformed):
+        read_given([tmp_path / "one"])
