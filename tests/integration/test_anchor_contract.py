@@ -8,8 +8,10 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -426,6 +428,18 @@ def instructions(runtime: str) -> set[int]:
 def test_no_two_functions_share_a_selector(name: str) -> None:
     functions = [e for e in load(name).abi if e["type"] == "function"]  # type: ignore[arg-type]
     assert len({selector(e) for e in functions}) == len(functions)
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_contracts(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=FOLDER.parents[1], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        for name, source in SOURCES.items():
+            for file in (f"{name}.json", source):
+                packed = archive.read(f"ledger/contracts/{file}")
+                assert packed == (FOLDER / file).read_bytes()
 
 
 def test_without_the_compiler_the_compile_step_says_what_to_install() -> None:
