@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
+from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,16 +19,21 @@ from api.folder import PartyFolder
 from crypto.errors import KeyFileRefused
 from crypto.identifiers import DealId, PartyId
 from crypto.keys import read_exchange_key
+from crypto.ports import SystemClock
 from crypto.statement import MAX_ENTRY_BYTES
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
+from exchange.audit.follow import USUAL, Bundles, FolderBundles, Limits
+from exchange.audit.live import Following, follow, lines_to
 from exchange.audit.openings import Opener
 from exchange.audit.roots import MAX_ROOTS_BYTES, Roots
 from exchange.audit.views import Views
 from exchange.audit.voices import VOICES
 from exchange.audit.whole import audit_whole_log, open_documents
+from exchange.errors import HubUnreachable, NotYours, UnknownSubject
 from exchange.query.explanation import Language
 from ledger import copies
+from ledger.errors import SourceUnreachable
 from ledger.verify.anchor import Asked, HttpRpc, audit_anchor
 from ledger.verify.equivocation import audit_equivocation
 from ledger.verify.log import open_source
@@ -35,6 +43,9 @@ from ledger.verify.proof import MAX_PROOF_BYTES
 from ledger.verify.receipt import audit_receipt
 from ledger.verify.report import Report, exit_code
 from ledger.verify.tile_names import CHECKPOINT
+
+if TYPE_CHECKING:
+    from api.wiring.node import Opened
 
 app = Commands("audit", no_args_is_help=True)
 
@@ -152,6 +163,84 @@ def mirror(
         say("audit.mirrored", folder=folder, size=f"{size:,}", new=f"{size - done.old_size:,}"),
         as_json=common().as_json,
     )
+
+
+@app.act("follow", "audit.follow")
+def follow_log(
+    place: Annotated[str, typer.Argument(metavar="LOG")],
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
+    roots: Annotated[Path, typer.Option(metavar="FILE", help="audit.roots")],
+    documents: Annotated[str, typer.Option(metavar="FOLDER_OR_URL", help="audit.documents")],
+    state: Annotated[Path, typer.Option(metavar="FILE", help="audit.state")],
+    bundles: Annotated[Path | None, typer.Option(metavar="FOLDER", help="audit.bundles")] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="audit.fetch")] = False,
+    open_with: Annotated[
+        Path | None, typer.Option(metavar="FOLDER_OR_KEY", help="audit.open_with")
+    ] = None,
+    party: Annotated[str | None, typer.Option(metavar="PTY", help="audit.party")] = None,
+    given: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE_OR_FOLDER", help="audit.given")
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0, metavar="S", help="audit.interval")] = 10.0,
+    once: Annotated[bool, typer.Option("--once", help="audit.once")] = False,
+    stale: Annotated[float, typer.Option(min=0, metavar="S", help="audit.stale")] = (
+        USUAL.stale.total_seconds()
+    ),
+    quiet: Annotated[float, typer.Option(min=0, metavar="S", help="audit.quiet")] = (
+        USUAL.quiet.total_seconds()
+    ),
+    patience: Annotated[float, typer.Option(min=0, metavar="S", help="audit.patience")] = (
+        USUAL.patience.total_seconds()
+    ),
+) -> None:
+    if fetch and bundles is not None:
+        raise typer.BadParameter(say("audit.fetch_or_bundles"))
+    with ExitStack() as stack:
+        deals: Bundles | None = None if bundles is None else FolderBundles(bundles)
+        if fetch:
+            deals = _FetchedBundles(stack.enter_context(opened()))
+        what = Following(
+            open_source(place),
+            _policy(policy),
+            Roots.parse(_read(roots, MAX_ROOTS_BYTES)),
+            open_documents(documents),
+            state,
+            deals=deals,
+            opener=None if open_with is None else opener(open_with, party),
+            given=given or (),
+            limits=Limits(
+                timedelta(seconds=stale), timedelta(seconds=quiet), timedelta(seconds=patience)
+            ),
+            interval_s=interval,
+            once=once,
+            as_json=common().as_json,
+            language=Language(language()),
+        )
+        code = follow(
+            what,
+            clock=SystemClock(),
+            sleep=time.sleep,
+            write=lines_to(sys.stdout),
+            complain=lines_to(sys.stderr),
+        )
+    if code:
+        raise typer.Exit(code)
+
+
+class _FetchedBundles:
+    """What the hub gives to the party whose settings these are: every deal to the regulators of
+    the hub and of the agreement, its own to a consumer."""
+
+    def __init__(self, node: Opened) -> None:
+        self._node = node
+
+    def read(self, deal: DealId) -> bytes | None:
+        try:
+            return self._node.hub.bundle(deal)
+        except (NotYours, UnknownSubject):
+            return None
+        except HubUnreachable as error:
+            raise SourceUnreachable(str(error)) from error
 
 
 def _policy(path: Path) -> Policy:
