@@ -166,7 +166,7 @@ def end_rotation(settings: HubSettings) -> VerifierKey:
         following = read_signing_key(settings.folder / NEXT_KEY)
         document = _after(before, keys=before.document.keys[1:])
         _add(settings.folder, _authorised(document, before, following))
-    elif not (settings.folder / NEXT_KEY).exists():
+    elif not (settings.folder / NEXT_KEY).exists() and _names_current(settings.folder, before):
         raise KeysRefused("no rotation was begun")
     return _settle(settings)
 
@@ -242,6 +242,11 @@ def _authorised(document: LogKeys, before: SignedLogKeys, *signers: Signer) -> S
     signed = sign_log_keys(document, *signers)
     require_authority(signed, before)
     return signed
+
+
+def _names_current(folder: Path, signed: SignedLogKeys) -> bool:
+    """Whether log.vkey, the last file that a change writes, is of the key that is in force."""
+    return (folder / LOG_VKEY).read_text("utf-8").strip() == signed.document.keys[0]
 
 
 def _next_key(folder: Path) -> SigningKey:
