@@ -19,6 +19,11 @@ class DemoLanguage(StrEnum):
     CHINESE = "zh-CN"
 
 
+class Chain(StrEnum):
+    SIMULATED = "simulated"
+    ANVIL = "anvil"
+
+
 def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the exchange running until Ctrl-C.")
@@ -27,10 +32,13 @@ def demo(
         Path | None, typer.Option(help="An empty folder for everything; else a temporary one.")
     ] = None,
     lang: Annotated[DemoLanguage, typer.Option(help="en or zh-CN.")] = DemoLanguage.ENGLISH,
+    chain: Annotated[
+        Chain, typer.Option(help="Where heads are anchored: simulated, or anvil found on PATH.")
+    ] = Chain.SIMULATED,
     as_json: JsonOption = False,
 ) -> None:
     """Run one whole deal on scikit-learn's diabetes data between processes on this machine."""
-    from api.demo.setting import Exchange
+    from api.demo import setting
     from api.demo.story import Story
     from api.demo.teller import Teller
 
@@ -46,7 +54,7 @@ def demo(
     # Told to stop in any way, it ends its processes; a shell's background job ignores SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    exchange = Exchange(place)
+    exchange = setting.Exchange(place, setting.Chain(chain.value))
     story = Story(exchange, teller)
     try:
         good = story.tell()

@@ -28,6 +28,7 @@ from api.client.errors import (
 from api.client.transport import Transport
 from api.http.bodies import Body
 from api.hub.bodies import (
+    AnchorsBody,
     BalanceBody,
     CatalogueBody,
     ChainBody,
@@ -136,6 +137,10 @@ class HubClient:
 
     def consistency(self, old: int, new: int) -> Sequence[bytes]:
         return self._get(ConsistencyBody, "/v1/log/consistency", {"old": old, "new": new}).hashes
+
+    def anchors(self, *, limit: int = 100) -> AnchorsBody:
+        """Where heads were anchored, largest first: where to look, not proof."""
+        return self._get(AnchorsBody, "/v1/log/anchors", {"limit": limit})
 
     def receipt(self, statement: Digest) -> str | None:
         with _rebuilt():

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from api.client.errors import NotFoundError
-from api.demo.processes import Process, start_all
+from api.demo.processes import READY_S, STOP_S, Process, start_all
 from api.folder import PartyFolder
 from api.participant import Wishes, create
 from api.settings import NodeSettings
@@ -139,19 +143,46 @@ class Participant:
                 return
 
 
+class Chain(StrEnum):
+    """Which development chain the demonstration's hub anchors to."""
+
+    SIMULATED = "simulated"
+    ANVIL = "anvil"
+
+
+@dataclass
+class Anchored:
+    """A development chain that runs, with the anchor contract on it. settings: the hub's."""
+
+    process: Process
+    settings: dict[str, Any]
+
+
 @dataclass
 class Exchange:
-    """folder: empty at first; everything of the demonstration goes there."""
+    """folder: empty at first; everything of the demonstration goes there.
+
+    chain: what the hub anchors to; None: nothing
+    """
 
     folder: Path
+    chain: Chain | None = None
     processes: dict[str, Process] = field(default_factory=dict)
     participants: dict[str, Participant] = field(default_factory=dict)
     operator: PartyId | None = None
     registrar: SigningKey = field(default_factory=SigningKey.generate)
+    anchored: Anchored | None = None
+    _deploying: Future[Anchored] | None = None
     _ports: dict[str, int] = field(default_factory=dict)
 
     def make_folders(self) -> None:
         """Keys, settings and policy of everybody, by the commands that make them."""
+        if self.chain is not None:
+            # Meanwhile: its virtual machine takes seconds to load and to deploy the contract.
+            self._deploying = Future()
+            threading.Thread(
+                target=_settle, args=(self._deploying, self._start_chain), daemon=True
+            ).start()
         self._ports = {name: free_port() for name in ("hub", "relay", "witness")}
         hub, witness = self.folder / "hub", self.folder / "witness"
         command("hub", "init", str(hub), "--name", "Operator", "--origin", ORIGIN)
@@ -201,6 +232,11 @@ class Exchange:
 
     def start(self) -> None:
         """Start the witness, the hub and every node, and open each participant's desk."""
+        if self._deploying is not None:
+            self.anchored = self._deploying.result()
+            self.processes["chain"] = self.anchored.process
+            with (self.folder / "hub" / "settings.toml").open("a") as file:
+                file.write(f"anchor = {_toml(self.anchored.settings)}\n")
         infrastructure = ("witness", "hub")
         self.processes |= start_all({name: self.program(name) for name in infrastructure})
         for name, (title, _, _) in CAST.items():
@@ -215,6 +251,9 @@ class Exchange:
         self.processes |= start_all({name: self.program(name) for name in CAST})
 
     def stop(self) -> None:
+        if self._deploying is not None:
+            with suppress(Exception):  # told by `start`, if that was reached
+                self.processes["chain"] = self._deploying.result(STOP_S).process
         for participant in self.participants.values():
             participant.opened.close()
         for name in reversed(list(self.processes)):
@@ -257,6 +296,39 @@ class Exchange:
         participant = self.participants[name]
         return Opener(participant.id, participant.opened.folder.sealing)
 
+    def _start_chain(self) -> Anchored:
+        """What `exchange chain init`, `dev` and `deploy` do."""
+        import httpx2
+
+        from ledger.adapters.evm import JsonRpc, create_key, deploy_anchor
+
+        folder = self.folder / "chain"
+        folder.mkdir(mode=0o700)
+        key = create_key(folder / "anchor.key")
+        dev = ["chain", "dev", "--fund", key.address]
+        if self.chain is Chain.ANVIL:
+            dev.append("--anvil")
+        process = start_all({"chain": (dev, folder / "log")})["chain"]
+        try:
+            with httpx2.Client(trust_env=False) as client:
+                rpc = JsonRpc(process.ready["url"], client)
+                made = deploy_anchor(rpc, key, ORIGIN, key.address, patience_s=READY_S)
+        except BaseException:
+            process.stop()
+            raise
+        return Anchored(
+            process,
+            {
+                "rpc_url": process.ready["url"],
+                "chain_id": made.chain_id,
+                "contract": made.address,
+                "finality": 1,
+                "key_file": "../chain/anchor.key",
+                "every_s": 5,
+                "poll_s": 0.3,
+            },
+        )
+
     def _make_participant(self, name: str) -> PartyFolder:
         """What `exchange init` and `exchange party endorse` do."""
         title, role, controller = CAST[name]
@@ -292,6 +364,13 @@ class Exchange:
 
     def _url(self, name: str) -> str:
         return f"http://127.0.0.1:{self._ports[name]}"
+
+
+def _settle(future: Future[Anchored], start: Callable[[], Anchored]) -> None:
+    try:
+        future.set_result(start())
+    except BaseException as error:  # raised again where the result is asked for
+        future.set_exception(error)
 
 
 def _write_settings(path: Path, values: dict[str, Any]) -> None:

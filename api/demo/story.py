@@ -16,11 +16,14 @@ from typing import Any, Final, TypeVar
 from api.demo import data, deal
 from api.demo.setting import Exchange, Participant
 from api.demo.teller import Teller
+from api.hub.bodies import AnchorBody
 from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
 from crypto.noise import slack
 from crypto.record import Rational
 from exchange.audit.deal import audit_deal
 from exchange.audit.report import Report
+from exchange.audit.voices import VOICES
+from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.jobs import FINAL, JobState
 from exchange.node import receiving, registering
 from exchange.node.model import NodeJob, StandingApproval
@@ -28,6 +31,12 @@ from exchange.query.explanation import Language, learns
 from exchange.query.plan import Plan
 from exchange.results import Answer, Figure
 from exchange.terms.negotiation import State
+from ledger.ports import AnchorState
+from ledger.verify.anchor import Asked, HttpRpc, audit_anchor
+from ledger.verify.checkpoint import Checkpoint
+from ledger.verify.log import open_source
+from ledger.verify.note import Note
+from ledger.verify.tile_names import CHECKPOINT
 from registry.product import DataProduct
 from registry.source import FileFormat, FileSource
 
@@ -43,6 +52,7 @@ STAGES: Final = (
     "second_job",
     "second_answer",
     "money",
+    "anchor",
     "audit",
     "learned",
 )
@@ -83,13 +93,16 @@ class Story:
             near = self._answer_correlation(second)
         with self.stage("money"):
             self._money(plan)
+        with self.stage("anchor"):
+            self._anchor()
         with self.stage("audit"):
             report = self._audit(number)
+            ledger_good = self._audit_ledger()
         with self.stage("learned"):
             self._learned(plan, second)
         total = sum(self.elapsed_s[name] for name in STAGES)
         self.document["elapsed_s"] = {**self.elapsed_s, "total": round(total, 3)}
-        return matched and near and not report.failed
+        return matched and near and not report.failed and ledger_good
 
     def prepare(self) -> tuple[DealId, DataProduct, DataProduct]:
         """Everything before the first job: the deal with both holders stands."""
@@ -100,6 +113,9 @@ class Story:
             exchange.start()
             for name, process in exchange.processes.items():
                 teller.say("process", name=name, pid=process.pid)
+            if exchange.anchored is not None:
+                ready = exchange.anchored.process.ready
+                teller.say("chain", chain=ready["chain_id"], client=ready["client"])
         with self.stage("register"):
             for participant in exchange.participants.values():
                 participant.register()
@@ -407,7 +423,64 @@ class Story:
                 "egress", name=holder.title, size=f"{total:,}", receivers=", ".join(receivers)
             )
 
+    # The anchor
+
+    def _anchor(self) -> None:
+        """Wait until the chain holds a head that covers everything said so far."""
+        exchange = self.exchange
+        hub = exchange.participants["regulator"].opened.hub
+        if exchange.anchored is None:
+            raise DemoFailed("this exchange was started without a chain")
+        wanted = Checkpoint.parse(Note.parse(hub.checkpoint().encode()).text).size
+
+        def covered() -> AnchorBody | None:
+            found = hub.anchors(limit=1).anchors
+            final = [one for one in found if one.state is AnchorState.FINAL]
+            return final[0] if final and final[0].size >= wanted else None
+
+        anchor = self._until(covered, f"the chain holds a head of {wanted} entries")
+        if not anchor.simulated:
+            raise DemoFailed("the hub takes a development chain for a real one")
+        self.teller.say(
+            "anchored",
+            size=anchor.size,
+            contract=anchor.contract,
+            chain=anchor.chain_id,
+            block=anchor.block_number,
+            transaction=anchor.transaction,
+        )
+        count = len(hub.anchors().anchors)
+        self.teller.say("anchors", count=count)
+        self.document["anchor"] = {**anchor.model_dump(mode="json"), "count": count}
+
     # The audit
+
+    def _audit_ledger(self) -> bool:
+        """Log and witness from the hub's public addresses, then the chain, by its own node."""
+        exchange = self.exchange
+        if exchange.anchored is None:
+            raise DemoFailed("this exchange was started without a chain")
+        settings = exchange.anchored.settings
+        policy = exchange.policy()
+        hub = f"http://127.0.0.1:{exchange.port('hub')}"
+        place = f"{hub}/v1/log/witnessed"
+        log = audit_whole_log(
+            place, policy, exchange.roots(), open_documents(f"{hub}/v1/documents"), workers=0
+        )
+        self.teller.ledger_report(log, whole=False)
+        source = open_source(place)
+        chain = audit_anchor(
+            source.read(CHECKPOINT),
+            policy,
+            Asked(settings["chain_id"], settings["contract"], "latest"),
+            HttpRpc(settings["rpc_url"]),
+            source,
+        )
+        self.teller.ledger_report(chain, whole=True)
+        voice = VOICES[Language(self.teller.language)]
+        self.document["audit_log"] = log.to_value(voice)
+        self.document["audit_anchor"] = chain.to_value(voice)
+        return not log.failed and not chain.failed
 
     def _audit(self, number: DealId) -> Report:
         exchange = self.exchange
@@ -472,10 +545,29 @@ class Story:
                 f"exchange audit deal deal.zip --policy {folder / 'policy'} "
                 f"--roots {folder / 'roots'}",
             ),
+            *self._ledger_commands(),
             ("operator", f"curl http://127.0.0.1:{exchange.port('hub')}/readyz"),
         ):
             teller.line(f"   {exchange.name_of(name)}: {line}")
         teller.say("stop")
+
+    def _ledger_commands(self) -> Iterator[tuple[str, str]]:
+        exchange = self.exchange
+        hub = f"http://127.0.0.1:{exchange.port('hub')}"
+        log, policy = f"{hub}/v1/log/witnessed", exchange.folder / "policy"
+        yield (
+            "regulator",
+            f"exchange audit log {log} --policy {policy} --roots {exchange.folder / 'roots'} "
+            f"--documents {hub}/v1/documents",
+        )
+        if exchange.anchored is not None:
+            settings = exchange.anchored.settings
+            yield (
+                "regulator",
+                f"exchange audit anchor {log} --policy {policy} --rpc {settings['rpc_url']} "
+                f"--contract {settings['contract']} --chain-id {settings['chain_id']} "
+                "--finality latest",
+            )
 
     # Waiting
 

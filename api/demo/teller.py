@@ -9,7 +9,9 @@ from rich.table import Table
 
 from api.demo.words import WORDS
 from exchange.audit.report import Report
+from exchange.audit.voices import VOICES
 from exchange.query.explanation import Language
+from ledger.verify import report as ledger_report
 
 
 class Teller:
@@ -41,6 +43,22 @@ class Teller:
 
     def report(self, report: Report) -> None:
         self._console.print(report.to_text(Language(self.language)), markup=False, soft_wrap=True)
+
+    def ledger_report(self, report: ledger_report.Report, *, whole: bool) -> None:
+        """An audit of log or chain. whole: every check, not only how many and what failed."""
+        voice = VOICES[Language(self.language)]
+        if whole:
+            self.line(report.to_text(voice))
+            return
+        self.line("   " + report.title.text(voice))
+        self.say(
+            "proved",
+            passed=len(report.passed),
+            failed=len(report.failed),
+            closed=len(report.not_opened),
+        )
+        for check in report.failed:
+            self.line(f"   {check.subject}: {check.words(voice)}")
 
     def line(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)

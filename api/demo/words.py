@@ -19,6 +19,12 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
         "stage.second_job": "A second question. Three parties compute: nobody learns who matched.",
         "stage.second_answer": "The answer with noise, beside the truth that nobody else can see.",
         "stage.money": "Money. Held before the run, released on both holders' receipts.",
+        "stage.anchor": "The chain. The ledger's head, where the operator cannot take it back.",
+        "chain": "The hub anchors to chain {chain} ({client})",
+        "anchored": "SIMULATED, it proves nothing: chain {chain}, contract {contract}: "
+        "head of {size} entries in block {block}, transaction {transaction}",
+        "anchors": "{count} heads were anchored; the contract itself checked that each extends "
+        "the one before",
         "stage.audit": "The audit, offline, with public keys and the regulator's own.",
         "stage.learned": "Who learned what.",
         "process": "{name} runs as process {pid}",
@@ -78,6 +84,11 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
         "stage.second_job": "第二个问题。三方计算：没有人知道哪些人是共有的。",
         "stage.second_answer": "加噪的答案，与别人都看不到的真值并排。",
         "stage.money": "资金。运行前托管，凭两个持有方的回执放款。",
+        "stage.anchor": "链。账本的树头，放在运营方无法收回的地方。",
+        "chain": "平台锚定到链 {chain}（{client}）",
+        "anchored": "模拟，不证明任何事情：链 {chain}，合约 {contract}："
+        "{size} 个条目的树头在区块 {block}，交易 {transaction}",
+        "anchors": "共锚定 {count} 个树头；合约自行检查了每一个都延续前一个",
         "stage.audit": "审计。离线，只用公钥和监管方自己的密钥。",
         "stage.learned": "谁知道了什么。",
         "process": "{name} 的进程号是 {pid}",

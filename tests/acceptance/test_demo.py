@@ -27,6 +27,11 @@ def test_the_demonstration_matches_the_plaintext_and_passes_its_audit(tmp_path: 
     assert document["audit"]["failed"] == 0
     assert document["audit"]["passed"] > 50
     assert document["audit"]["not_opened"] == 0  # the regulator brought its key
+    anchor = document["anchor"]
+    assert anchor["simulated"] is True and anchor["state"] == "final" and anchor["count"] > 1
+    assert document["audit_log"]["failed"] == document["audit_anchor"]["failed"] == 0
+    assert document["audit_log"]["size"] >= anchor["size"] > 40
+    assert document["audit_anchor"]["simulated"] is True
     assert document["second"]["within_slack"] is True
     assert [row["sex"] for row in document["second"]["answer"]] == ["1", "2"]
     assert document["second"]["epsilon"] == "61/10"
