@@ -256,6 +256,11 @@ class HubSettings(Settings):
     max_body_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 20
 
     @property
+    def store_url(self) -> str:
+        """Of the hub's database."""
+        return self.database_url or f"sqlite:///{self.folder / 'hub.db'}"
+
+    @property
     def address(self) -> str:
         """Where programs on this machine or elsewhere reach the hub."""
         return self.public_url or f"{'http' if self.tls_key is None else 'https'}://{self.listen}"

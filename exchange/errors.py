@@ -12,6 +12,7 @@ ExchangeError
 ├── QuestionRefused     the question does not fit the products: names the field
 ├── EvidenceMissing     the ledger does not hold what it must; raise the alarm
 ├── BundleNotReady      ask again in a moment: the newest evidence is not under a head yet
+├── BookkeepingBehind   the hub's records are older than its ledger; it must not work
 ├── RestoredBackup      this node's records are older than the ledger; it must not work
 └── HubUnreachable      try later; nothing was lost
 """
@@ -129,6 +130,18 @@ class EvidenceMissing(ExchangeError):
 
 class BundleNotReady(ExchangeError):
     """A deal with statements that no head covers yet: a bundle without them would hide them."""
+
+
+class BookkeepingBehind(ExchangeError):
+    """The ledger holds statements that the hub's own records do not know."""
+
+    def __init__(self, unknown: int) -> None:
+        super().__init__(
+            f"the ledger holds {unknown} statements that this hub's bookkeeping does not know: it "
+            "was restored from an older backup than the ledger. Accounts, jobs and chains of "
+            "statements would be written a second time; restore a newer backup of the database"
+        )
+        self.unknown = unknown
 
 
 class RestoredBackup(ExchangeError):

@@ -152,6 +152,38 @@ def add_sm2_keys(settings: SettingsOption = None, as_json: JsonOption = False) -
 
 
 @app.command()
+def restore(
+    copy: Annotated[
+        Path, typer.Option("--from", help="A full copy: the folder of static files, or a mirror.")
+    ],
+    settings: SettingsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the ledger in a restored database forward from a full copy. Stop the hub before.
+
+    Compares what is stored with the copy, appends what is missing under the checkpoint that the
+    ledger signed then, and signs nothing. Refuses a database that is not the copy's beginning.
+    """
+    from api.log_recovery import restore_log
+    from api.settings import HubSettings
+    from crypto.ports import SystemClock
+
+    done = restore_log(HubSettings.load(settings), copy, now=SystemClock().now())
+    size = max(done.old_size, done.checkpoint.size)
+    words = f"The ledger holds {size} entries, {done.entries} of them from {copy}."
+    if done.entries:
+        words += (
+            "\n\nAccounts, jobs and everybody's last statement are still those of the backup. "
+            "Serve the\nledger's files from the copy, and do not start the hub on this database "
+            "until its\nbookkeeping has been brought forward too: docs/operating.md says how far "
+            "that goes."
+        )
+    answer(
+        {"old_size": done.old_size, "size": size, "entries": done.entries}, words, as_json=as_json
+    )
+
+
+@app.command()
 def fund(
     party: Annotated[str, typer.Argument(help="Whom to credit: pty_…")],
     amount_minor: Annotated[int, typer.Argument(help="In minor units: fen, cents.", min=1)],

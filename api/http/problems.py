@@ -71,7 +71,8 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     registry.SourceUnreachable: Kind(
         503, "source_unreachable", "The data cannot be read now", headers=RETRY_SOON
     ),
-    # exchange. HubUnreachable, EvidenceMissing and RestoredBackup are a node's own.
+    # exchange. HubUnreachable, EvidenceMissing and RestoredBackup are a node's own, and a hub with
+    # BookkeepingBehind does not start.
     exchange.TermsRefused: Kind(422, "terms_refused", "Terms that are not allowed here"),
     exchange.PlanRefused: Kind(422, "plan_refused", "A plan that is not computed here"),
     exchange.QuestionRefused: Kind(422, "question_refused", "The question does not fit"),

@@ -7,9 +7,18 @@ from collections.abc import Mapping, Sequence
 from crypto.digest import Digest
 from crypto.identifiers import PartyId
 from crypto.statement import Act, SignedStatement, sign_statement
+from exchange.errors import BookkeepingBehind
 from exchange.hub.model import Operator, Outcome
 from exchange.hub.ports import HubTransaction
 from ledger import log
+
+
+def require_complete(tx: HubTransaction) -> None:
+    """At start, before the operator says anything: its next statement must not take a number that
+    one in the ledger has. Raises BookkeepingBehind."""
+    unknown = tx.unchained()
+    if unknown > 0:
+        raise BookkeepingBehind(unknown)
 
 
 def append(signed: SignedStatement, tx: HubTransaction) -> None:

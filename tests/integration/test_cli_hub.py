@@ -22,7 +22,10 @@ from api.settings import HubSettings
 from api.wiring.hub import open_hub
 from crypto.errors import Malformed
 from crypto.ports import SystemClock
-from exchange.errors import HubUnreachable, NotYours, PlanRefused
+from exchange.errors import BookkeepingBehind, HubUnreachable, NotYours, PlanRefused
+from exchange.hub import background
+from ledger.copies import mirror
+from ledger.tiles import LogSource
 from ledger.verify.note import VerifierKey
 from registry.errors import NotFound
 from tests.hub_server import Speaker, hub_app
@@ -238,3 +241,45 @@ def test_funding_asks_for_a_party_and_a_positive_amount(
         code, out, _ = run(capsys, *arguments, "--settings", found["settings"])
         assert code in (Exit.FAILED, Exit.USAGE)
         assert out == ""
+
+
+# Recovery
+
+
+def test_a_restored_database_gets_its_ledger_back_and_is_not_worked_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Path(made(capsys, tmp_path / "hub")["settings"])
+    opened = open_hub(HubSettings.load(settings))
+    background.order(opened.store, opened.operator, opened.keeping)
+    background.publish(opened.operator, opened.keeping)
+    copied = mirror(
+        tmp_path / "copy", LogSource(opened.keeping.database), opened.keeping.policy
+    ).checkpoint
+    opened.close()
+    for file in settings.parent.glob("hub.db*"):
+        file.unlink()
+    restore = ["hub", "restore", "--from", str(tmp_path / "copy"), "--settings", str(settings)]
+    code, out, err = run(capsys, *restore, "--json")
+    assert code == 0, err
+    assert json.loads(out) == {"old_size": 0, "size": copied.size, "entries": copied.size}
+    code, out, _ = run(capsys, *restore)
+    assert (code, out) == (
+        0,
+        f"The ledger holds {copied.size} entries, 0 of them from {tmp_path / 'copy'}.\n",
+    )
+    with pytest.raises(BookkeepingBehind) as caught:
+        open_hub(HubSettings.load(settings))
+    assert caught.value.unknown == copied.size
+    assert exit_code(caught.value) == Exit.FAILED
+
+
+def test_a_copy_that_is_damaged_restores_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = made(capsys, tmp_path / "hub")["settings"]
+    (tmp_path / "copy").mkdir()
+    restore = ["hub", "restore", "--from", str(tmp_path / "copy"), "--settings", settings]
+    code, out, err = run(capsys, *restore)
+    assert (code, out) == (Exit.FAILED, "")
+    assert "checkpoint is missing" in err

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final, TypeVar, cast
 
-from sqlalchemy import BigInteger, Engine, Integer, or_, update
+from sqlalchemy import BigInteger, Engine, Integer, func, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
@@ -25,7 +25,8 @@ from exchange.privacy import NOTHING, PrivacyCost
 from exchange.terms.agreement import Agreement
 from exchange.terms.negotiation import Negotiation
 from ledger.adapters.anchor_sql import SqlAnchorStore
-from ledger.adapters.sql import SqlLogStore
+from ledger.adapters.sm3_sql import SqlSm3Store
+from ledger.adapters.sql import LedgerEntryRow, SqlLogStore
 from pricing.adapters.sql import SqlBookStore
 from registry.adapters.sql import SqlPartyStore, SqlProductStore
 
@@ -172,6 +173,7 @@ class SqlHubTransaction:
         self.products = SqlProductStore(session)
         self.book = SqlBookStore(session)
         self.log = SqlLogStore(session)
+        self.sm3 = SqlSm3Store(session)
         self.anchors = SqlAnchorStore(session)
 
     @contextmanager
@@ -195,6 +197,11 @@ class SqlHubTransaction:
         last = str(head.last) if head.last else None
         row = self._lock_or_begin(ChainRow, {"actor": actor, "next_seq": 0, "last": None})
         row.next_seq, row.last = head.next_seq, last
+
+    def unchained(self) -> int:
+        entries = self._session.exec(select(func.count(col(LedgerEntryRow.arrival)))).one()
+        known = self._session.exec(select(func.sum(ChainRow.next_seq))).one()
+        return entries - int(known or 0)
 
     def outcome(self, statement: Digest) -> Outcome | None:
         row = self._session.exec(
