@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 
+from api.database import open_engine
+from api.http.server import serving
 from crypto.digest import Digest, digest
 from crypto.errors import Malformed
 from crypto.identifiers import DealId
@@ -32,6 +36,7 @@ from exchange.audit.follow import (
 )
 from exchange.audit.live import Following, follow, read_given
 from exchange.audit.openings import Opener
+from exchange.audit.whole import HttpDocuments
 from exchange.errors import UnknownSubject
 from exchange.node import outbox
 from exchange.query.explanation import Language
@@ -39,10 +44,12 @@ from ledger.errors import NotCovered, SourceUnreachable, TileMissing
 from ledger.verify.heads import page_bytes
 from ledger.verify.merkle import leaf_hash
 from ledger.verify.tile_names import CHECKPOINT, heads_path
-from ledger.verify.tiles import bundle_bytes
+from ledger.verify.tiles import HttpSource, bundle_bytes
 from pricing.money import Money
 from registry.errors import NotFound
+from tests.desks import Desks
 from tests.forgery import Forger
+from tests.hub_server import hub_app
 from tests.integration.test_audit_deal import export, roots_of
 from tests.world import Deal, World, a_deal, a_world
 
@@ -96,7 +103,7 @@ class ForgedLog:
     forger: Forger
     data: bytes
 
-    @property
+    @cached_property
     def bundle(self) -> Bundle:
         return bundles.read(self.data)
 
@@ -173,10 +180,15 @@ def kinds(alerts: list[Alert]) -> list[Kind]:
 
 
 def follow_forged(
-    done: Done, forger: Forger, *, bundled: bool = False, after: timedelta = timedelta(minutes=1)
+    done: Done,
+    forged: Forger | ForgedLog,
+    *,
+    bundled: bool = False,
+    after: timedelta = timedelta(minutes=1),
 ) -> list[Alert]:
     """What one look at a forged log finds."""
-    log = ForgedLog(forger, forger.bundle())
+    log = forged if isinstance(forged, ForgedLog) else ForgedLog(forged, forged.bundle())
+    forger = log.forger
     deals = OneBundle(log.data) if bundled else None
     following = Follower(
         log,
@@ -202,19 +214,20 @@ class OneBundle:
 
 def test_an_honest_log_raises_no_alert_at_any_moment(tmp_path: Path) -> None:
     world = a_world(tmp_path)
-    following = follower(world, deals=HubBundles(world), opener=opener(world))
+    following = follower(world)
     assert following.look(world.clock.now()) == []
     deal = a_deal(world)
     deal.approve_standing()
-    assert following.look(world.clock.now()) == []
+    assert kinds(following.look(world.clock.now())) == [Kind.NOT_OPENED]
     deal.submit()
-    for _ in range(40):
-        world.round()
+    while world.round():
         assert following.look(world.clock.now()) == []
     with world.store.reading() as tx:
         latest = tx.log.latest()
     assert latest is not None
     assert following.size == latest.size
+    seeing = follower(world, deals=HubBundles(world), opener=opener(world))
+    assert seeing.look(world.clock.now()) == []
 
 
 def test_what_a_regulator_is_not_given_is_not_opened_and_said_once(done: Done) -> None:
@@ -392,12 +405,13 @@ def test_whoever_relies_on_what_is_not_there_is_named(done: Done, forger: Forger
 def test_a_job_without_receipts_at_its_deadline_is_overdue(done: Done, forger: Forger) -> None:
     del forger.drafts[forger.place("job.sealed", nth=2) :]  # the second job began and went quiet
     job = forger.drafts[-1].statement.subject
-    assert Kind.OVERDUE not in kinds(follow_forged(done, forger, bundled=True))
+    log = ForgedLog(forger, forger.bundle())
+    assert Kind.OVERDUE not in kinds(follow_forged(done, log, bundled=True))
     # By its plan, where that may be read; else by the longest run that a plan may ask for.
-    found = follow_forged(done, forger, bundled=True, after=timedelta(hours=2))
+    found = follow_forged(done, log, bundled=True, after=timedelta(hours=2))
     assert (Kind.OVERDUE, job) in [(a.kind, a.subject) for a in found]
-    assert Kind.OVERDUE not in kinds(follow_forged(done, forger, after=timedelta(hours=2)))
-    found = follow_forged(done, forger, after=timedelta(days=2))
+    assert Kind.OVERDUE not in kinds(follow_forged(done, log, after=timedelta(hours=2)))
+    found = follow_forged(done, log, after=timedelta(days=2))
     assert (Kind.OVERDUE, job) in [(a.kind, a.subject) for a in found]
 
 
@@ -630,3 +644,56 @@ def test_given_entries_are_read_from_files_and_folders(done: Done, tmp_path: Pat
     (tmp_path / "one").write_bytes(entries[1][:-1])
     with pytest.raises(Malformed):
         read_given([tmp_path / "one"])
+
+
+@contextmanager
+def over_http(world: World) -> Iterator[str]:
+    """The address of the world's hub on loopback."""
+    engine = open_engine(f"sqlite:///{world.path}/hub.db")
+    with serving(hub_app(world.service, engine, world.clock)) as running:
+        yield running.url
+    engine.dispose()
+
+
+@pytest.mark.parametrize("prefix", ["/v1/log", "/v1/log/witnessed"])
+def test_a_hub_is_followed_over_http(done: Done, prefix: str) -> None:
+    with over_http(done.world) as url:
+        following = Follower(
+            HttpSource(url + prefix),
+            done.world.policy,
+            roots_of(done.world),
+            HttpDocuments(f"{url}/v1/documents"),
+        )
+        assert kinds(following.look(done.world.clock.now())) == [Kind.NOT_OPENED]
+        with done.world.store.reading() as tx:
+            witnessed = tx.log.latest_witnessed()
+        assert witnessed is not None
+        assert following.size >= witnessed.size
+
+
+def test_a_regulators_command_fetches_deals_and_opens_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = a_world(tmp_path)
+    desks = Desks(world, monkeypatch, capsys)
+    deal = a_deal(world)
+    deal.approve_standing()
+    deal.submit()
+    world.settle()
+    key = world.policy.log_keys[0]
+    (tmp_path / "policy").write_text(f"log {key}\nwitness w {world.witness.key}\nquorum w\n")
+    roots = sorted(roots_of(world).fingerprints)
+    (tmp_path / "roots").write_text("".join(f"fingerprint {one}\n" for one in roots))
+    with over_http(world) as url:
+        asked = ["audit", "follow", f"{url}/v1/log", "--once", "--quiet", 10**9]
+        asked += ["--policy", tmp_path / "policy", "--roots", tmp_path / "roots"]
+        asked += ["--documents", f"{url}/v1/documents"]
+        blind = desks.run("lab", *asked, "--fetch", "--state", tmp_path / "1", "--json")
+        assert blind.code == 0
+        (line,) = blind.out.splitlines()
+        assert json.loads(line)["kind"] == "not_opened"  # a holder is given no bundle
+        own = ["--fetch", "--open-with", tmp_path / "regulator", "--state", tmp_path / "2"]
+        seeing = desks.run("regulator", *asked, *own)
+        assert (seeing.code, seeing.out) == (0, "")
+        both = desks.run("regulator", *asked, *own, "--bundles", tmp_path)
+        assert both.code == 2
