@@ -56,7 +56,7 @@ struct Head:
 
 # C2SP tlog-cosignature: a tree has fewer than 2**63 leaves.
 MAX_SIZE: constant(uint64) = 2**63 - 1
-# C2SP tlog-witness: a consistency proof has at most 63 hashes.
+# C2SP tlog-witness: a consistency proof has at most 63 hashes, enough up to 2**62 entries.
 MAX_PROOF: constant(uint256) = 63
 # SHA-256 of the byte 1 and 64 zero bytes: an inner node over two zero hashes.
 NODE_OF_ZEROS: constant(bytes32) = 0xae0798d0ecaed2b778eddebf18f071a561c53658c05e76cedecc27cafbdbc577

@@ -16,7 +16,7 @@ from ledger.errors import ConsistencyRefused, FormatRefused, InclusionRefused
 
 HASH_BYTES: Final = 32
 MAX_SIZE: Final = 2**63 - 1  # C2SP tlog-cosignature; also what a database integer holds
-MAX_PROOF_HASHES: Final = 63  # C2SP tlog-witness; enough for any size up to MAX_SIZE
+MAX_PROOF_HASHES: Final = 63  # C2SP tlog-witness; enough up to 2**62 entries
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 
 
