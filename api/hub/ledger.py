@@ -1,4 +1,4 @@
-"""The ledger's heads and proofs, for everybody: they prove, and tell nothing else."""
+"""The ledger for everybody: heads, proofs, and all of it as tiles and entry bundles."""
 
 from __future__ import annotations
 
