@@ -1,6 +1,6 @@
-"""The operator's own acts with the log, as statements in it: its keys, its policies.
+"""The operator's own acts with the log, as statements in it: its keys, policies, paired heads.
 
-Both are public, and must be there when everything else of the operator is gone: the entry holds
+All are public, and must be there when everything else of the operator is gone: the entry holds
 the text itself, not only its digest.
 """
 
@@ -11,8 +11,12 @@ from typing import Final
 from crypto.digest import Digest, digest
 from crypto.statement import Act
 from ledger.errors import EntryRefused
-from ledger.verify.history import ADOPTED, SignedLogKeys, require_authority
+from ledger.verify.checkpoint import Checkpoint
+from ledger.verify.history import ADOPTED, SM3_SUFFIX, SignedLogKeys, require_authority
+from ledger.verify.note import Note
 from ledger.verify.policy import Policy
+from ledger.verify.sm3 import PAIRED
+from ledger.verify.text import encode_base64
 
 MAX_POLICY_TEXT_BYTES: Final = 40_000  # in an entry of 65,535 bytes, as base64 in an envelope
 
@@ -28,6 +32,22 @@ def log_keys_declared(new: SignedLogKeys, old: SignedLogKeys | None) -> Act:
         inputs=() if old is None else (old.digest,),
         outputs=(new.digest,),
         body={"document": new.envelope.to_bytes().decode("utf-8")},
+    )
+
+
+def heads_paired(sha256: Checkpoint, sm3_note: Note) -> Act:
+    """The roots of both trees of the log at one size. Raises EntryRefused for heads of others."""
+    head = Checkpoint.parse(sm3_note.text)
+    if (head.origin, head.size) != (sha256.origin + SM3_SUFFIX, sha256.size):
+        raise EntryRefused(f"{head.origin} at {head.size} is no pair of size {sha256.size}")
+    return Act(
+        type=PAIRED,
+        subject=sha256.origin,
+        body={
+            "size": str(sha256.size),
+            "sha256_root": encode_base64(sha256.root),
+            "sm3_note": sm3_note.to_bytes().decode("utf-8"),
+        },
     )
 
 

@@ -158,6 +158,24 @@ class LogStore(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Sm3Head:
+    """A signed head of the parallel SM3 tree. edge: from which the tree grows on."""
+
+    checkpoint: Checkpoint
+    note: Note
+    edge: bytes
+    signed_at: datetime
+
+
+class Sm3Store(Protocol):
+    """Storage of the parallel SM3 tree within one transaction, which the caller owns."""
+
+    def latest(self) -> Sm3Head | None: ...
+
+    def add(self, head: Sm3Head) -> None: ...
+
+
 class LogDatabase(Protocol):
     """Where publishing opens its short transactions: none is held while a witness is asked."""
 

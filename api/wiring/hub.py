@@ -4,6 +4,7 @@
     publish  has witnesses cosign the newest head
     files    keeps the log's static files in step with the newest witnessed head
     anchor   puts heads with a quorum on a chain, where the settings name one
+    sm3      grows the parallel tree for national rules, where the log has keys for one
     jobs     releases, settles and expires what is due
 
 Each thread outlives a failing round, except one that shows the log itself to be wrong: then this
@@ -76,6 +77,7 @@ PAUSE_AFTER_FAILURE_S: Final = 1.0
 # How long the end waits for a thread. One that is asking a witness may be left behind: it holds no
 # transaction meanwhile.
 STOP_S: Final = 3.0
+SM3_INTERVAL_S: Final = 10.0  # between two heads of the SM3 tree; each pair is one more entry
 
 log: Final = structlog.get_logger("hub")
 
@@ -207,6 +209,7 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
             holders,
             also=ring.also,
             ever=ring.ever,
+            sm3=ring.sm3,
         ),
         anchorer=anchorer,
         stack=stack,
@@ -472,6 +475,11 @@ def loops_of(
             delivered()
         return bool(moved)
 
+    def follow_sm3() -> bool:
+        if hub.fault.words is not None or not hub.fault.compared:
+            return False
+        return background.follow_sm3(hub.store, hub.operator, hub.keeping)
+
     interval_s = settings.checkpoint_interval_ms / 1000
     publish_s = settings.publish_interval_s
     ordering = Loop("ledger", order, interval_s)
@@ -482,6 +490,8 @@ def loops_of(
     if settings.tiles_folder is not None:
         filing = Loop("files", partial(file, settings.tiles_folder), publish_s)
         loops.append(filing)
+    if hub.keeping.sm3 is not None:
+        loops.append(Loop("sm3", follow_sm3, SM3_INTERVAL_S))
     if hub.anchorer is None:
         log.warning("anchor.none", reason="no [anchor] in the settings: heads go to no chain")
     else:

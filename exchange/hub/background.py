@@ -16,7 +16,8 @@ from exchange.hub import chains, coordination, settlement
 from exchange.hub.model import HubJob, Operator
 from exchange.hub.ports import HubStore, HubTransaction
 from exchange.jobs import JobEvent, JobState
-from ledger import log, newest
+from ledger import evidence as log_evidence
+from ledger import log, newest, sm3
 from ledger.log import EntryStatus
 from ledger.ports import HeadHolder, LogDatabase, WitnessPort
 from ledger.verify.note import VerifierKey
@@ -29,6 +30,7 @@ class LogKeeping:
 
     holders: who else remembers its heads outside the database. also: keys that sign beside the
     log's own. ever: every key that the log declared, the present ones and the earlier.
+    sm3: what signs the parallel SM3 tree, where there is one.
     """
 
     origin: str
@@ -39,6 +41,7 @@ class LogKeeping:
     holders: Sequence[HeadHolder] = ()
     also: Sequence[Signer] = ()
     ever: Sequence[VerifierKey] = ()
+    sm3: Signer | None = None
 
 
 def require_newest(keeping: LogKeeping) -> None:
@@ -64,6 +67,24 @@ def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
             also=keeping.also,
         )
     return grown is not None
+
+
+def follow_sm3(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
+    """Grow the parallel SM3 tree, and once it has caught up log both trees' heads as a pair.
+    Whether there was anything to do."""
+    if keeping.sm3 is None:
+        return False
+    with store.transaction() as tx:
+        tx.lock_chain(operator.party)  # of two hubs, one follows at a time
+        now = operator.clock.now()
+        head = sm3.follow(tx.log, tx.sm3, origin=keeping.origin, signer=keeping.sm3, now=now)
+        latest = tx.log.latest()
+        if head is None or latest is None:
+            return False
+        if head.checkpoint.size == latest.size:
+            paired = log_evidence.heads_paired(latest.checkpoint, head.note)
+            chains.act(paired, tx=tx, operator=operator)
+    return True
 
 
 def publish(operator: Operator, keeping: LogKeeping) -> log.Publication | None:

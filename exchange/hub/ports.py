@@ -14,7 +14,7 @@ from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Out
 from exchange.jobs import JobState
 from exchange.privacy import PrivacyCost
 from exchange.terms.negotiation import Negotiation
-from ledger.ports import AnchorStore, LogStore
+from ledger.ports import AnchorStore, LogStore, Sm3Store
 from pricing.ports import BookStore
 from registry.ports import PartyStore, ProductStore
 
@@ -30,6 +30,8 @@ class HubTransaction(Protocol):
     def book(self) -> BookStore: ...
     @property
     def log(self) -> LogStore: ...
+    @property
+    def sm3(self) -> Sm3Store: ...
     @property
     def anchors(self) -> AnchorStore: ...
 

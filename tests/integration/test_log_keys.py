@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from api import log_keys
 from api.operator import create_hub
 from api.settings import HubSettings, SettingsRefused
 from api.wiring.hub import open_hub
 from crypto.digest import digest
+from crypto.errors import CryptoError
 from crypto.keys import PublicKey, SigningKey, write_key
 from crypto.ports import SystemClock
+from crypto.statement import read_statement
 from exchange.hub import background, log_history
-from ledger.errors import KeysRefused
+from ledger.errors import KeysRefused, LogDiverged
+from ledger.log import append
 from ledger.verify.checkpoint import open_checkpoint
 from ledger.verify.history import ADOPTED, OPENED, RECOVERED, ROTATED, LogHistory, read_history
+from ledger.verify.merkle import leaf_hash, root
 from ledger.verify.note import Note, VerifierKey
 from ledger.verify.policy import Policy
+from ledger.verify.sm3 import PAIRED, Sm3Tree, check_paired, read_paired
 
 ORIGIN = "unseen.test/log"
 
@@ -227,15 +234,69 @@ def test_sm2_keys_can_be_added_later(settings: HubSettings) -> None:
     assert len(note.signatures) == 2
 
 
+def test_the_sm3_tree_follows_the_log_and_each_tree_holds_the_others_head(tmp_path: Path) -> None:
+    settings = a_hub(tmp_path / "hub", sm2=True)
+    _, history, _ = start(settings)
+    keys = history.keys_for(2)
+    hub = open_hub(settings)
+    try:
+
+        def order() -> None:
+            while background.order(hub.store, hub.operator, hub.keeping):
+                pass
+
+        assert background.follow_sm3(hub.store, hub.operator, hub.keeping)
+        order()
+        # The pair itself is no news, or there would be one after the other without end.
+        assert not background.follow_sm3(hub.store, hub.operator, hub.keeping)
+        with hub.store.transaction() as tx:
+            append(tx.log, b"one more entry")
+        order()
+        assert background.follow_sm3(hub.store, hub.operator, hub.keeping)
+        order()
+        with hub.store.reading() as tx:
+            latest = tx.log.latest()
+            assert latest is not None
+            entries = [e.entry for e in tx.log.entries(0, latest.size)]
+    finally:
+        hub.close()
+    pairs = []
+    for index, entry in enumerate(entries):
+        with suppress(CryptoError):
+            statement = read_statement(entry).statement
+            if statement.type == PAIRED:
+                pairs.append((index, read_paired(statement)))
+    assert [(index, pair.size) for index, pair in pairs] == [(3, 3), (5, 5)]
+    for _, pair in pairs:
+        tree = Sm3Tree()
+        tree.add(entries[: pair.size])
+        sha256_root = root([leaf_hash(entry) for entry in entries[: pair.size]])
+        check_paired(pair, tree, sha256_root, keys)
+
+
+def test_an_sm3_tree_whose_stored_edge_was_altered_is_not_signed_on(tmp_path: Path) -> None:
+    settings = a_hub(tmp_path / "hub", sm2=True)
+    start(settings)
+    hub = open_hub(settings)
+    try:
+        assert background.follow_sm3(hub.store, hub.operator, hub.keeping)
+        with hub.engine.begin() as connection:
+            connection.execute(text("UPDATE ledger_sm3_head SET edge = :edge"), {"edge": bytes(64)})
+        with pytest.raises(LogDiverged, match="SM3 tree"):
+            background.follow_sm3(hub.store, hub.operator, hub.keeping)
+    finally:
+        hub.close()
+
+
 def test_the_policy_keeps_everything_but_the_logs_own_lines(settings: HubSettings) -> None:
     ring = log_keys.read_keyring(settings)
     (key,) = ring.current.verifier_keys
     other = VerifierKey("other.example", 1, PublicKey("ed25519", bytes(range(32))))
-    text = f"# ours\nlog {key} https://log.example\n\nlog {other}\nquorum none\n"
+    before = f"# ours\nlog {key} https://log.example\n\nlog {other}\nquorum none\n"
     log_keys.begin_rotation(settings)
     both = log_keys.read_keyring(settings).current
-    assert log_keys.policy_for(text, both) == (
+    assert log_keys.policy_for(before, both) == (
         f"# ours\nlog {key} https://log.example\nlog {both.keys[1]} https://log.example\n"
         f"\nlog {other}\nquorum none\n"
     )
-    assert log_keys.policy_for(log_keys.policy_for(text, both), ring.current) == text
+    assert log_keys.policy_for(log_keys.policy_for(before, both), ring.current) == before

@@ -195,6 +195,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("position"),
     )
     op.create_table(
+        "ledger_sm3_head",
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("note", sa.LargeBinary(), nullable=False),
+        sa.Column("edge", sa.LargeBinary(), nullable=False),
+        sa.Column("signed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("size"),
+    )
+    op.create_table(
         "ledger_tile",
         sa.Column("level", sa.Integer(), nullable=False),
         sa.Column("position", sa.BigInteger(), nullable=False),
