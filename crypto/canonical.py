@@ -23,8 +23,7 @@ Value = str | int | bool | Sequence["Value"] | Mapping[str, "Value"]
 def encode(value: Value) -> bytes:
     """The canonical bytes of `value`. Raises Malformed, naming the path, outside the profile."""
     _check(value, "", 0)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8")
+    return _ENCODER.encode(value).encode("utf-8")
 
 
 def decode(data: bytes) -> Value:
@@ -35,13 +34,7 @@ def decode(data: bytes) -> Value:
     """
     try:
         text = data.decode("utf-8")
-        value: Value = json.loads(
-            text,
-            object_pairs_hook=_no_duplicates,
-            parse_float=_no_float,
-            parse_constant=_no_float,
-            parse_int=_integer,
-        )
+        value: Value = _DECODER.decode(text)
     except UnicodeDecodeError as error:
         raise Malformed("", f"is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -70,9 +63,13 @@ def _check(value: object, where: str, depth: int) -> None:
         for name, member in value.items():
             if not isinstance(name, str) or not name.isascii():
                 raise Malformed(where, "has a member name that is not ASCII text")
+            if type(member) is str and member.isascii():
+                continue  # as most are: nothing to refuse
             _check(member, f"{where}.{name}" if where else name, depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
+            if type(item) is str and item.isascii():
+                continue
             _check(item, f"{where}[{index}]", depth + 1)
     else:
         raise Malformed(where, "is of a type that canonical JSON does not carry")
@@ -93,3 +90,13 @@ def _integer(text: str) -> int:
     if len(text) > 17:
         raise Malformed("", "holds an integer of 2**53 or more; write it as a string")
     return int(text)
+
+
+# Made once: the functions of `json` make theirs anew for every document.
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates,
+    parse_float=_no_float,
+    parse_constant=_no_float,
+    parse_int=_integer,
+)

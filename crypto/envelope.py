@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,12 @@ from crypto.keys import PublicKey, Signer
 
 MAX_ENVELOPE_BYTES: Final = 1 << 20
 MAX_SIGNATURES: Final = 16
+# One signature and nothing that JSON would escape: canonical as it stands, and what nearly every
+# envelope is. Reading it so takes a third of the time, of which a log's audit needs much.
+_PLAIN: Final = re.compile(
+    rb'\{"payload":"([A-Za-z0-9+/=]*)","payloadType":"([ !#-\[\]-~]*)",'
+    rb'"signatures":\[\{"keyid":"([ !#-\[\]-~]*)","sig":"([A-Za-z0-9+/=]*)"\}\]\}'
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class Envelope:
         """Raises Malformed unless `data` is one envelope in its one encoding."""
         if len(data) > MAX_ENVELOPE_BYTES:
             raise Malformed("envelope", f"is larger than {MAX_ENVELOPE_BYTES} bytes")
+        plain = _PLAIN.fullmatch(data)
+        if plain is not None:
+            payload, kind, key_id, signature = (part.decode("ascii") for part in plain.groups())
+            signed = _decode(signature, "signatures[0].sig")
+            return cls(kind, _decode(payload, "payload"), ((key_id, signed),))
         value = canonical.decode(data)
         if not isinstance(value, dict) or set(value) != {"payload", "payloadType", "signatures"}:
             raise Malformed("envelope", "must have payload, payloadType and signatures only")

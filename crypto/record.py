@@ -111,7 +111,7 @@ def to_value(record: object) -> canonical.Value:
 
 def from_value(kind: type[T], value: canonical.Value, *, where: str = "") -> T:
     """Read a record of `kind` from decoded JSON. Raises Malformed, naming the field."""
-    return cast(T, _read(kind, value, where))
+    return cast(T, _reader(cast(Any, kind))(value, where))
 
 
 def encode_time(moment: datetime) -> str:
@@ -144,81 +144,112 @@ def decode_base64(text: str, *, where: str = "bytes") -> bytes:
     return data
 
 
-def _read(kind: Any, value: Any, where: str) -> object:
+Reader = Callable[[Any, str], object]
+"""From a decoded JSON value, and where it stands, to what a field holds. Raises Malformed."""
+
+
+@cache
+def _reader(kind: Any) -> Reader:
+    """What reads an annotation: found out once, for a log's audit reads millions of records."""
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
-        return _read_union(kind, value, where)
+        return _union_reader(kind)
     if origin is tuple:
-        (item, _) = typing.get_args(kind)
-        return tuple(_read(item, v, f"{where}[{i}]") for i, v in enumerate(_a(list, value, where)))
+        item = _reader(typing.get_args(kind)[0])
+        return lambda value, where: tuple(
+            [item(v, f"{where}[{i}]") for i, v in enumerate(_a(list, value, where))]
+        )
     if origin is not None and issubclass(origin, Mapping):
-        (_, member) = typing.get_args(kind)
-        items = _a(dict, value, where).items()
-        return {name: _read(member, v, f"{where}.{name}") for name, v in items}
+        member = _reader(typing.get_args(kind)[1])
+        return lambda value, where: {
+            name: member(v, f"{where}.{name}") for name, v in _a(dict, value, where).items()
+        }
     if is_dataclass(kind) and kind not in (Digest, PublicKey):  # those travel as text
-        return _read_dataclass(cast(type, kind), value, where)
-    if kind is bool:
-        return _a(bool, value, where)
-    if kind is int:
-        return _a(int, value, where)
-    text = _a(str, value, where)
-    if kind is str:
-        return text
+        return _dataclass_reader(cast(type, kind))
+    if kind in (bool, int, str):
+        return lambda value, where: _a(kind, value, where)
+    read = _text_reader(kind)
+    return lambda value, where: read(_a(str, value, where), where)
+
+
+def _text_reader(kind: Any) -> Callable[[str, str], object]:
     if kind is Amount:
-        if not _INTEGER.fullmatch(text):
-            raise Malformed(where, "is not a string of integer minor units")
-        return Amount(text)
+        return _read_amount
     if kind is Fraction:
-        return _read_fraction(text, _FRACTION, where)
+        return lambda text, where: _read_fraction(text, _FRACTION, where)
     if kind is Rational:
-        return Rational(_read_fraction(text, _RATIONAL, where))
+        return lambda text, where: Rational(_read_fraction(text, _RATIONAL, where))
     if kind is bytes:
-        return decode_base64(text, where=where)
+        return lambda text, where: decode_base64(text, where=where)
     if kind is datetime:
-        return decode_time(text, where=where)
+        return lambda text, where: decode_time(text, where=where)
     if kind is Digest or kind is PublicKey or issubclass(kind, Identifier):
-        return kind.parse(text, where=where)
+        return lambda text, where: kind.parse(text, where=where)
     if issubclass(kind, Enum):
-        try:
-            return kind(text)
-        except ValueError:
-            allowed = ", ".join(str(member.value) for member in kind)
-            raise Malformed(where, f"is not one of {allowed}") from None
+        return lambda text, where: _read_enum(kind, text, where)
     raise TypeError(f"{kind!r} has no canonical form")
 
 
-def _read_dataclass(kind: type, value: Any, where: str) -> object:
-    members = dict(_a(dict, value, where))
+def _dataclass_reader(kind: type) -> Reader:
     tag = getattr(kind, "kind", None)
-    if isinstance(tag, str) and members.pop("kind", None) != tag:
-        raise Malformed(_at(where, "kind"), f"is not {tag}")
-    found: dict[str, object] = {}
-    for name, annotation in _annotations(kind).items():
-        if name in members:
-            found[name] = _read(annotation, members.pop(name), _at(where, name))
-        elif type(None) in typing.get_args(annotation):
-            found[name] = None
-        else:
-            raise Malformed(_at(where, name), "is missing")
-    if members:
-        raise Malformed(_at(where, min(members)), "is not a field of this document")
-    try:
-        return kind(**found)
-    except CryptoError as error:
-        if isinstance(error, Malformed):
-            raise Malformed(_at(where, error.where), error.problem) from None
-        raise
+    plan: list[tuple[str, Reader, bool]] = []  # filled when first used: a record may hold its kind
+
+    def read(value: Any, where: str) -> object:
+        if not plan:
+            plan.extend(
+                (name, _reader(annotation), type(None) in typing.get_args(annotation))
+                for name, annotation in _annotations(kind).items()
+            )
+        members = dict(_a(dict, value, where))
+        if isinstance(tag, str) and members.pop("kind", None) != tag:
+            raise Malformed(_at(where, "kind"), f"is not {tag}")
+        found: dict[str, object] = {}
+        for name, member, optional in plan:
+            if name in members:
+                found[name] = member(members.pop(name), f"{where}.{name}" if where else name)
+            elif optional:
+                found[name] = None
+            else:
+                raise Malformed(_at(where, name), "is missing")
+        if members:
+            raise Malformed(_at(where, min(members)), "is not a field of this document")
+        try:
+            return kind(**found)
+        except CryptoError as error:
+            if isinstance(error, Malformed):
+                raise Malformed(_at(where, error.where), error.problem) from None
+            raise
+
+    return read
 
 
-def _read_union(kind: Any, value: Any, where: str) -> object:
+def _union_reader(kind: Any) -> Reader:
     options = [option for option in typing.get_args(kind) if option is not type(None)]
     if len(options) == 1:
-        return _read(options[0], value, where)
+        return _reader(options[0])
     tags = {option.kind: option for option in options}
-    tag = _a(dict, value, where).get("kind")
-    if tag not in tags:
-        raise Malformed(_at(where, "kind"), f"is not one of {', '.join(sorted(tags))}")
-    return _read(tags[tag], value, where)
+
+    def read(value: Any, where: str) -> object:
+        tag = _a(dict, value, where).get("kind")
+        if tag not in tags:
+            raise Malformed(_at(where, "kind"), f"is not one of {', '.join(sorted(tags))}")
+        return _reader(tags[tag])(value, where)
+
+    return read
+
+
+def _read_amount(text: str, where: str) -> Amount:
+    if not _INTEGER.fullmatch(text):
+        raise Malformed(where, "is not a string of integer minor units")
+    return Amount(text)
+
+
+def _read_enum(kind: type[Enum], text: str, where: str) -> Enum:
+    try:
+        return kind(text)
+    except ValueError:
+        allowed = ", ".join(str(member.value) for member in kind)
+        raise Malformed(where, f"is not one of {allowed}") from None
 
 
 def _read_fraction(text: str, form: re.Pattern[str], where: str) -> Fraction:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+import re
 from dataclasses import replace
 
 import pytest
 
 from crypto import canonical, envelope
 from crypto.envelope import MAX_ENVELOPE_BYTES, MAX_SIGNATURES, Envelope
-from crypto.errors import BadSignature, Malformed, UnknownKey
+from crypto.errors import BadSignature, CryptoError, Malformed, UnknownKey
 from crypto.keys import SigningKey
 
 KIND = "application/vnd.unseen.plan.v1+json"
@@ -141,3 +143,33 @@ def test_an_oversized_envelope_is_refused_before_it_is_parsed() -> None:
 
 def test_the_payload_is_plain_base64_as_the_dsse_specification_says() -> None:
     assert members()["payload"] == base64.b64encode(b'{"a":1}').decode()
+
+
+def test_an_envelope_read_the_short_way_is_read_alike_the_long_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = Envelope("a/b", b'{"x":1}', (("0f" * 8, b"s" * 64),)).to_bytes()
+    draw = random.Random(20261123)
+    damaged = []
+    for _ in range(2000):
+        data = bytearray(whole)
+        at = draw.randrange(len(data))
+        match draw.randrange(3):
+            case 0:
+                data[at] = draw.randrange(256)
+            case 1:
+                del data[at]
+            case _:
+                data.insert(at, draw.choice(b'={}"\\A /'))
+        damaged.append(bytes(data))
+
+    def read(data: bytes) -> Envelope | None:
+        try:
+            return Envelope.from_bytes(data)
+        except CryptoError:
+            return None
+
+    short = [read(data) for data in damaged]
+    monkeypatch.setattr(envelope, "_PLAIN", re.compile(rb"(?!)"))
+    assert [read(data) for data in damaged] == short
+    assert 20 < sum(found is not None for found in short) < 500
