@@ -103,6 +103,7 @@ def test_the_finalized_tag_is_block_0_on_a_short_chain_and_the_head_is_final_lat
     assert hub.states == [(5, "final")]
 
 
+@pytest.mark.slow
 def test_a_transaction_that_offers_too_little_is_replaced_under_the_same_number(
     chain: EvmChain, new_hub: NewHub
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_transaction_that_offers_too_little_is_replaced_under_the_same_number(
     assert hub.backend.receipt(first.hash) is None
 
 
+@pytest.mark.slow
 def test_a_foreign_transaction_under_our_number_is_noticed(
     chain: EvmChain, new_hub: NewHub
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_foreign_transaction_under_our_number_is_noticed(
     assert [one.nonce for one in hub.anchors[0].transactions] == [first.nonce, first.nonce + 1]
 
 
+@pytest.mark.slow
 def test_a_gap_in_the_numbers_is_closed(chain: EvmChain, new_hub: NewHub) -> None:
     hub = new_hub(chain.backend())
     nonce = hub.backend.head().nonce
@@ -158,6 +161,7 @@ def test_a_gap_in_the_numbers_is_closed(chain: EvmChain, new_hub: NewHub) -> Non
     assert [one.nonce for one in hub.anchors[0].transactions] == [nonce + 1, nonce]
 
 
+@pytest.mark.slow
 def test_what_the_node_dropped_is_sent_again(chain: EvmChain, new_hub: NewHub) -> None:
     hold(chain.rpc)
     hub = new_hub(chain.backend())
@@ -173,6 +177,7 @@ def test_what_the_node_dropped_is_sent_again(chain: EvmChain, new_hub: NewHub) -
     assert len(hub.anchors[0].transactions) == 1  # the very same
 
 
+@pytest.mark.slow
 def test_two_operators_anchor_one_log_and_the_slower_adopts(
     chain: EvmChain, new_hub: NewHub, tmp_path: Path
 ) -> None:
@@ -196,6 +201,7 @@ def test_two_operators_anchor_one_log_and_the_slower_adopts(
     assert sum(hub.anchors[0].transactions[-1].nonce is None for hub in (ours, theirs)) == 1
 
 
+@pytest.mark.slow
 def test_another_operators_fork_is_found_on_the_chain(
     chain: EvmChain, new_hub: NewHub, tmp_path: Path
 ) -> None:
@@ -208,6 +214,7 @@ def test_another_operators_fork_is_found_on_the_chain(
     assert ours.anchors == []
 
 
+@pytest.mark.slow
 def test_the_chain_outlives_its_node_and_anchoring_goes_on(tmp_path: Path, new_hub: NewHub) -> None:
     state = tmp_path / "chain.json"
     with anvil("--state", str(state)) as rpc:
@@ -237,6 +244,7 @@ def test_the_chain_outlives_its_node_and_anchoring_goes_on(tmp_path: Path, new_h
             hub.round(10_000)
 
 
+@pytest.mark.slow
 def test_after_a_hand_over_the_hub_names_the_successor(chain: EvmChain, new_hub: NewHub) -> None:
     hub = new_hub(chain.backend(), every_entries=1)
     hub.grow(0, 5)
