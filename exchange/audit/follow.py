@@ -47,6 +47,7 @@ from exchange.query.explanation import Language
 from ledger.errors import ConsistencyRefused, LedgerError, QuorumMissing, TileMissing
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.heads import HEADS_PER_PAGE, parse_page
+from ledger.verify.history import KINDS
 from ledger.verify.log import Chunk, Entry, PastHead, Tally, Timing, Walk, read_entry
 from ledger.verify.note import Note
 from ledger.verify.policy import CheckedCheckpoint, Policy
@@ -80,6 +81,7 @@ class Kind(StrEnum):
     TIME = "time"  # a time that the witnesses contradict
     DAMAGED = "damaged"  # files of the log are gone or altered
     ALARM = "alarm"  # a participant raised one
+    CHANGED = "changed"  # the log declared other keys or another policy: do you follow it there?
     NOT_OPENED = "not_opened"  # no alert: what this reader could not judge
 
 
@@ -247,6 +249,7 @@ class Follower:
         self._given = dict(given)
         self._said = _Said()
         self._work = _Work()
+        self._known = None if state is None else _head_of(state).size
         self.size = 0
         """How many entries have been taken."""
 
@@ -265,6 +268,8 @@ class Follower:
         self._new = []
         head = self._head(now)
         if head is not None:
+            if self._known is None:
+                self._known = head.size  # what was there before anybody looked is no change
             self._take(head)
         if self._state is not None:
             self._check_age(now)
@@ -348,7 +353,7 @@ class Follower:
     def _extends(self, tree: SignedTree, note: str) -> bool:
         if self._state is None:
             return True
-        last = Checkpoint.parse(Note.parse(self._state.note.encode()).text)
+        last = _head_of(self._state)
         head, notes = tree.checkpoint, (self._state.note, note)
         subject = f"heads {last.size} and {head.size}"
         if head.origin != last.origin:
@@ -377,7 +382,7 @@ class Follower:
             since = None if witnessed else now
             self._state = State(VERSION, note, now, since, ())
             return
-        last = Checkpoint.parse(Note.parse(before.note.encode()).text)
+        last = _head_of(before)
         self._state = State(
             VERSION,
             note,
@@ -390,7 +395,7 @@ class Follower:
         state = self._state
         if state is None:
             return
-        size = Checkpoint.parse(Note.parse(state.note.encode()).text).size
+        size = _head_of(state).size
         since = state.unwitnessed_since
         if since is not None and now - since > self._limits.stale:
             why = phrase("follow.unwitnessed", since=encode_time(since))
@@ -458,6 +463,9 @@ class Follower:
                 words=statement.body.get("words", ""),
             )
             self.alert(Kind.ALARM, f"{entry.subject} in {entry.name}", why, index=entry.place)
+        if entry.type in KINDS and entry.place >= (self._known or 0):
+            why = phrase("follow.changed", actor=entry.actor, kind=entry.type)
+            self.alert(Kind.CHANGED, entry.name, why, index=entry.place)
         self._work.heard(entry, statement)
 
     def failed(self, check: str, subject: str, why: Phrase, index: int) -> None:
@@ -542,6 +550,10 @@ class Follower:
 
     def _not_opened(self, deal: DealId) -> None:
         self.alert(Kind.NOT_OPENED, deal, phrase("follow.not_opened"))
+
+
+def _head_of(state: State) -> Checkpoint:
+    return Checkpoint.parse(Note.parse(state.note.encode()).text)
 
 
 class _Loud(Tally):

@@ -82,6 +82,11 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "{actor} 所依据的陈述 {digest} 在此前的日志中不存在：或被遗漏，或系虚构",
     ),
     "follow.alarm": ("raised by {actor}: {kind}. {words}", "由 {actor} 发出：{kind}。{words}"),
+    "follow.changed": (
+        "{actor} declared other keys or another policy of the log ({kind}): look at the entry, and "
+        "decide whether your policy follows",
+        "{actor} 宣告了日志的新密钥或新策略（{kind}）：请查看该条目，并决定您的策略是否随之更改",
+    ),
     "follow.given": (
         "{kind} about {about}, signed at {time}, was handed over as logged and is not in the log",
         "关于 {about} 的 {kind}（签于 {time}）据称已入日志，而日志中没有",

@@ -38,9 +38,11 @@ from exchange.audit.live import Following, follow, read_given
 from exchange.audit.openings import Opener
 from exchange.audit.whole import HttpDocuments
 from exchange.errors import UnknownSubject
+from exchange.hub import chains
 from exchange.node import outbox
 from exchange.query.explanation import Language
 from ledger.errors import NotCovered, SourceUnreachable, TileMissing
+from ledger.evidence import policy_adopted
 from ledger.verify.heads import page_bytes
 from ledger.verify.merkle import leaf_hash
 from ledger.verify.tile_names import CHECKPOINT, heads_path
@@ -493,6 +495,27 @@ def test_a_participants_alarm_is_passed_on(done: Done, tmp_path: Path) -> None:
         assert "LogForked" in line
         assert "\x1b" not in line
         assert "\n" not in line
+
+
+def test_a_new_policy_in_the_log_is_told_and_one_from_before_is_not(
+    done: Done, tmp_path: Path
+) -> None:
+    world = done.world.copied_to(tmp_path / "1")
+
+    def adopt(text: bytes) -> None:
+        with world.store.transaction() as tx:
+            act = policy_adopted("unseen.test/log", text, None)
+            chains.act(act, tx=tx, operator=world.operator)
+        world.settle()
+
+    adopt(f"log {world.policy.logs[0].key}\nquorum none\n".encode())
+    following = follower(world)
+    assert Kind.CHANGED not in kinds(following.look(world.clock.now()))
+    adopt(f"log {world.policy.logs[0].key}\n\nquorum none\n".encode())
+    restarted = follower(world, following.state)
+    (alert,) = restarted.look(world.clock.now())
+    assert alert.kind is Kind.CHANGED
+    assert restarted.look(world.clock.now()) == []
 
 
 # State
