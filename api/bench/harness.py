@@ -91,6 +91,8 @@ def _command(workload: str, parameters: Mapping[str, Any]) -> str:
             "groups",
             "keys",
             "reservations",
+            "entries",
+            "database",
             "runs",
         )
         if name in parameters

@@ -35,6 +35,11 @@ class Family(StrEnum):
     SQUARE_NETWORK = "square_network"
 
 
+class Database(StrEnum):
+    SQLITE = "sqlite"
+    POSTGRESQL = "postgresql"
+
+
 @app.command()
 def deal(runs: RunsOption = 5, save: SaveOption = None, as_json: JsonOption = False) -> None:
     """A job of a deal beside its engine, between real processes."""
@@ -141,6 +146,20 @@ def budget(
     _report("budget", lambda: budget(runs, reservations), save, as_json)
 
 
+@app.command()
+def ledger(
+    entries: Annotated[int, typer.Option(min=1000, help="Of each load.")] = 100_000,
+    database: Annotated[Database, typer.Option(help="Where the log is kept.")] = Database.SQLITE,
+    runs: RunsOption = 3,
+    save: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Statements into signed heads and receipts, unsigned and signed."""
+    from api.bench.ledger import ledger
+
+    _report("ledger", lambda: ledger(runs, entries, database.value), save, as_json)
+
+
 def _report(name: str, measure: Callable[[], Measured], save: Path | None, as_json: bool) -> None:
     from api.bench import harness
 
@@ -156,7 +175,11 @@ def _report(name: str, measure: Callable[[], Measured], save: Path | None, as_js
 def _file_name(document: dict[str, object]) -> str:
     """The workload; where there is more than one to keep, also what was asked of it."""
     workload, asked = str(document["workload"]), document["parameters"]
-    parts = {"join": ("protocol", "rows", "against", "groups"), "he": ("model",)}
+    parts = {
+        "join": ("protocol", "rows", "against", "groups"),
+        "he": ("model",),
+        "ledger": ("database",),
+    }
     if not isinstance(asked, dict):
         raise TypeError("a document has parameters")
     named = [str(asked[part]) for part in parts.get(workload, ()) if part in asked]

@@ -206,12 +206,12 @@ class SqlLogStore:
         found: dict[bytes, int | None] = {}
         if self._postgres:
             rows = self._session.execute(_INDICES_POSTGRES, {"digests": wanted})
-            found.update((row[0], row[1]) for row in rows)
+            found.update((row[0], row[1]) for row in rows.all())
         for begin in range(0, 0 if self._postgres else len(wanted), _CHUNK):
             chunk = wanted[begin : begin + _CHUNK]
             query = f"{_INDICES_SQLITE} ({','.join('?' * len(chunk))})"
             rows = self._session.connection().exec_driver_sql(query, tuple(chunk))
-            found.update((row[0], row[1]) for row in rows)
+            found.update((row[0], row[1]) for row in rows.all())
         try:
             return {digest: found[digest.raw] for digest in digests}
         except KeyError as error:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from api.bench import budget, sql
+from api.bench import budget, ledger, sql
 from api.bench.budget_party import COST
 from api.bench.join import WrongAnswer
 from api.database import bring_up_to_date, open_engine, read_only
+from crypto.digest import Digest, digest
 from crypto.identifiers import JobId, ProductId
 from crypto.ports import SystemClock, SystemRandomness
 from crypto.record import Rational
@@ -23,6 +25,8 @@ from exchange.query.program import program_of
 from exchange.query.question import grounds_of
 from exchange.query.rules import violations
 from exchange.results import Answer, Figure, Missing, Row
+from ledger import log
+from ledger.ports import LogStore
 from registry.rule import Join
 
 NOW = SystemClock().now()
@@ -126,3 +130,47 @@ def test_one_reservation_too_many_too_few_or_uncharged_ends_the_benchmark(tmp_pa
         budget._require_exact(url, products, [right], 2)
     with pytest.raises(WrongAnswer, match="locked"):
         budget._require_exact(url, [], [{**right, "failures": ["locked"]}], 2)
+
+
+@pytest.fixture
+def a_bench(tmp_path: Path) -> Iterator[ledger.Bench]:
+    bench = ledger.Bench(f"sqlite:///{tmp_path / 'log.db'}")
+    yield bench
+    bench.close()
+
+
+def test_the_log_bench_takes_in_what_participants_signed_and_proves_all_of_it(
+    a_bench: ledger.Bench,
+) -> None:
+    actors = ledger.Actors()
+    found = a_bench.load(islice(actors.signed(), 40), actors.verified)
+    assert len(found.latencies_s) == 1
+    assert a_bench.proofs().keys() == {"proof_build_us", "proof_verify_us"}
+
+
+def test_the_log_bench_refuses_a_statement_under_another_actors_key() -> None:
+    (entry,) = islice(ledger.Actors().signed(), 1)
+    with pytest.raises(KeyError):
+        ledger.Actors().verified(entry)
+
+
+@pytest.mark.parametrize("wrong", ["entry", "order", "missing"])
+def test_a_log_that_holds_anything_else_than_what_was_given_ends_its_bench(
+    a_bench: ledger.Bench, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    genuine = log.append_many
+
+    def append_wrongly(store: LogStore, entries: Sequence[bytes]) -> list[Digest]:
+        names = genuine(store, entries)
+        if wrong == "entry":
+            names[-1] = genuine(store, [entries[-1] + b" "])[0]
+        elif wrong == "missing":
+            store.queue([(digest(b"more"), b"more")])
+        else:
+            names[0], names[1] = names[1], names[0]
+        return names
+
+    monkeypatch.setattr(log, "append_many", append_wrongly)
+    monkeypatch.setattr(ledger, "SAMPLED", 4)
+    with pytest.raises(WrongAnswer):
+        a_bench.load(iter([b"a", b"b", b"c", b"d"]), bytes)

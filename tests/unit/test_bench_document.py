@@ -98,6 +98,52 @@ def test_joins_of_all_sizes_stand_in_one_table_with_the_aims_of_their_size() -> 
     assert "| sum | 1,000 | 1 | 2.10 |  |  |" in text
 
 
+def a_ledger(database: str, **figures: object) -> dict[str, Any]:
+    measured = {
+        f"{kind}_{name}": value
+        for kind in ("unsigned", "signed")
+        for name, value in (
+            ("per_second", 21_000.0),
+            ("batch_p50_ms", 90.0),
+            ("batch_p99_ms", 140.0),
+            ("processor_us", 45.0),
+            ("stored_bytes", 612.0),
+        )
+    }
+    whole = a_start(
+        workload="ledger",
+        command=f"exchange bench ledger --entries 100000 --database {database} --runs 3 --json",
+        parameters={
+            "runs": 3,
+            "entries": 100_000,
+            "database": database,
+            "unsigned_entry_bytes": 443,
+            "signed_entry_bytes": 924,
+        },
+        peak_rss_mb={"log": 300.0},
+        receipt_p99_ms=140.0,
+        proof_build_us=900.0,
+        proof_verify_us=9.0,
+    )
+    return whole | measured | figures
+
+
+def test_the_log_on_both_databases_stands_in_one_table_each_with_its_aims() -> None:
+    text = page(
+        {
+            "ledger-sqlite": a_ledger("sqlite"),
+            "ledger-postgresql": a_ledger("postgresql", receipt_p99_ms=251.0),
+        }
+    )
+    assert "| SQLite | 100,000 | unsigned | 21,000 | 90.0 | 140 | 45.0 | 443 | 612 | 300 |" in text
+    assert (
+        "SQLite, 100,000 entries: statement to receipt, p99, ms | 140 | at most 250 | met" in text
+    )
+    assert "PostgreSQL, 100,000 entries: statement to receipt, p99, ms | 251 |" in text
+    assert "receipt | 21,000 | at least 20,000 | met |" in text
+    assert text.count("## The ledger's write path") == 1
+
+
 def test_each_query_of_the_sql_suite_stands_with_its_slowdown_and_its_text() -> None:
     queries = [{"new": "count", "join": "hidden", "sql": "SELECT COUNT(*) FROM a"}]
     text = page(

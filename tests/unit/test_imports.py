@@ -41,7 +41,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlmodel": ("/adapters/", "api/"),
     "sqlalchemy": ("/adapters/", "api/"),
     "duckdb": ("registry/adapters/", "exchange/node/adapters/", "api/demo", "api/bench"),
-    "psycopg": ("registry/adapters/", "api/"),
+    "psycopg": ("registry/adapters/", "ledger/adapters/", "api/"),
     "sklearn": ("api/demo",),
 }
 
