@@ -157,9 +157,9 @@ class LogBehind(LedgerError):
     def __init__(self, where: str, *, held: int, stored: int) -> None:
         super().__init__(
             f"{where} holds a head of size {held} of this log, and this database ends at size "
-            f"{stored}: it is an old copy, and signing from it would fork the log. Rebuild it "
-            f"from a full copy that reaches size {held}; if none does, open a successor log whose "
-            "first entry carries the last head"
+            f"{stored}: it is an old copy, and signing from it would fork the log. Put the newest "
+            "database back; without one, bring the ledger forward from a full copy that reaches "
+            f"size {held}; if no copy does, open a successor log that names the last head"
         )
         self.where = where
         self.held = held

@@ -23,19 +23,23 @@ from hypothesis import strategies as st
 from crypto import record
 from crypto.digest import digest
 from crypto.envelope import Envelope
-from crypto.errors import Malformed
+from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
-from crypto.keys import SigningKey
+from crypto.keys import PublicKey, SigningKey
 from crypto.ports import SystemRandomness
 from crypto.statement import Act, ChainHead, SignedStatement, read_statement, sign_statement
 from ledger.errors import FormatRefused, LedgerError
 from ledger.ports import WitnessHead
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from ledger.verify.cosignature import cosign, verify_cosignatures
+from ledger.verify.heads import page_bytes, parse_page
+from ledger.verify.history import LogKeys, SignedLogKeys, read_log_keys, sign_log_keys
 from ledger.verify.merkle import leaf_hash, node_hash
 from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, Note, VerifierKey, parse_lines
 from ledger.verify.policy import Policy
 from ledger.verify.proof import Proof, verify_proof
+from ledger.verify.tile_names import ENTRIES, Tile
+from ledger.verify.tiles import bundle_bytes, parse_bundle
 from ledger.witness import AddCheckpoint, add_checkpoint
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -82,6 +86,13 @@ def _statement() -> bytes:
 
 
 STATEMENT = _statement()
+RECOVERY = _key(5)
+LOG_KEYS = sign_log_keys(
+    LogKeys(1, ORIGIN, 0, None, (str(LOG_KEY),), RECOVERY.public, ()), LOG, RECOVERY
+).envelope.to_bytes()
+LATTICE_KEY = VerifierKey(
+    "witness.example", 0x06, PublicKey("ml-dsa-44", bytes(range(256)) * 5 + bytes(32))
+)
 
 
 def _utf8(text: str) -> bytes:
@@ -132,6 +143,20 @@ READERS: Final = {
     "proof": Reader(RECEIPT, lambda data: Proof.parse(data).text.encode()),
     "witness request": Reader(REQUEST, lambda data: AddCheckpoint.parse(data).to_bytes()),
     "policy": Reader(POLICY, only_read(Policy.parse)),
+    "tile path": Reader(
+        b"tile/entries/x001/x234/067.p/112", text_of(lambda text: Tile.parse(text).path)
+    ),
+    "bundle": Reader(
+        bundle_bytes([b"one", b"", b"three" * 20]),
+        lambda data: bundle_bytes(parse_bundle(data, Tile(ENTRIES, 0, 3))),
+    ),
+    "past heads": Reader(
+        page_bytes([NOTE.to_bytes(), NOTE.to_bytes()]), lambda data: page_bytes(parse_page(data))
+    ),
+    "ML-DSA key": Reader(
+        str(LATTICE_KEY).encode(), text_of(lambda text: str(VerifierKey.parse(text)))
+    ),
+    "log keys": Reader(LOG_KEYS, lambda data: _keys_again(read_log_keys(data))),
     "statement": Reader(STATEMENT, lambda data: _written_again(read_statement(data))),
 }
 
@@ -141,6 +166,11 @@ def _written_again(signed: SignedStatement) -> bytes:
     envelope = Envelope.from_bytes(signed.entry)
     payload = record.to_bytes(signed.statement)
     return replace(envelope, payload=payload).to_bytes()
+
+
+def _keys_again(signed: SignedLogKeys) -> bytes:
+    payload = record.to_bytes(signed.document)
+    return replace(signed.envelope, payload=payload).to_bytes()
 
 
 # Characters that some reader, somewhere, takes for a space, an end of line or a digit.
@@ -257,7 +287,7 @@ CHANGES: Final = [_bit, _insert, _insert_byte, _cut, _lines, _number, _base64, _
 def require_strict(reader: Reader, data: bytes) -> None:
     try:
         written = reader.read(data)
-    except (FormatRefused, Malformed):
+    except (LedgerError, CryptoError):
         return
     assert written is None or written == data
 
