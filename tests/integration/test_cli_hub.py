@@ -24,7 +24,7 @@ from crypto.errors import Malformed
 from crypto.ports import SystemClock
 from exchange.errors import BookkeepingBehind, HubUnreachable, NotYours, PlanRefused
 from exchange.hub import background
-from ledger.copies import mirror
+from ledger.copies import publish_files
 from ledger.tiles import LogSource
 from ledger.verify.note import VerifierKey
 from registry.errors import NotFound
@@ -253,24 +253,37 @@ def test_a_restored_database_gets_its_ledger_back_and_is_not_worked_with(
     opened = open_hub(HubSettings.load(settings))
     background.order(opened.store, opened.operator, opened.keeping)
     background.publish(opened.operator, opened.keeping)
-    copied = mirror(
-        tmp_path / "copy", LogSource(opened.keeping.database), opened.keeping.policy
-    ).checkpoint
+    (tmp_path / "files").mkdir()
+    policy = opened.keeping.policy
+    filed = publish_files(
+        tmp_path / "files",
+        LogSource(opened.keeping.database),
+        lambda note: policy.check(note).checkpoint,
+    )
+    assert filed is not None
+    size = filed.checkpoint.size
     opened.close()
+    copying = ["audit", "mirror", str(tmp_path / "files"), str(tmp_path / "copy")]
+    copying += ["--policy", str(settings.parent / "policy")]
+    code, out, err = run(capsys, *copying, "--json")
+    assert code == 0, err
+    assert (json.loads(out)["size"], json.loads(out)["old_size"]) == (size, 0)
+    code, out, _ = run(capsys, *copying)
+    assert (code, "(0 new)" in out) == (0, True)
     for file in settings.parent.glob("hub.db*"):
         file.unlink()
     restore = ["hub", "restore", "--from", str(tmp_path / "copy"), "--settings", str(settings)]
     code, out, err = run(capsys, *restore, "--json")
     assert code == 0, err
-    assert json.loads(out) == {"old_size": 0, "size": copied.size, "entries": copied.size}
+    assert json.loads(out) == {"old_size": 0, "size": size, "entries": size}
     code, out, _ = run(capsys, *restore)
     assert (code, out) == (
         0,
-        f"The ledger holds {copied.size} entries, 0 of them from {tmp_path / 'copy'}.\n",
+        f"The ledger holds {size} entries, 0 of them from {tmp_path / 'copy'}.\n",
     )
     with pytest.raises(BookkeepingBehind) as caught:
         open_hub(HubSettings.load(settings))
-    assert caught.value.unknown == copied.size
+    assert caught.value.unknown == size
     assert exit_code(caught.value) == Exit.FAILED
 
 
