@@ -61,6 +61,7 @@ AIMS: Final[Mapping[str, Sequence[Aim]]] = {
     "he": (),
     "lookup": (),
     "budget": (),
+    "anchor": (),
     "ledger": (
         Aim("unsigned_per_second", "unsigned entries/s, each with its receipt", at_least=20_000),
         Aim("signed_per_second", "signed entries/s, verified in one process", at_least=5_000),
@@ -77,6 +78,9 @@ SIZED_AIMS: Final[Mapping[tuple[object, ...], Sequence[Aim]]] = {
         Aim("peak_party_mb", "hidden, 10^7 rows: most memory of a party, MB", at_most=2**31 / 1e6),
     ),
     ("ledger", 10**6): (Aim("audit_s", "the whole log audited, s", at_most=60),),
+    ("anchor", 10_000): (
+        Aim("gas_per_event", "gas for each of 10,000 events of an anchor", at_most=10),
+    ),
     ("lookup", 10**6, 1000): (
         Aim("median_s", "1,000 keys of 10^6 records, online, s", at_most=1.0),
     ),
@@ -143,6 +147,12 @@ it. *Processor* is this process's own time, which other programs on the machine 
 they stretch seconds. No HTTP, and none of what a hub does about an act beside logging it: `api`
 measures that. The root equals one that the auditor's code computes from the entries alone, and
 receipts of every batch were verified.""",
+    "anchor": """\
+Heads of a growing log sent by the hub's own outbox to anvil, in a process of its own, which mines
+each transaction at once; one block is final. Seconds run from the head that has its quorum to the
+anchor that is final: what a public chain adds is its block time and its own rule. The contract
+checks every consistency proof, so gas grows with the number of its hashes, which grows with the
+logarithm of the log's size.""",
 }
 TITLES: Final = {
     "start": "Start",
@@ -154,6 +164,7 @@ TITLES: Final = {
     "lookup": "Private lookup",
     "budget": "Privacy budgets under load",
     "ledger": "The ledger's write path",
+    "anchor": "Anchoring",
 }
 MANY_WITH_FEW: Final = """\
 Many rows with few, by the revealed join: the first job masks the many once, every later one finds
@@ -249,6 +260,7 @@ def _aim_rows(workload: str, document: Document) -> Iterator[list[str]]:
         "join": ("protocol", "rows", "against", "groups"),
         "lookup": ("rows", "keys"),
         "ledger": ("entries",),
+        "anchor": ("entries",),
     }
     size = (workload, *(asked[name] for name in names.get(workload, ()) if name in asked))
     known = {**document, "peak_party_mb": max(document["peak_rss_mb"].values(), default=0.0)}
@@ -336,6 +348,22 @@ def _budget_figures(document: Document) -> Iterator[str]:
         yield f"PostgreSQL: {document['parameters']['postgresql']}."
 
 
+def _anchor_figures(document: Document) -> Iterator[str]:
+    asked = document["parameters"]
+    yield (
+        f"{asked['entries']:,} events between one anchor and the next, "
+        f"{asked['largest']:,} in all; {asked['client']}."
+    )
+    rows = [
+        ["an anchor, gas", _number(document["gas_per_anchor"])],
+        ["of each event, gas", _number(document["gas_per_event"])],
+        ["the first anchor, gas", _number(asked["first_gas"])],
+        ["the contract's deployment, gas", _number(asked["deployment_gas"])],
+        ["quorum to final, s", _number(document["median_s"])],
+    ]
+    yield _table(["figure", "measured"], rows)
+
+
 _FIGURES: Final[Mapping[str, Callable[[Document], Iterator[str]]]] = {
     "start": _start_figures,
     "deal": _deal_figures,
@@ -343,6 +371,7 @@ _FIGURES: Final[Mapping[str, Callable[[Document], Iterator[str]]]] = {
     "sql": _sql_figures,
     "lookup": _lookup_figures,
     "budget": _budget_figures,
+    "anchor": _anchor_figures,
 }
 
 

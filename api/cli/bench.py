@@ -160,6 +160,19 @@ def ledger(
     _report("ledger", lambda: ledger(runs, entries, database.value), save, as_json)
 
 
+@app.command()
+def anchor(
+    entries: Annotated[int, typer.Option(min=1, help="Between one anchor and the next.")] = 10_000,
+    runs: RunsOption = 10,
+    save: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Heads of a growing log anchored on anvil: gas, and seconds until one is final."""
+    from api.bench.anchor import anchor
+
+    _report("anchor", lambda: anchor(runs, entries), save, as_json)
+
+
 def _report(name: str, measure: Callable[[], Measured], save: Path | None, as_json: bool) -> None:
     from api.bench import harness
 

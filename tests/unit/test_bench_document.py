@@ -183,3 +183,25 @@ def test_a_join_of_many_with_few_stands_beside_rr22_with_what_it_took_once() -> 
     text = page({"join-revealed-1000000-1000-1": document})
     assert "| 1,000,000 | 1,000 | 1 | 2.10 | 6.00 | 2.86 | 30.0 | 26.0 |" in text
     assert "| 11.0, 12.0, 700 | 10.0, 0.00, 650 |" in text
+
+
+def test_the_gas_of_an_event_is_judged_at_ten_thousand_events_for_each_anchor() -> None:
+    found = a_start(
+        workload="anchor",
+        gas_per_anchor=87_000.0,
+        gas_per_event=8.7,
+        parameters={
+            "runs": 5,
+            "entries": 10_000,
+            "largest": 60_000,
+            "client": "anvil/v1",
+            "deployment_gas": 1_500_000,
+            "first_gas": 96_000,
+        },
+    )
+    row = "| gas for each of 10,000 events of an anchor | 8.70 | at most 10 | met |"
+    assert row in page({"anchor": found})
+    missed = page({"anchor": {**found, "gas_per_event": 10.1}})
+    assert "| 10.1 | at most 10 | missed |" in missed
+    fewer = {**found, "parameters": {**found["parameters"], "entries": 100}}
+    assert "at most 10" not in page({"anchor": fewer})
