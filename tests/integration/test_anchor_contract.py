@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyrevm
 import pytest
 
 from ledger.contracts import load
@@ -305,6 +306,29 @@ def test_a_log_is_not_handed_to_a_contract_that_could_not_take_it_over(
         by=ADMINISTRATOR,
         why="successor handed it over",  # and would send auditors round in a circle
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "head"), [(0, root(5)), (5, bytes(32)), (MAX_SIZE + 1, root(5)), (2**64, root(5))]
+)
+def test_a_predecessor_that_states_no_possible_head_is_not_continued(
+    machine: Machine, size: int, head: bytes
+) -> None:
+    """A contract of somebody else's, which says that it handed the log over to ours."""
+    successor = machine.deploy(load("anchor"))
+    place = address(0x9E)
+    question = selector(successor.functions["head"])
+    code = (
+        bytes.fromhex("60003560e01c63") + question + bytes.fromhex("14602c5773")
+        + bytes.fromhex(successor.address[2:]) + bytes.fromhex("60005260206000f3")
+        + bytes.fromhex("5b7f") + size.to_bytes(32, "big") + bytes.fromhex("6000527f")
+        + head + bytes.fromhex("60205260606000f3")
+    )  # fmt: skip
+    machine.evm.insert_account_info(place, pyrevm.AccountInfo(code=code))
+    with pytest.raises(Reverted) as caught:
+        successor("take_over", LOG, place)
+    assert str(caught.value) == ("predecessor has no head" if size < 2**64 else "")
+    assert successor("head", LOG) == (0, bytes(32), 0)
 
 
 def test_a_chain_that_computes_sha_256_wrongly_gets_no_contract(machine: Machine) -> None:
