@@ -3,6 +3,7 @@
 log.key and others         the ledger's keys; see api.log_keys
 witness.key, witness.vkey  the same of a witness; witness-ml-dsa.key and .vkey of its other key
 policy                     whose log this is, and which witnesses count (C2SP tlog-policy)
+predecessor                the last head of the log that this one follows, if it follows one
 settings.toml              every setting of the process, explained
 """
 
@@ -19,12 +20,20 @@ from api.folder import PartyFolder
 from api.log_keys import DOCUMENTS, LOG_KEY, LOG_VKEY, RECOVERY_KEY, create_keys
 from api.settings import SettingsRefused
 from crypto.keys import MlDsaKey, Signer, SigningKey, write_key
-from ledger.errors import FormatRefused
-from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, ML_DSA_COSIGNATURE, VerifierKey
+from ledger.errors import FormatRefused, LedgerError
+from ledger.evidence import log_succeeded
+from ledger.verify.note import (
+    COSIGNATURE,
+    LOG_SIGNATURE,
+    ML_DSA_COSIGNATURE,
+    Note,
+    VerifierKey,
+)
 from registry.party import Role
 
 SETTINGS: Final = "settings.toml"
 POLICY: Final = "policy"
+PREDECESSOR: Final = "predecessor"
 WITNESS_KEY: Final = "witness.key"
 WITNESS_VKEY: Final = "witness.vkey"
 WITNESS_ML_DSA_KEY: Final = "witness-ml-dsa.key"
@@ -132,20 +141,30 @@ def create_hub(
     public_url: str | None,
     relay_listen: str | None,
     sm2: bool = False,
+    succeeds: bytes | None = None,
     now: datetime,
 ) -> MadeHub:
     """An operator's folder. origin: the log's name, such as `exchange.example/log`.
 
-    sm2: heads are signed with SM2 as well, and a parallel SM3 tree is kept
+    sm2:      heads are signed with SM2 as well, and a parallel SM3 tree is kept
+    succeeds: the last head of a log that cannot be continued, a signed note: the new log says
+              at its beginning that it takes that one's place
 
     Its policy asks for no witness until one is added. Raises SettingsRefused for what cannot be,
     KeyFileRefused where a participant is already.
     """
     _named_key("origin", origin, LOG_SIGNATURE, SigningKey.generate())
+    if succeeds is not None:
+        try:
+            log_succeeded(origin, Note.parse(succeeds))
+        except LedgerError as error:
+            raise SettingsRefused("succeeds", str(error)) from None
     _require_free(path, SETTINGS, POLICY, LOG_KEY, LOG_VKEY, RECOVERY_KEY, DOCUMENTS)
     folder = PartyFolder.create(path, name, [Role.OPERATOR], now=now)
     keys = create_keys(path, origin, sm2=sm2).current
     (key,) = keys.verifier_keys
+    if succeeds is not None:
+        (path / PREDECESSOR).write_bytes(succeeds)
     (path / POLICY).write_text(f"log {key}\nquorum none\n", "utf-8")
     text = _HUB.format(
         listen=_toml(listen),

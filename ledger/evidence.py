@@ -1,4 +1,5 @@
-"""The operator's own acts with the log, as statements in it: its keys, policies, paired heads.
+"""The operator's own acts with the log, as statements in it: its keys, policies,
+paired heads, and which log it follows.
 
 All are public, and must be there when everything else of the operator is gone: the entry holds
 the text itself, not only its digest.
@@ -18,6 +19,7 @@ from ledger.verify.policy import Policy
 from ledger.verify.sm3 import PAIRED
 from ledger.verify.text import encode_base64
 
+SUCCEEDED: Final = "log.succeeded"
 MAX_POLICY_TEXT_BYTES: Final = 40_000  # in an entry of 65,535 bytes, as base64 in an envelope
 
 
@@ -32,6 +34,25 @@ def log_keys_declared(new: SignedLogKeys, old: SignedLogKeys | None) -> Act:
         inputs=() if old is None else (old.digest,),
         outputs=(new.digest,),
         body={"document": new.envelope.to_bytes().decode("utf-8")},
+    )
+
+
+def log_succeeded(origin: str, last: Note) -> Act:
+    """This log follows another that cannot be continued, whose last known head is `last`.
+
+    Everybody can read from it where to look for what came before, and that nothing of the old log
+    is said to be undone. Raises FormatRefused, and EntryRefused for a log that would follow itself.
+    """
+    if Checkpoint.parse(last.text).origin == origin:
+        raise EntryRefused(
+            f"{origin} cannot follow itself: two logs of one name would be a fork. Give the "
+            "successor another origin"
+        )
+    return Act(
+        type=SUCCEEDED,
+        subject=origin,
+        inputs=(digest(last.to_bytes()),),
+        body={"checkpoint": last.to_bytes().decode("utf-8")},
     )
 
 

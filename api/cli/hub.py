@@ -49,6 +49,10 @@ def init(
         bool,
         typer.Option(help="Sign heads with SM2 too, and keep an SM3 tree. Development mode."),
     ] = False,
+    succeeds: Annotated[
+        Path | None,
+        typer.Option(help="The last checkpoint of a log that is lost and that this one follows."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make an operator's folder: its keys, the ledger's keys, a policy and a settings file."""
@@ -63,6 +67,7 @@ def init(
         public_url=public_url,
         relay_listen=relay_listen,
         sm2=sm2,
+        succeeds=None if succeeds is None else succeeds.read_bytes(),
         now=SystemClock().now(),
     )
     document = made.folder.party.document
@@ -156,21 +161,27 @@ def restore(
     copy: Annotated[
         Path, typer.Option("--from", help="A full copy: the folder of static files, or a mirror.")
     ],
+    repair: Annotated[
+        bool, typer.Option(help="Overwrite entries and tiles that are not what was signed.")
+    ] = False,
     settings: SettingsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the ledger in a restored database forward from a full copy. Stop the hub before.
 
     Compares what is stored with the copy, appends what is missing under the checkpoint that the
-    ledger signed then, and signs nothing. Refuses a database that is not the copy's beginning.
+    ledger signed then, and signs nothing. Refuses a database that is not the copy's beginning;
+    with --repair it puts right what is damaged in one that is.
     """
     from api.log_recovery import restore_log
     from api.settings import HubSettings
     from crypto.ports import SystemClock
 
-    done = restore_log(HubSettings.load(settings), copy, now=SystemClock().now())
+    done = restore_log(HubSettings.load(settings), copy, now=SystemClock().now(), repair=repair)
     size = max(done.old_size, done.checkpoint.size)
     words = f"The ledger holds {size} entries, {done.entries} of them from {copy}."
+    if done.repaired:
+        words += "\nRepaired: " + ", ".join(done.repaired)
     if done.entries:
         words += (
             "\n\nAccounts, jobs and everybody's last statement are still those of the backup. "
@@ -179,7 +190,14 @@ def restore(
             "that goes."
         )
     answer(
-        {"old_size": done.old_size, "size": size, "entries": done.entries}, words, as_json=as_json
+        {
+            "old_size": done.old_size,
+            "size": size,
+            "entries": done.entries,
+            "repaired": list(done.repaired),
+        },
+        words,
+        as_json=as_json,
     )
 
 

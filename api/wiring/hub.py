@@ -38,6 +38,7 @@ from api.http.server import Running, TlsFiles, bind, serve_on, url_of
 from api.hub.app import new_hub_app
 from api.hub.desk import Booking
 from api.log_keys import RECOVERY_KEY, read_keyring
+from api.operator import PREDECESSOR
 from api.settings import AnchorSettings, HubSettings, SettingsRefused, endpoint
 from api.wiring.logs import configure_logs
 from crypto.identifiers import PartyId
@@ -174,6 +175,8 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     with store.transaction() as tx:
         chains.require_complete(tx)
         registration.register_operator(party, tx, operator)
+        if (settings.folder / PREDECESSOR).exists():
+            log_history.follow(origin, (settings.folder / PREDECESSOR).read_bytes(), tx, operator)
         log_history.declare(ring.documents, settings.policy_file.read_bytes(), tx, operator)
     regulators = frozenset(PartyId.parse(text, where="regulators") for text in settings.regulators)
     stack = ExitStack()

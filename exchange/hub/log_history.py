@@ -12,6 +12,7 @@ from exchange.hub.ports import HubTransaction
 from ledger import evidence
 from ledger.errors import KeysRefused
 from ledger.verify.history import ADOPTED, KEY_CHANGES, KINDS, SignedLogKeys
+from ledger.verify.note import Note
 
 _PENDING_LIMIT = 1 << 16  # entries looked through for one that has no place yet; at start, so few
 
@@ -34,6 +35,16 @@ def declare(
     if not adopted or adopted[-1] != name:
         act = evidence.policy_adopted(origin, policy, adopted[-1] if adopted else None)
         chains.act(act, tx=tx, operator=operator, documents={name: policy})
+
+
+def follow(origin: str, last: bytes, tx: HubTransaction, operator: Operator) -> None:
+    """Say, first of all, that the log takes the place of another. Safe to repeat.
+
+    last: the old log's last head, a signed note. Raises FormatRefused, EntryRefused.
+    """
+    tx.lock_chain(operator.party)
+    if not tx.statements_about([origin], kinds=[evidence.SUCCEEDED]):
+        chains.act(evidence.log_succeeded(origin, Note.parse(last)), tx=tx, operator=operator)
 
 
 def statements(origin: str, tx: HubTransaction) -> list[Statement]:

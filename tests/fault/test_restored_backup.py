@@ -28,9 +28,12 @@ from api.wiring.hub import OpenedHub, check_stored, loops_of, open_hub
 from api.witness import witness_app
 from crypto.keys import SigningKey
 from crypto.ports import SystemClock
+from crypto.record import Amount
+from crypto.statement import read_statement
 from ledger.adapters.sql import SqlLogDatabase
-from ledger.log import append
+from ledger.evidence import SUCCEEDED
 from ledger.verify.note import LOG_SIGNATURE, VerifierKey, cosigner_key
+from pricing.money import Money
 from tests.hub_server import Speaker
 from tests.integration.test_cli_hub import run
 from tests.integration.test_wiring_hub import a_hub, a_witness, free_port, running, until
@@ -106,9 +109,10 @@ class Hub:
             opened.close()
 
     def say(self, opened: OpenedHub) -> None:
+        """One more statement of the operator's."""
         self.said += 1
-        with opened.keeping.database.transaction() as store:
-            append(store, f"statement {self.said}".encode())
+        operator = opened.operator.party
+        opened.service.fund(operator, operator, Money("TEST", Amount(1)), key=f"{self.said}")
 
     def witnessed(self, opened: OpenedHub) -> int | None:
         """The size of the log, once all that is queued is witnessed."""
@@ -207,6 +211,32 @@ def test_the_log_that_was_altered_is_named_by_the_command_that_checks_it(
         connection.execute("UPDATE ledger_entry SET entry = X'00' WHERE position = 1")
         connection.commit()
     assert check(hub.path, capsys) == (1, "entry 1: is not the one that was signed\n")
+
+
+def test_a_log_that_takes_the_place_of_a_lost_one_says_so_first(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hub.witnesses[0].up(), hub.witnesses[1].up(), hub.up() as opened:
+        until(lambda: hub.witnessed(opened))
+        with opened.keeping.database.transaction() as store:
+            latest = store.latest()
+    assert latest is not None
+    (tmp_path / "last").write_bytes(latest.note.to_bytes())
+    new = ["hub", "init", str(tmp_path / "new"), "--name", "Operator"]
+    succeeds = ["--succeeds", str(tmp_path / "last")]
+    code, _, error = run(capsys, *new, "--origin", latest.checkpoint.origin, *succeeds)
+    assert code != 0 and "another origin" in error
+    code, _, error = run(capsys, *new, "--origin", "unseen.test/second", *succeeds)
+    assert code == 0, error
+    successor = Hub(tmp_path / "new", [])
+    for _ in range(2):  # said once
+        with successor.up() as opened:
+            until(lambda: successor.witnessed(opened))
+            with opened.keeping.database.transaction() as store:
+                said = [read_statement(e.entry).statement for e in store.entries(0, 100)]
+    assert [one.type for one in said[:2]] == ["party.registered", SUCCEEDED]
+    assert [one.type for one in said].count(SUCCEEDED) == 1
+    assert said[1].body["checkpoint"].encode() == latest.note.to_bytes()
 
 
 def check(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -50,7 +50,7 @@ REASON: Final = reason_document(
 EPHEMERAL: Final = ExchangeKey.generate().public
 EVIDENCE: Final = (registry.evidence, exchange.evidence, pricing.evidence, ledger.evidence)
 # The log's own keys, heads and policies, which are there to be read by everybody, word for word.
-WHOLLY_PUBLIC: Final = {"heads_paired", "log_keys_declared", "policy_adopted"}
+WHOLLY_PUBLIC: Final = {"heads_paired", "log_keys_declared", "log_succeeded", "policy_adopted"}
 
 _ID: Final = r"[a-z]{3}_[0-9a-f]{32}"
 PUBLIC: Final[Mapping[str, str]] = {
