@@ -11,9 +11,12 @@ from sqlalchemy import (
     BigInteger,
     Engine,
     Integer,
+    and_,
     bindparam,
+    delete,
     func,
     insert,
+    or_,
     text,
     update,
 )
@@ -147,13 +150,12 @@ class SqlLogStore:
         COPY cannot leave one out."""
         from psycopg.errors import UniqueViolation
 
-        connection: Any = self._session.connection().connection.dbapi_connection
+        connection = self._session.connection()
+        driver: Any = connection.connection.dbapi_connection
         try:
-            with (
-                connection.transaction(),  # a savepoint, within ours
-                connection.cursor() as cursor,
-                cursor.copy(_COPY) as copy,
-            ):
+            # A savepoint of SQLAlchemy's: the driver's own `transaction` would commit ours when
+            # nothing has been asked in it yet.
+            with connection.begin_nested(), driver.cursor() as cursor, cursor.copy(_COPY) as copy:
                 copy.set_types(["bytea", "bytea"])
                 for row in rows:
                     copy.write_row(row)
@@ -269,6 +271,32 @@ class SqlLogStore:
                 self._session.execute(_ADD_TILES, new)
         except IntegrityError as error:
             raise _larger() from error
+
+    def replace_entry(self, index: int, digest: Digest, entry: bytes) -> None:
+        self._session.execute(
+            delete(LedgerEntryRow).where(
+                or_(
+                    col(LedgerEntryRow.position) == index,
+                    and_(
+                        col(LedgerEntryRow.digest) == digest.raw,
+                        col(LedgerEntryRow.position).is_(None),
+                    ),
+                )
+            )
+        )
+        row = {"digest": digest.raw, "position": index, "entry": entry}
+        self._session.execute(insert(LedgerEntryRow), [row])
+
+    def replace_hashes(self, tile: Tile, hashes: bytes) -> None:
+        place = (
+            col(LedgerTileRow.level) == tile.level,
+            col(LedgerTileRow.position) == tile.index,
+        )
+        stored = self._session.exec(select(LedgerTileRow.hashes).where(*place)).first() or b""
+        self._session.execute(delete(LedgerTileRow).where(*place))
+        whole = hashes + stored[len(hashes) : tile.width * HASH_BYTES]
+        row = {"level": tile.level, "position": tile.index, "hashes": whole}
+        self._session.execute(_ADD_TILES, [row])
 
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None:
         self._session.execute(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
 from api.database import open_engine
 from crypto.digest import Digest, digest
@@ -34,12 +34,15 @@ from ledger.log import (
     MAX_BATCH,
     EntryStatus,
     append,
+    append_many,
     consistency,
     entries,
     inclusion,
+    inclusions,
     integrate,
     publish,
     receipt,
+    receipts,
     status,
 )
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
@@ -47,9 +50,12 @@ from ledger.verify.merkle import leaf_hash, root, verify_consistency, verify_inc
 from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, Note, Signature, VerifierKey, parse_lines
 from ledger.verify.policy import Policy
 from ledger.verify.proof import Proof, verify_proof
+from ledger.verify.tile_names import Tile
 from ledger.witness import AddCheckpoint, add_checkpoint
+from tests.conftest import NewDatabase
 
 ORIGIN = "log.example/deals"
+LOG_TABLES = ("ledger_entry", "ledger_tile", "ledger_checkpoint", "ledger_cosignature")
 LOG = SigningKey.generate()
 LOG_KEY = VerifierKey(ORIGIN, LOG_SIGNATURE, LOG.public)
 START = datetime(2026, 3, 4, tzinfo=UTC)
@@ -181,6 +187,55 @@ def test_an_entry_that_does_not_fit_is_refused(hub: SqlLogDatabase) -> None:
             log_entries(hub, entry)
 
 
+@pytest.mark.parametrize("count", [3, 500])
+def test_a_batch_keeps_its_order_and_takes_in_no_entry_twice(
+    hub: SqlLogDatabase, count: int
+) -> None:
+    batch = [f"{number}".encode() for number in range(count)]
+    batch[-1] = batch[0]  # twice in one batch
+    log_entries(hub, b"1")  # and one that was there before, which keeps its earlier place
+    with hub.transaction() as store:
+        names = append_many(store, batch)
+    assert names == [digest(entry) for entry in batch]
+    head = sign_head(hub)
+    assert head is not None
+    with hub.transaction() as store:
+        logged = [found.entry for found in entries(store, 0, head.size)]
+    assert logged == [b"1", b"0", *batch[2:-1]]
+
+
+@pytest.mark.parametrize("count", [3, 500])
+@pytest.mark.parametrize("again", [True, False], ids=["with one known before", "all new"])
+def test_a_batch_of_a_transaction_that_failed_leaves_nothing(
+    hub: SqlLogDatabase, count: int, again: bool
+) -> None:
+    log_entries(hub, b"before")
+    batch = [f"{number}".encode() for number in range(count)] + [b"before"] * again
+    with pytest.raises(RuntimeError), hub.transaction() as store:
+        append_many(store, batch)
+        raise RuntimeError("crash")
+    with hub.transaction() as store:
+        assert [item.entry for item in store.pending(MAX_BATCH)] == [b"before"]
+
+
+def test_one_entry_that_does_not_fit_keeps_its_whole_batch_out(hub: SqlLogDatabase) -> None:
+    with pytest.raises(EntryRefused), hub.transaction() as store:
+        append_many(store, [b"a", b"", b"b"])
+    with hub.transaction() as store:
+        assert store.pending(10) == []
+
+
+def test_a_batch_goes_on_with_what_the_same_transaction_did_before(hub: SqlLogDatabase) -> None:
+    """The way back after a refused COPY must not undo what the caller had done already."""
+    with hub.transaction() as store:
+        append(store, b"act")
+        append_many(store, [b"act", *(f"{number}".encode() for number in range(100))])
+        append(store, b"last")
+    with hub.transaction() as store:
+        pending = [item.entry for item in store.pending(MAX_BATCH)]
+    assert (pending[0], pending[-1], len(pending)) == (b"act", b"last", 102)
+
+
 def test_an_entry_of_a_transaction_that_failed_was_never_logged(hub: SqlLogDatabase) -> None:
     with pytest.raises(RuntimeError), hub.transaction() as store:
         append(store, b"half")
@@ -228,6 +283,58 @@ def test_every_proof_of_a_stored_log_verifies(hub: SqlLogDatabase) -> None:
                     proof = consistency(store, old_size, size)
                     verify_consistency(old_size, old.root, size, head.root, proof)
         assert consistency(store, 0, 21) == ()
+
+
+def test_a_stored_tree_is_whole_at_every_edge_of_its_tiles(hub: SqlLogDatabase) -> None:
+    sizes = [200, 255, 256, 257, 511, 512, 700]
+    heads = {end: grow(hub, start, end) for start, end in pairwise([0, *sizes])}
+    with hub.transaction() as store:
+        for size, head in heads.items():
+            assert head.root == slow_root(size)
+            indices = {0, 1, 254, 255, 256, 257, 510, 511, 512, size - 1} & set(range(size))
+            for index, proof in inclusions(store, indices, size).items():
+                leaf = leaf_hash(f"entry {index}".encode())
+                verify_inclusion(leaf, index, size, proof, head.root)
+            for old_size, old in heads.items():
+                if old_size <= size:
+                    proof = consistency(store, old_size, size)
+                    verify_consistency(old_size, old.root, size, head.root, proof)
+        hashes = store.tiles([Tile(0, 1), Tile(0, 2, 3), Tile(1, 0, 2)])
+    leaves = [leaf_hash(f"entry {n}".encode()) for n in range(700)]
+    assert hashes[Tile(0, 1)] == b"".join(leaves[256:512])
+    assert hashes[Tile(0, 2, 3)] == b"".join(leaves[512:515])
+    assert hashes[Tile(1, 0, 2)] == root(leaves[:256]) + root(leaves[256:512])
+
+
+def test_a_tile_that_is_there_already_is_not_written_over(hub: SqlLogDatabase) -> None:
+    grow(hub, 0, 3)
+    wider, other = {Tile(0, 0, 4): b"\0" * 128}, {Tile(0, 0, 3): b"\0" * 96}
+    for tiles, over in ((wider, []), (other, []), (wider, [Tile(0, 0, 2)])):
+        with pytest.raises(LogDiverged), hub.transaction() as store:
+            store.add_tiles(tiles, over=over)
+    with hub.transaction() as store, pytest.raises(LogDiverged, match=r"tile/0/000\.p/4"):
+        store.tiles([Tile(0, 0, 4)])
+
+
+def test_receipts_made_together_are_those_made_one_by_one(
+    hub: SqlLogDatabase, witness: LocalWitness, clock: Clock
+) -> None:
+    grow(hub, 0, 300)
+    publish(hub, [witness], policy(witness), clock=clock)
+    grow(hub, 300, 303)
+    names = [digest(f"entry {n}".encode()) for n in (302, 0, 255, 256, 299, 300, 0)]
+    (late,) = log_entries(hub, b"late")
+    with hub.transaction() as store:
+        made = receipts(store, names)
+        assert made == [receipt(store, name) for name in names]
+        assert [Proof.parse(text).index for text in made] == [302, 0, 255, 256, 299, 300, 0]
+        with pytest.raises(NotCovered):
+            receipts(store, [*names, late])
+        with pytest.raises(NotLogged):
+            receipts(store, [digest(b"never"), *names])
+    witnessed = verify_proof(Proof.parse(made[3]), b"entry 256", policy(witness))
+    assert witnessed.checkpoint.size == 300
+    assert verify_proof(Proof.parse(made[0]), b"entry 302", policy()).checkpoint.size == 303
 
 
 def test_proofs_reach_no_further_than_what_was_signed(hub: SqlLogDatabase) -> None:
@@ -323,6 +430,45 @@ def test_two_hubs_that_integrate_at_once_make_one_log(hub: SqlLogDatabase) -> No
         own = [e for e in logged if e.startswith(f"{number}/".encode())]
         assert own == sorted(own)  # what one hub queued in turn keeps its order
     assert root([leaf_hash(e) for e in logged]) == heads[-1].root
+
+
+def test_of_two_that_would_order_one_does_and_the_other_goes_on(new_database: NewDatabase) -> None:
+    """On PostgreSQL. On SQLite the second could not even have begun: there is one writer."""
+    engine = open_engine(new_database("postgresql"))
+    SQLModel.metadata.create_all(engine, [SQLModel.metadata.tables[n] for n in LOG_TABLES])
+    hub, other = SqlLogDatabase(engine), SqlLogDatabase(engine)
+    log_entries(hub, b"a")
+    with hub.transaction() as store:
+        assert integrate(store, origin=ORIGIN, signer=LOG, now=START) is not None
+        assert sign_head(other) is None  # it neither waits nor signs
+        log_entries(other, b"b")  # and entries come in meanwhile
+    head = sign_head(other)
+    assert head is not None and head.size == 2
+    with pytest.raises(RuntimeError), hub.transaction() as store:
+        assert store.lead()
+        raise RuntimeError("crash")
+    with other.transaction() as store:
+        assert store.lead()  # who dies gives the lead up
+    engine.dispose()
+
+
+def test_an_entry_that_was_queued_first_and_committed_last_is_not_lost(
+    new_database: NewDatabase,
+) -> None:
+    """On PostgreSQL, whose writers do not wait for each other."""
+    engine = open_engine(new_database("postgresql"))
+    SQLModel.metadata.create_all(engine, [SQLModel.metadata.tables[n] for n in LOG_TABLES])
+    hub = SqlLogDatabase(engine)
+    with hub.transaction() as slow:
+        append(slow, b"slow")
+        log_entries(hub, b"fast")
+        head = sign_head(hub)
+        assert head is not None and head.size == 1
+    head = sign_head(hub)
+    assert head is not None and head.size == 2
+    with hub.transaction() as store:
+        assert [found.entry for found in entries(store, 0, 2)] == [b"fast", b"slow"]
+    engine.dispose()
 
 
 def test_a_head_is_witnessed_and_its_entries_with_it(

@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 from ledger.errors import ConsistencyRefused, FormatRefused, InclusionRefused, LedgerError
 from ledger.tree import (
     Node,
+    TiledNodes,
     consistency_path,
     cover,
     grow,
+    grow_tiles,
     inclusion_path,
+    inclusion_proofs,
+    inclusion_tiles,
     range_hash,
 )
 from ledger.verify.merkle import (
@@ -28,6 +32,7 @@ from ledger.verify.merkle import (
     verify_consistency,
     verify_inclusion,
 )
+from ledger.verify.tile_names import Tile, edge_tiles, tile_at
 
 SIZES = st.integers(min_value=1, max_value=200)
 
@@ -91,6 +96,51 @@ def test_a_tree_grown_in_any_steps_has_the_root_of_the_whole(size: int, steps: l
     data = entries(size)
     nodes = grown(data, *steps)
     assert range_hash((0, size), nodes) == mth(data) == root([leaf_hash(e) for e in data])
+
+
+def tiled(data: list[bytes], *steps: int) -> dict[Tile, bytes]:
+    """The tiles of a tree that grew in the given steps, each as wide as it became."""
+    stored: dict[tuple[int, int], bytes] = {}
+    size = 0
+    for step in [*steps, len(data)]:
+        end = min(max(step, size), len(data))
+        edge = {tile: stored[tile.level, tile.index] for tile in edge_tiles(size)}
+        for tile, hashes in grow_tiles(size, edge, [leaf_hash(e) for e in data[size:end]]).items():
+            assert len(hashes) == tile.width * 32
+            assert hashes.startswith(stored.get((tile.level, tile.index), b""))
+            stored[tile.level, tile.index] = hashes
+        size = end
+    return {Tile(*place, len(hashes) // 32): hashes for place, hashes in stored.items()}
+
+
+WIDE = st.integers(min_value=1, max_value=1200)
+
+
+@given(WIDE, st.lists(WIDE, max_size=4).map(sorted))
+def test_tiles_grown_in_any_steps_hold_every_node_of_the_tree(size: int, steps: list[int]) -> None:
+    data = entries(size)
+    tiles = tiled(data, *steps)
+    wanted = [tile_at(level, index, size) for level in range(3) for index in range(5)]
+    assert tiles.keys() == {tile for tile in wanted if tile is not None}
+    nodes = TiledNodes(tiles)
+    for node, value in grown(data).items():
+        assert nodes[node] == value
+    for beyond in (Node(0, size), Node(8, size >> 8), Node(3, size >> 3)):
+        with pytest.raises(KeyError):
+            nodes[beyond]
+
+
+@given(WIDE, st.data())
+def test_proofs_made_together_from_few_tiles_are_those_of_the_rfc(
+    size: int, draw: st.DataObject
+) -> None:
+    indices = draw.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=6))
+    data = entries(size)
+    whole = {(tile.level, tile.index): hashes for tile, hashes in tiled(data).items()}
+    needed = inclusion_tiles(indices, size)
+    nodes = TiledNodes({t: whole[t.level, t.index][: 32 * t.width] for t in needed})
+    proofs = inclusion_proofs(indices, size, nodes)
+    assert proofs == {index: tuple(slow_path(index, data)) for index in indices}
 
 
 @given(SIZES, st.data())
