@@ -89,9 +89,9 @@ def deal(
     spoken = Language(language())
     Views(prov_json, prov_n, svg).write(report, spoken)
     if common().as_json:
-        print_json(report.to_value(spoken))
+        print_json(report.to_value(VOICES[spoken]))
     else:
-        sys.stdout.write(report.to_text(spoken))
+        sys.stdout.write(report.to_text(VOICES[spoken]))
     if report.failed:
         raise typer.Exit(Exit.FAILED)
 
@@ -161,6 +161,48 @@ def mirror(
             "files": done.files,
         },
         say("audit.mirrored", folder=folder, size=f"{size:,}", new=f"{size - done.old_size:,}"),
+        as_json=common().as_json,
+    )
+
+
+@app.act("history", "audit.history", plain=True)
+def history(
+    place: Annotated[str, typer.Argument(metavar="LOG")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER")],
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
+) -> None:
+    from ledger.verify.archive import check_pairs, read_archive
+    from ledger.verify.tiles import open_tree
+
+    source = open_source(place)
+    head = _policy(policy).check(source.read(CHECKPOINT)).checkpoint
+    tree = open_tree(source, head)
+    archive = read_archive(tree)
+    pairs = check_pairs(tree, archive)
+    folder.mkdir(parents=True, exist_ok=True)
+    policies = []
+    for since in archive.history.policies:
+        file = folder / f"{since.index}-{since.at:%Y-%m-%d}.policy"
+        file.write_bytes(since.text)
+        policies.append({"entry": since.index, "from": f"{since.at:%FT%TZ}", "file": str(file)})
+    keys = [
+        {"entry": k.index, "from": f"{k.at:%FT%TZ}", "keys": [*k.signed.document.keys]}
+        for k in archive.history.keys
+    ]
+    told = [say("audit.keys_since", entry=k["entry"], at=k["from"]) for k in keys]
+    told += [
+        say("audit.policy_since", entry=p["entry"], at=p["from"], file=p["file"]) for p in policies
+    ]
+    told.append(say("audit.pairs", count=pairs))
+    answer(
+        {
+            "origin": head.origin,
+            "size": head.size,
+            "keys": keys,
+            "policies": policies,
+            "pairs": pairs,
+        },
+        "\n".join(told),
         as_json=common().as_json,
     )
 

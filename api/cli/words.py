@@ -123,6 +123,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "help.audit.deal": "Verify a deal's bundle from keys that you bring along. Asks nobody.",
     "help.audit.log": "Verify a whole log: every tile, entry, chain, time and public act.",
     "help.audit.receipt": "Verify one entry's receipt: who vouches for it, and since when.",
+    "help.audit.history": "Read a log's own history: the keys that signed it, and every policy "
+    "that was in force, each into a file, so that old receipts can be checked under the policy of "
+    "their time. Heads paired with those of an SM3 tree are recomputed.",
     "help.audit.mirror": "Copy a whole log into a folder, or bring the copy up to date, and verify "
     "every file before it is kept. The log must extend the copy. LOG is an address such as "
     "https://hub.example/v1/log/witnessed, or a folder.",
@@ -455,6 +458,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "result.written": "Written to {file}",
     "audit.fetched": "{file}: {size} bytes",
     "audit.fetch_or_bundles": "--fetch and --bundles are two ways to the same: name one",
+    "audit.keys_since": "keys      from entry {entry}, {at}",
+    "audit.policy_since": "policy    from entry {entry}, {at}: {file}",
+    "audit.pairs": "SM3 tree  {count} pairs of heads recomputed",
     "audit.mirrored": "{folder} holds the log up to entry {size} ({new} new), all of it verified",
     "audit.whose_key": "{file} is a key: say whose with --party, or name the whole folder",
     # A plan in words
@@ -683,6 +689,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "help.audit.deal": "用您自带的密钥核验一笔交易的证据包。不询问任何人。",
     "help.audit.log": "核验整个日志：每个瓦片、条目、签名链、时间与公开行为。",
     "help.audit.receipt": "核验一条条目的回执：谁为其作证、自何时起。",
+    "help.audit.history": "读取日志自身的历史：曾签署日志的密钥，以及历次生效的策略，"
+    "各存为一个文件，以便按当时的策略核验旧回执。与 SM3 树配对的树头会重新计算。",
     "help.audit.mirror": "将整个日志复制到文件夹，或更新已有的副本；每个文件先核验再保存，"
     "日志必须延续该副本。LOG 为地址（如 https://hub.example/v1/log/witnessed）或文件夹。",
     "help.audit.anchor": "将 EVM 合约所存的日志树头与日志本身比较。",
@@ -990,6 +998,9 @@ CHINESE: Final[Mapping[str, str]] = {
     "result.written": "已写入 {file}",
     "audit.fetched": "{file}：{size} 字节",
     "audit.fetch_or_bundles": "--fetch 与 --bundles 用途相同：请只用其一",
+    "audit.keys_since": "密钥    自第 {entry} 条起，{at}",
+    "audit.policy_since": "策略    自第 {entry} 条起，{at}：{file}",
+    "audit.pairs": "SM3 树  已重新计算 {count} 对树头",
     "audit.mirrored": "{folder} 存有日志至第 {size} 条（新增 {new} 条），均已核验",
     "audit.whose_key": "{file} 是一把密钥：请用 --party 指明属于谁，或给出整个文件夹",
     "plan.title": "{consumer} 为“{purpose}”之用询问：",

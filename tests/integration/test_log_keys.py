@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from api import log_keys
+from api.cli import main as program
 from api.operator import create_hub
 from api.settings import HubSettings, SettingsRefused
-from api.wiring.hub import open_hub
+from api.wiring.hub import open_hub, open_own_note
 from crypto.digest import digest
 from crypto.errors import CryptoError
 from crypto.keys import PublicKey, SigningKey, write_key
 from crypto.ports import SystemClock
 from crypto.statement import read_statement
 from exchange.hub import background, log_history
+from ledger.copies import publish_files
 from ledger.errors import KeysRefused, LogDiverged
 from ledger.log import append
+from ledger.tiles import LogSource
 from ledger.verify.checkpoint import open_checkpoint
 from ledger.verify.history import ADOPTED, OPENED, RECOVERED, ROTATED, LogHistory, read_history
 from ledger.verify.merkle import leaf_hash, root
@@ -272,6 +277,39 @@ def test_the_sm3_tree_follows_the_log_and_each_tree_holds_the_others_head(tmp_pa
         tree.add(entries[: pair.size])
         sha256_root = root([leaf_hash(entry) for entry in entries[: pair.size]])
         check_paired(pair, tree, sha256_root, keys)
+
+
+def test_an_auditor_reads_keys_policies_and_pairs_from_the_tiles_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = a_hub(tmp_path / "hub", sm2=True)
+    start(settings)
+    log_keys.begin_rotation(settings)
+    hub = open_hub(settings)
+    try:
+        while background.order(hub.store, hub.operator, hub.keeping):
+            pass
+        assert background.follow_sm3(hub.store, hub.operator, hub.keeping)
+        while background.order(hub.store, hub.operator, hub.keeping):
+            pass
+        background.publish(hub.operator, hub.keeping)
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        publish_files(
+            copy, LogSource(hub.keeping.database), partial(open_own_note, hub.keeping.ever)
+        )
+        arguments = ["audit", "history", str(copy), str(tmp_path / "found"), "--json", "--policy"]
+        monkeypatch.setattr("sys.argv", ["exchange", *arguments, str(settings.policy_file)])
+        with pytest.raises(SystemExit) as ended:
+            program()
+        assert not ended.value.code
+        found = json.loads(capsys.readouterr().out)
+        assert (found["size"], found["pairs"], len(found["keys"][-1]["keys"])) == (6, 1, 2)
+        assert [Path(p["file"]).read_bytes() for p in found["policies"]][-1] == (
+            settings.policy_file.read_bytes()
+        )
+    finally:
+        hub.close()
 
 
 def test_an_sm3_tree_whose_stored_edge_was_altered_is_not_signed_on(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Reading a log's history, and its pairs of heads, from its tiles: nothing but a head is believed.
+
+What is found lies under the head that the auditor's own policy accepted. That the operator signed
+each statement is for the audit of the whole log; here it is enough that only the operator can put
+such entries into its log, and that changes of keys carry signatures of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from crypto.errors import CryptoError
+from crypto.statement import Statement, read_statement
+from ledger.tree import Node, cover
+from ledger.verify.history import KINDS, LogHistory, read_history
+from ledger.verify.merkle import fold
+from ledger.verify.sm3 import PAIRED, PairedHeads, Sm3Tree, check_paired, read_paired
+from ledger.verify.tiles import SignedTree
+
+# How a statement's envelope begins, and what its payload holds if it is one of these: parsing
+# every entry of a log to find a handful would take a hundred times as long.
+_PAYLOAD: Final = re.compile(rb'\{"payload":"([A-Za-z0-9+/=]*)"')
+_MARK: Final = b'"type":"log_'
+
+
+@dataclass(frozen=True)
+class Archive:
+    """pairs: every pair of heads that the log names, in order; not checked yet."""
+
+    history: LogHistory
+    pairs: Sequence[PairedHeads]
+
+
+def read_archive(tree: SignedTree) -> Archive:
+    """Everything that a log says of its keys, policies and paired heads.
+
+    Raises KeysRefused, FormatRefused, and what reading tiles raises.
+    """
+    said: list[tuple[int, Statement]] = []
+    for index, entry in tree.entries():
+        statement = _own_statement(entry)
+        if statement is None or statement.subject != tree.checkpoint.origin:
+            continue
+        # The operator is whoever opened the log; nobody else speaks of its keys.
+        if not said or statement.actor == said[0][1].actor:
+            said.append((index, statement))
+    history = read_history(said, origin=tree.checkpoint.origin)
+    return Archive(history, [read_paired(s) for _, s in said if s.type == PAIRED])
+
+
+def check_pairs(tree: SignedTree, archive: Archive) -> int:
+    """How many pairs of heads there are, once each is shown to be of the log's entries.
+
+    Reads the log once more. Raises ConsistencyRefused, SignatureUnchecked on a machine without
+    SM2, and what check_paired raises.
+    """
+    sm3 = Sm3Tree()
+    for paired in sorted(archive.pairs, key=lambda paired: paired.size):
+        sm3.add(entry for _, entry in tree.entries(sm3.size, min(paired.size, tree.size)))
+        keys = archive.history.keys_for(paired.size)
+        check_paired(paired, sm3, _root(tree, sm3.size), keys)
+    return len(archive.pairs)
+
+
+def _own_statement(entry: bytes) -> Statement | None:
+    found = _PAYLOAD.match(entry)
+    if found is None or _MARK not in base64.b64decode(found[1]):
+        return None
+    try:
+        statement = read_statement(entry).statement
+    except CryptoError:
+        return None
+    return statement if statement.type in chain(KINDS, (PAIRED,)) else None
+
+
+def _root(tree: SignedTree, size: int) -> bytes:
+    nodes: Iterable[Node] = cover((0, size))
+    return fold([tree.node(node) for node in nodes])
