@@ -18,7 +18,7 @@ from ledger.verify.policy import Policy
 from ledger.verify.tiles import FolderSource
 
 
-def restore_log(settings: HubSettings, copy: Path, *, now: datetime) -> Recovered:
+def restore_log(settings: HubSettings, copy: Path, *, now: datetime, repair: bool) -> Recovered:
     """One transaction: a crash or a refusal changes nothing. Raises what `recover` raises."""
     own = VerifierKey.parse((settings.folder / "log.vkey").read_text("utf-8").strip())
     policy = Policy.parse(settings.policy_file.read_bytes())
@@ -26,6 +26,13 @@ def restore_log(settings: HubSettings, copy: Path, *, now: datetime) -> Recovere
     try:
         bring_up_to_date(engine, "hub")
         with SqlLogDatabase(engine).transaction() as store:
-            return recover(store, FolderSource(copy), origin=own.name, policy=policy, now=now)
+            return recover(
+                store,
+                FolderSource(copy),
+                origin=own.name,
+                policy=policy,
+                now=now,
+                repair=repair,
+            )
     finally:
         engine.dispose()

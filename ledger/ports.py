@@ -113,6 +113,15 @@ class LogStore(Protocol):
         """
         ...
 
+    def replace_entry(self, index: int, digest: Digest, entry: bytes) -> None:
+        """Repair: whatever is stored at this index, or nothing, becomes this entry."""
+        ...
+
+    def replace_hashes(self, tile: Tile, hashes: bytes) -> None:
+        """Repair: the tile begins with these hashes; what is stored after them stays, as far as
+        its width goes."""
+        ...
+
     def add_checkpoint(self, checkpoint: StoredCheckpoint) -> None: ...
 
     def at(self, size: int) -> StoredCheckpoint:

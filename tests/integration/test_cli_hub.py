@@ -275,7 +275,7 @@ def test_a_restored_database_gets_its_ledger_back_and_is_not_worked_with(
     restore = ["hub", "restore", "--from", str(tmp_path / "copy"), "--settings", str(settings)]
     code, out, err = run(capsys, *restore, "--json")
     assert code == 0, err
-    assert json.loads(out) == {"old_size": 0, "size": size, "entries": size}
+    assert json.loads(out) == {"old_size": 0, "size": size, "entries": size, "repaired": []}
     code, out, _ = run(capsys, *restore)
     assert (code, out) == (
         0,

@@ -61,9 +61,10 @@ def grow(database: SqlLogDatabase, *data: bytes) -> None:
     publish(database, [Cosigning()], POLICY, clock=Clock())
 
 
-def restore(database: SqlLogDatabase, copy: Path) -> Recovered:
+def restore(database: SqlLogDatabase, copy: Path, *, repair: bool = False) -> Recovered:
     with database.transaction() as store:
-        return recover(store, FolderSource(copy), origin=ORIGIN, policy=POLICY, now=LATER)
+        source = FolderSource(copy)
+        return recover(store, source, origin=ORIGIN, policy=POLICY, now=LATER, repair=repair)
 
 
 Fresh = Callable[[], SqlLogDatabase]
@@ -186,6 +187,61 @@ def test_a_database_that_was_altered_is_named_and_not_built_upon(
     with Session(database._engine) as session, session.begin():
         session.execute(text(change), {"value": b"x"} if ":value" in change else {})
     refused(database, copy, LogDiverged, words)
+
+
+DAMAGE = {
+    "entry 7": "UPDATE ledger_entry SET entry = :value WHERE position = 7",
+    "entry 290": "DELETE FROM ledger_entry WHERE position = 290",
+    "entry 299": "DELETE FROM ledger_entry WHERE position = 299",
+    "tile/0/000": "DELETE FROM ledger_tile WHERE level = 0 AND position = 0",
+    "tile/0/001.p/44": "UPDATE ledger_tile SET hashes = :value WHERE level = 0 AND position = 1",
+    "tile/1/000.p/1": "UPDATE ledger_tile SET hashes = :value WHERE level = 1 AND position = 0",
+}
+
+
+@pytest.mark.parametrize("grown", [300, 302])
+def test_what_is_damaged_is_put_right_where_that_is_asked(
+    backup: SqlLogDatabase, copy: Path, tmp_path: Path, grown: int
+) -> None:
+    """grown: the database has as much as the copy, or more."""
+    small = tmp_path / "small"
+    mirror(small, LogSource(backup), POLICY)
+    if grown > 300:
+        grow(backup, *(entry(n) for n in range(300, grown)))
+    damaged = {what for what in DAMAGE if grown == 300 or what != "entry 299"}
+    with Session(backup._engine) as session, session.begin():
+        for what in damaged:
+            change = text(DAMAGE[what])
+            values = {"value": b"\1" * 46 * 32} if ":value" in DAMAGE[what] else {}
+            if what == "tile/1/000.p/1":
+                values = {"value": b"\1" * 32}
+            session.execute(change, values)
+    if grown > 300:  # beyond the copy, a tile cannot be put right
+        refused_repair(backup, small)
+        return
+    assert set(restore(backup, small, repair=True).repaired) == damaged
+    assert restore(backup, copy).entries == 600
+    grow(backup, b"and on it goes")
+    with backup.transaction() as store:
+        assert [e.entry for e in entries(store, 0, 900)] == [entry(n) for n in range(900)]
+
+
+def refused_repair(database: SqlLogDatabase, copy: Path) -> None:
+    with database.transaction() as store:
+        before = store.entries(0, 400)
+    with pytest.raises(LogDiverged, match="Nothing was changed"):
+        restore(database, copy, repair=True)
+    with database.transaction() as store:
+        assert store.entries(0, 400) == before
+
+
+def test_a_fork_is_not_repaired_away(fresh: Fresh, copy: Path) -> None:
+    database, longer = fresh(), fresh()
+    grow(database, *(entry(n) for n in range(299)), b"something else")
+    with pytest.raises(LogDiverged, match="forked"):
+        restore(database, copy, repair=True)
+    grow(longer, *(entry(n) for n in range(899)), b"something else", b"and more")
+    refused_repair(longer, copy)
 
 
 def test_a_copy_with_a_flipped_bit_is_refused(fresh: Fresh, copy: Path) -> None:
