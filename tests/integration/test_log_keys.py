@@ -298,6 +298,7 @@ def test_an_auditor_reads_keys_policies_and_pairs_from_the_tiles_alone(
         publish_files(
             copy, LogSource(hub.keeping.database), partial(open_own_note, hub.keeping.ever)
         )
+        capsys.readouterr()  # what the hub logged
         arguments = ["audit", "history", str(copy), str(tmp_path / "found"), "--json", "--policy"]
         monkeypatch.setattr("sys.argv", ["exchange", *arguments, str(settings.policy_file)])
         with pytest.raises(SystemExit) as ended:
