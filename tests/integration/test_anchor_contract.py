@@ -145,6 +145,11 @@ def test_the_first_head_comes_without_a_proof(anchor: Deployed) -> None:
     anchored(anchor, 8)
 
 
+def test_the_largest_tree_is_anchored_and_ends_there(anchor: Deployed) -> None:
+    anchor("anchor", LOG, MAX_SIZE, root(8), [], by=ANCHORER)
+    refused(*(anchor, "anchor", LOG, MAX_SIZE + 1, root(9), []), by=ANCHORER, why="size too large")
+
+
 def test_only_an_anchorer_of_the_very_log_anchors(anchor: Deployed) -> None:
     why = "not an anchorer of this log"
     for who, log in [(STRANGER, LOG), (ADMINISTRATOR, LOG), (ANCHORER, OTHER_LOG)]:
