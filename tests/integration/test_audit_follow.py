@@ -53,7 +53,7 @@ from tests.desks import Desks
 from tests.forgery import Forger
 from tests.hub_server import hub_app
 from tests.integration.test_audit_deal import export, roots_of
-from tests.world import Deal, World, a_deal, a_world
+from tests.world import Deal, World, a_deal, a_world, down
 
 
 @dataclass
@@ -247,6 +247,46 @@ def test_bundles_in_a_folder_open_what_they_hold(done: Done, tmp_path: Path) -> 
 
 def test_what_was_said_again_unchanged_raises_nothing(done: Done, forger: Forger) -> None:
     assert follow_forged(done, forger, bundled=True) == []
+
+
+def test_a_deal_that_goes_every_way_it_may_raises_no_alert(tmp_path: Path) -> None:
+    """Refused, cancelled and answered all the same, expired, rejected, talked out: all allowed."""
+    world = a_world(tmp_path)
+    deal = a_deal(world, funded=10_000)
+    clinic, research = world.members["clinic"], world.members["research"]
+    watching = follower(world, deals=HubBundles(world), opener=opener(world))
+
+    refused = deal.submit()
+    world.settle()
+    clinic.desk.refuse(refused, "not today")
+    world.settle()
+
+    cancelled = deal.submit()
+    world.settle()
+    with down(clinic):
+        research.desk.cancel(cancelled)
+        world.settle()
+        clinic.desk.approve(cancelled)  # it has not heard
+    world.settle()
+
+    deal.submit()
+    world.settle()
+    with down(clinic), down(world.members["lab"]):
+        world.clock.pass_(timedelta(days=2))
+        world.settle()
+
+    with research.node.store.reading() as tx:
+        terms = tx.agreements()[0].agreement.terms
+    holder = next(
+        p.holder for p in (deal.clinic_product, deal.lab_product) if p.id == terms.product_id
+    )
+    begun = research.negotiations.request(deal.deal, holder, terms)
+    world.settle()
+    research.negotiations.terminate(begun.id, "changed our mind")
+    world.settle()
+
+    found = watching.look(world.clock.now())
+    assert found == []
 
 
 # Heads
