@@ -23,7 +23,6 @@ from exchange.audit import bundle as bundles
 from exchange.audit.bundle import Bundle
 from exchange.audit.deal import audit_deal
 from exchange.audit.openings import Opener
-from exchange.audit.report import Report
 from exchange.audit.roots import Roots
 from exchange.query import plan as plans
 from exchange.query.plan import Plan
@@ -37,6 +36,7 @@ from ledger.verify.merkle import leaf_hash
 from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, VerifierKey
 from ledger.verify.policy import Policy
 from ledger.verify.proof import Proof
+from ledger.verify.report import Report
 from tests.world import World
 
 

@@ -21,7 +21,6 @@ from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
 from crypto.noise import slack
 from crypto.record import Rational
 from exchange.audit.deal import audit_deal
-from exchange.audit.report import Report
 from exchange.audit.voices import VOICES
 from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.jobs import FINAL, JobState
@@ -36,6 +35,7 @@ from ledger.verify.anchor import Asked, HttpRpc, audit_anchor
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.log import open_source
 from ledger.verify.note import Note
+from ledger.verify.report import Report
 from ledger.verify.tile_names import CHECKPOINT
 from registry.product import DataProduct
 from registry.source import FileFormat, FileSource
@@ -494,7 +494,7 @@ class Story:
             opener=exchange.opener("regulator"),
         )
         self.teller.report(report)
-        self.document["audit"] = report.to_value()
+        self.document["audit"] = report.to_value(VOICES[Language.ENGLISH])
         return report
 
     # Who learned what

@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from api.demo.words import WORDS
-from exchange.audit.report import Report
 from exchange.audit.voices import VOICES
 from exchange.query.explanation import Language
-from ledger.verify import report as ledger_report
+from ledger.verify.report import Report
 
 
 class Teller:
@@ -42,9 +41,9 @@ class Teller:
         self._console.print(table)
 
     def report(self, report: Report) -> None:
-        self._console.print(report.to_text(Language(self.language)), markup=False, soft_wrap=True)
+        self.line(report.to_text(VOICES[Language(self.language)]))
 
-    def ledger_report(self, report: ledger_report.Report, *, whole: bool) -> None:
+    def ledger_report(self, report: Report, *, whole: bool) -> None:
         """An audit of log or chain. whole: every check, not only how many and what failed."""
         voice = VOICES[Language(self.language)]
         if whole:

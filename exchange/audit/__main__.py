@@ -60,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _refuse(f"{error.filename}: {error.strerror}")
     if asked.json:
-        text = json.dumps(report.to_value(language), ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(report.to_value(VOICES[language]), ensure_ascii=False, indent=2) + "\n"
     else:
-        text = report.to_text(language)
+        text = report.to_text(VOICES[language])
     sys.stdout.write(text)
     return FAILED if report.failed else PASSED
 

@@ -10,7 +10,7 @@ party document that the product names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from crypto.digest import Digest
@@ -23,8 +23,6 @@ from exchange.audit.log import Said
 from exchange.audit.money import legs_in_words, payments
 from exchange.audit.negotiations import Negotiations
 from exchange.audit.openings import Opener
-from exchange.audit.report import Phrase, Report, phrase
-from exchange.audit.words import HEADINGS
 from exchange.errors import ExchangeError
 from exchange.query.explanation import Language, learns
 from exchange.query.plan import TWO_SIDED, Lookup, Plan
@@ -32,6 +30,7 @@ from exchange.query.rules import disclosures
 from exchange.terms.agreement import Agreement
 from exchange.terms.negotiation import State
 from ledger.verify.merkle import leaf_hash
+from ledger.verify.report import Phrase, Report, Voice, phrase
 from pricing.evidence import Movement
 from registry.errors import RegistryError
 from registry.evidence import LISTED
@@ -143,21 +142,23 @@ class Answers:
 class DealReport(Report):
     """The report of a deal: its checks, its story, and the questions that people ask of it."""
 
-    answers: Answers
+    answers: Answers = field(kw_only=True)
 
-    def to_value(self, language: Language = Language.ENGLISH) -> dict[str, object]:
-        return {**super().to_value(language), "answers": to_value(self.answers, language)}
+    def to_value(self, voice: Voice) -> dict[str, object]:
+        language = Language(voice.language)
+        return {**super().to_value(voice), "answers": to_value(self.answers, language)}
 
-    def told(self, language: Language) -> list[str]:
-        nothing = [HEADINGS["nothing"][language]]
+    def told(self, voice: Voice) -> list[str]:
+        heading = voice.headings
+        nothing = [heading["nothing"]]
         lines: list[str] = []
         for key, said in in_words(self.answers):
-            found = [one.text(language) for one in said]
-            lines += ["", HEADINGS[key][language], *_indented(found or nothing)]
+            found = [one.text(voice) for one in said]
+            lines += ["", heading[key], *_indented(found or nothing)]
             if key == "ran":
-                words = learned(self.answers, language)
-                lines += ["", HEADINGS["learned"][language], *_indented(words or nothing)]
-        return [*lines, *super().told(language)]
+                words = learned(self.answers, Language(voice.language))
+                lines += ["", heading["learned"], *_indented(words or nothing)]
+        return [*lines, *super().told(voice)]
 
 
 def answer(evidence: Evidence, talks: Negotiations, work: Jobs, opener: Opener | None) -> Answers:

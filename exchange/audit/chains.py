@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import accumulate
 from typing import Final
 
@@ -19,17 +19,12 @@ from crypto.identifiers import PartyId
 from crypto.keys import PublicKey
 from exchange.audit.log import Head, Said
 from exchange.audit.parties import Parties
-from exchange.audit.report import Check, Phrase, phrase
 from ledger.verify.chain import Finding, KeyResolver, Problem, WitnessedHead, check_chains
+from ledger.verify.log import LATE_AFTER, TOLERANCE
+from ledger.verify.report import Check, Phrase, phrase
 from registry.evidence import REGISTERED, UPDATED
 
-# The hub takes a statement whose time is up to ten minutes off its own clock, and a witness
-# cosigns within a few minutes of the entry. `words.CLAIMS` states the same number.
-TOLERANCE: Final = timedelta(minutes=15)
-
-# The hub logs a participant's statement that is older than this when it arrives, without effect:
-# a node that could not reach the hub is not to be stuck for good. A new party document counts.
-LATE_AFTER: Final = timedelta(minutes=10)
+# However late they arrive, they count: the identity key vouches for them.
 KEY_CHANGES: Final = (REGISTERED, UPDATED)
 
 # Problems that are the actor's own: gaps are not, where not every statement is shown.

@@ -28,11 +28,12 @@ from exchange.audit.evidence import Evidence, check_documents
 from exchange.audit.jobs import Job, Jobs
 from exchange.audit.negotiations import Negotiations
 from exchange.audit.openings import Opener
-from exchange.audit.report import Check
 from exchange.audit.roots import Roots
+from exchange.audit.words import NOT_PROVED
 from exchange.errors import ExchangeError
 from exchange.terms.agreement import Agreement
 from ledger.verify.policy import Policy
+from ledger.verify.report import Check, phrase
 
 
 def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | None) -> DealReport:
@@ -87,7 +88,14 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
     checks += story.note_alarms(evidence)
     no_effect = {**heard.no_effect, **talks.no_effect, **work.no_effect}
     found = answers.answer(evidence, talks, work, opener)
-    return DealReport(content.manifest.deal, checks, story.tell(evidence, no_effect), found)
+    return DealReport(
+        phrase("title.deal", deal=content.manifest.deal),
+        {"deal": content.manifest.deal},
+        checks,
+        NOT_PROVED,
+        story.tell(evidence, no_effect),
+        answers=found,
+    )
 
 
 def _check_agreements(evidence: Evidence, talks: Negotiations, work: Jobs) -> list[Check]:

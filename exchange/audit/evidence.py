@@ -15,10 +15,10 @@ from exchange.audit.bundle import Bundle
 from exchange.audit.chains import Arrivals
 from exchange.audit.log import Head, Said
 from exchange.audit.parties import Parties
-from exchange.audit.report import Check, phrase
 from exchange.errors import UnknownSubject
 from exchange.submission import document_digest
 from exchange.terms.agreement import Agreement, read_agreement
+from ledger.verify.report import Check, phrase
 from registry.product import DataProduct
 
 

@@ -37,7 +37,6 @@ from exchange.audit import bundle as bundles
 from exchange.audit.deal import audit_deal
 from exchange.audit.errors import AuditError, StateRefused
 from exchange.audit.openings import Opener
-from exchange.audit.report import Check
 from exchange.audit.roots import Roots
 from exchange.audit.voices import VOICES
 from exchange.audit.whole import Documents, Everybody
@@ -52,7 +51,7 @@ from ledger.verify.log import Chunk, Entry, PastHead, Tally, Timing, Walk, read_
 from ledger.verify.note import Note
 from ledger.verify.policy import CheckedCheckpoint, Policy
 from ledger.verify.receipt import quorum_time
-from ledger.verify.report import Phrase, phrase
+from ledger.verify.report import Check, Phrase, phrase
 from ledger.verify.tile_names import CHECKPOINT, heads_path
 from ledger.verify.tiles import SignedTree, TileSource, open_tree
 from pricing.evidence import HELD, REFUNDED
@@ -525,8 +524,8 @@ class Follower:
 
     def _audit(self, deal: DealId, data: bytes, shown: bundles.Bundle, tree: SignedTree) -> None:
         report = audit_deal(data, self._policy, self._roots, self._opener)
-        if report.deal != deal:
-            self.alert(Kind.FORGED, deal, phrase("follow.other_deal", deal=report.deal))
+        if report.answers.deal != deal:
+            self.alert(Kind.FORGED, deal, phrase("follow.other_deal", deal=report.answers.deal))
             return
         for check in report.failed:
             self._deal_check(deal, check)
@@ -545,7 +544,9 @@ class Follower:
 
     def _deal_check(self, deal: DealId, check: Check) -> None:
         kind = _OF_CHECK.get(check.id, Kind.UNAUTHORISED)
-        words = {language: f"{check.subject}: {check.words(language)}" for language in Language}
+        words = {
+            language: f"{check.subject}: {check.words(VOICES[language])}" for language in Language
+        }
         self._raise(kind, deal, words, f"{check.id} {check.subject}", None, ())
 
     def _not_opened(self, deal: DealId) -> None:

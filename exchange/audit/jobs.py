@@ -22,7 +22,6 @@ from exchange.audit.doubts import replay_with_doubts
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
 from exchange.audit.negotiations import idle_steps
-from exchange.audit.report import Check, Phrase, phrase
 from exchange.errors import (
     ExchangeError,
     IllegalTransition,
@@ -35,6 +34,7 @@ from exchange.links.endpoint import Endpoint
 from exchange.query import plan as plans
 from exchange.query.plan import Plan
 from exchange.terms.agreement import require_in_force, require_outlasts
+from ledger.verify.report import Check, Phrase, phrase
 from pricing.evidence import HELD, REFUNDED, RELEASED
 from registry.errors import RegistryError
 

@@ -15,13 +15,14 @@ from crypto.digest import digest
 from crypto.errors import CryptoError
 from crypto.statement import SignedStatement, Statement, read_statement
 from exchange.audit.bundle import Bundle
-from exchange.audit.report import Check, phrase
 from ledger.errors import LedgerError
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.merkle import leaf_hash, verify_consistency, verify_inclusion
 from ledger.verify.note import Note
-from ledger.verify.policy import CheckedCheckpoint, Policy
+from ledger.verify.policy import Policy
 from ledger.verify.proof import Proof
+from ledger.verify.receipt import quorum_time
+from ledger.verify.report import Check, phrase
 
 
 @dataclass(frozen=True)
@@ -154,17 +155,7 @@ def _head(note: bytes, policy: Policy, subject: str) -> tuple[Head | None, Check
     except LedgerError as error:
         refused = Check("log.head", False, subject, phrase("reason", reason=error))
         return Head(checkpoint, False, None), refused
-    return Head(checkpoint, True, _quorum_time(checked, policy)), Check("log.head", True, subject)
-
-
-def _quorum_time(checked: CheckedCheckpoint, policy: Policy) -> datetime | None:
-    """When enough witnesses had cosigned: one clock that lies alone cannot move it."""
-    have: list[str] = []
-    for name, time in sorted(checked.cosigned.items(), key=lambda item: item[1]):
-        have.append(name)
-        if policy.met_by(have):
-            return time
-    return None
+    return Head(checkpoint, True, quorum_time(checked, policy)), Check("log.head", True, subject)
 
 
 def _logged(bundle: Bundle, said: Said, head: Head | None) -> Check:

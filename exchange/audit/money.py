@@ -16,10 +16,10 @@ from exchange.audit.evidence import Evidence
 from exchange.audit.jobs import MONEY, Job
 from exchange.audit.log import Said
 from exchange.audit.openings import NotOpened, Opener, open_for
-from exchange.audit.report import Check, Phrase, phrase
 from exchange.errors import ExchangeError
 from exchange.jobs import FINAL, JobState
 from exchange.terms.agreement import Terms
+from ledger.verify.report import Check, Phrase, phrase
 from pricing.account import escrow_account, party_account
 from pricing.errors import PricingError
 from pricing.evidence import COMMITMENT, HELD, REFUNDED, RELEASED, Leg, Movement, open_movement

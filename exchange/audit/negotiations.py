@@ -19,12 +19,12 @@ from crypto.statement import Statement
 from exchange.audit.doubts import ASSUMED, replay_with_doubts
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
-from exchange.audit.report import Check, phrase
 from exchange.errors import ExchangeError, TermsRefused, UnknownSubject
 from exchange.terms import agreement as agreements
 from exchange.terms import negotiation as table
 from exchange.terms.agreement import Agreement, Proposal
 from exchange.terms.negotiation import Event, Negotiation, Side, State
+from ledger.verify.report import Check, phrase
 from registry.errors import RegistryError
 from registry.evidence import LISTED
 from registry.product import PAYLOAD_TYPE as PRODUCT

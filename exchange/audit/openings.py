@@ -11,8 +11,8 @@ from crypto.identifiers import PartyId
 from crypto.keys import ExchangeKey
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
-from exchange.audit.report import Phrase, phrase
 from exchange.terms.agreement import Terms
+from ledger.verify.report import Phrase, phrase
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
 from crypto.statement import verify_statement
 from exchange.audit.log import Said
-from exchange.audit.report import Check, Phrase, phrase
 from exchange.audit.roots import Roots
 from exchange.errors import UnknownSubject
+from ledger.verify.report import Check, Phrase, phrase
 from registry.errors import DocumentRefused, RegistryError
 from registry.evidence import REGISTERED, UPDATED
 from registry.party import (

@@ -12,7 +12,6 @@ from crypto.identifiers import PartyId, ProductId
 from exchange.audit.evidence import Evidence
 from exchange.audit.jobs import Job, Jobs
 from exchange.audit.log import Said
-from exchange.audit.report import Check, Phrase, phrase
 from exchange.errors import ExchangeError, PlanRefused
 from exchange.jobs import FINAL
 from exchange.privacy import NOTHING, PrivacyAccount, PrivacyCost, account_of, cost_of, reserve
@@ -21,6 +20,7 @@ from exchange.query.explanation import learns
 from exchange.query.plan import SidePlan
 from exchange.query.rules import Ground, owner_violations, violations
 from exchange.terms.agreement import Agreement
+from ledger.verify.report import Check, Phrase, phrase
 from registry.errors import RegistryError
 from registry.evidence import LISTED
 from registry.party import Role

@@ -16,13 +16,13 @@ from exchange.audit.jobs import COMMITTED, Job, Jobs
 from exchange.audit.log import Said
 from exchange.audit.openings import NotOpened, Opener, open_for
 from exchange.audit.plans import accounts_possible, counts_possible, privacy_note, started_cost
-from exchange.audit.report import Check, Phrase, phrase
 from exchange.errors import ExchangeError
 from exchange.evidence import gate_words
 from exchange.openings import BudgetUse, BytesOut, PrivacyUse, ReceiptOpenings
 from exchange.privacy import NOTHING, cost_of
 from exchange.query.plan import SidePlan
 from exchange.terms.agreement import Agreement
+from ledger.verify.report import Check, Phrase, phrase
 
 _FRACTION: Final = re.compile(r"\d{1,38}(/[1-9]\d{0,37})?", re.ASCII)
 

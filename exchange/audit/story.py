@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from crypto.digest import Digest
 from crypto.statement import Statement
 from exchange.audit.evidence import Evidence
-from exchange.audit.report import Check, Deed, phrase
 from exchange.audit.words import PHRASES
 from exchange.evidence import ALARM, reason_of
+from ledger.verify.report import Check, Deed, phrase
 
 
 def tell(evidence: Evidence, no_effect: Mapping[Digest, str]) -> list[Deed]:

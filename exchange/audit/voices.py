@@ -1,4 +1,4 @@
-"""The words of a whole log's audit, and of receipts, anchors and forks, in both languages.
+"""All that audits say, in both languages: of deals, whole logs, receipts, anchors and forks.
 
 English for what `ledger.verify` finds is in that package, which speaks no other language; here is
 the Chinese beside it, and both for what only the exchange can find.
@@ -10,21 +10,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from exchange.audit import words
 from exchange.query.explanation import Language
 from ledger.verify import words as ledger
 from ledger.verify.report import Voice
 
 _CLAIMS: Final[Mapping[str, tuple[str, str]]] = {
-    "party.document": (
-        "The party document is signed by the identity key that names the party, follows the one "
-        "before, and was logged by the party itself.",
-        "主体文件由命名该主体的身份密钥签名，承接前一份，并由该主体自己记入日志。",
-    ),
-    "party.trusted": (
-        "The party's identity is confirmed by a fingerprint or a registrar that the auditor "
-        "trusts.",
-        "该主体的身份由审计方信任的指纹或登记方确认。",
-    ),
     "negotiation.public": (
         "Whoever verified or finalised an agreement did so after the steps that must go before.",
         "协议的核验与最终确定均在必经步骤之后作出。",
@@ -41,10 +32,6 @@ _CLAIMS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
-    "time.late": (
-        "it came late or was back-dated; it had no effect",
-        "它迟到或时间被提前；它未生效",
-    ),
     "time.relied_on": (
         "back-dated: it says {time}, a later head does not hold it, and the statement at index "
         "{index} relies on it",
@@ -201,7 +188,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     "entry.readable": "该条目是一份陈述。",
     "entry.signed": "该陈述由其行为方当时有效的密钥签名。",
     "entry.time": "其所述时间位于相邻两个经见证树头之间，容差 15 分钟。",
-    "actor.chain": "该行为方的陈述编号随日志顺序递增，每份都指明前一份，既无重复也无缺失。",
+    "actor.chain": "该行为方的陈述编号随日志顺序递增，每份都指明前一份，且无重复；"
+    "完整日志中亦无缺失。",
     "chain.id": "该链是审计方指定的链。",
     "chain.durable": "该链未自称为模拟链。",
     "anchor.held": "合约中存有该日志的树头。",
@@ -279,22 +267,28 @@ _CHINESE: Final[Mapping[str, str]] = {
 }
 
 
-def _chinese(english: Mapping[str, str], both: Mapping[str, tuple[str, str]]) -> Mapping[str, str]:
-    return {key: _CHINESE[key] for key in english} | {key: two[1] for key, two in both.items()}
+def _voice(language: Language) -> Voice:
+    def table(
+        base: Mapping[str, str],
+        own: Mapping[str, tuple[str, str]],
+        deal: Mapping[str, Mapping[Language, str]],
+    ) -> Mapping[str, str]:
+        english = language is Language.ENGLISH
+        return MappingProxyType(
+            {key: text if english else _CHINESE[key] for key, text in base.items()}
+            | {key: both[0 if english else 1] for key, both in own.items()}
+            | {key: both[language] for key, both in deal.items()}
+        )
+
+    return Voice(
+        table(ledger.CLAIMS, _CLAIMS, words.CLAIMS),
+        table(ledger.PHRASES, _PHRASES, words.PHRASES),
+        table(ledger.HEADINGS, {}, words.HEADINGS),
+        language.value,
+        "：" if language is Language.CHINESE else ": ",
+    )
 
 
 VOICES: Final[Mapping[Language, Voice]] = MappingProxyType(
-    {
-        Language.ENGLISH: Voice(
-            {**ledger.CLAIMS, **{key: both[0] for key, both in _CLAIMS.items()}},
-            {**ledger.PHRASES, **{key: both[0] for key, both in _PHRASES.items()}},
-            ledger.HEADINGS,
-        ),
-        Language.CHINESE: Voice(
-            _chinese(ledger.CLAIMS, _CLAIMS),
-            _chinese(ledger.PHRASES, _PHRASES),
-            _chinese(ledger.HEADINGS, {}),
-            "：",
-        ),
-    }
+    {language: _voice(language) for language in Language}
 )

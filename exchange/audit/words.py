@@ -1,4 +1,4 @@
-"""Every sentence of an audit, in both languages.
+"""Every sentence of a deal's audit, in both languages; what `ledger.verify` finds it says itself.
 
 CLAIMS says what each check shows when it passes. PHRASES are the notes beside a check and the
 sentences of the story; `{…}` are facts, the same in both languages. A reason that another part of
@@ -22,8 +22,6 @@ def _both(english: str, chinese: str) -> Words:
 
 HEADINGS: Final[Mapping[str, Words]] = MappingProxyType(
     {
-        "title": _both("Audit of the deal {deal}", "交易 {deal} 的审计"),
-        "story": _both("What the signed statements say", "各方签名陈述所述经过"),
         "rights": _both("Who offered what, and by which document", "谁依据何文件提供何物"),
         "agreed": _both("Who agreed to what", "谁同意了什么"),
         "ran": _both("What ran, on which columns", "运行了什么、使用了哪些列"),
@@ -33,35 +31,15 @@ HEADINGS: Final[Mapping[str, Words]] = MappingProxyType(
         "released": _both("What was released", "放行了什么"),
         "paid": _both("Who was paid", "谁获得付款"),
         "nothing": _both("nothing", "无"),
-        "checks": _both("What was shown", "已证实的内容"),
-        "ok": _both("ok", "通过"),
-        "unopened": _both("Not opened, or not provable from here", "未打开，或在此无法证明"),
-        "failures": _both("FAILED", "未通过"),
-        "not_proved": _both("What no audit of this kind proves", "此类审计不能证明的事"),
-        "good": _both(
-            "No check failed: {passed} passed, {not_opened} not opened.",
-            "没有未通过的检查：{passed} 项通过，{not_opened} 项未打开。",
-        ),
-        "bad": _both(
-            "{failed} checks FAILED: {passed} passed, {not_opened} not opened.",
-            "{failed} 项检查未通过：{passed} 项通过，{not_opened} 项未打开。",
-        ),
     }
 )
 
-NOT_PROVED: Final[tuple[Words, ...]] = (
-    _both("That the inputs are true.", "输入数据是真实的。"),
-    _both("That the parties executed honestly.", "各方诚实地执行了计算。"),
-    _both(
-        "That parties who were not to collude did not collude.",
-        "不应串通的各方没有串通。",
-    ),
-    _both("That nothing happened outside the platform.", "平台之外没有发生任何事情。"),
-    _both(
-        "That the bundle holds every statement about the deal: one that nothing else in it relies "
-        "on could have been left out. Its actor can show it, and the whole log would.",
-        "本包含有关于该交易的全部陈述：没有其他陈述所依赖的陈述可能被遗漏。其签名方可以出示，完整日志也会显示。",
-    ),
+NOT_PROVED: Final = (
+    "not_proved.inputs",
+    "not_proved.honest",
+    "not_proved.collusion",
+    "not_proved.outside",
+    "not_proved.bundle",
 )
 
 CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
@@ -74,36 +52,13 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
             "Every document is the one that its name, its digest, promises.",
             "每份文件的内容与其名称（摘要）一致。",
         ),
-        "log.head": _both(
-            "The head is signed by the trusted log and cosigned by the quorum of the policy.",
-            "该树头由受信任的日志签名，并由策略要求的见证方法定数共同签名。",
-        ),
         "log.consistent": _both(
             "The later head extends the earlier one: nothing was removed or changed between them.",
             "后一树头是前一树头的延伸：其间没有删除或改动。",
         ),
-        "entry.logged": _both(
-            "The entry is in the log under the accepted head.",
-            "该条目在已认可的树头之下的日志中。",
-        ),
-        "entry.readable": _both("The entry is a statement.", "该条目是一份陈述。"),
-        "entry.signed": _both(
-            "The statement is signed with the key that its actor had in force at that point.",
-            "该陈述由其行为方当时有效的密钥签名。",
-        ),
-        "entry.time": _both(
-            "The time it states lies between its neighbouring witnessed heads, give or take "
-            "15 minutes.",
-            "其所述时间位于相邻两个经见证树头之间，容差 15 分钟。",
-        ),
         "entry.after": _both(
             "Every statement it relies on is in the bundle and earlier in the log.",
             "它所依据的每份陈述都在本包中，且在日志中更早。",
-        ),
-        "actor.chain": _both(
-            "The actor's statements rise in number in the order of the log, each names the one "
-            "before, and none is there twice.",
-            "该行为方的陈述编号随日志顺序递增，每份都指明前一份，且无重复。",
         ),
         "party.document": _both(
             "The party document is signed by the identity key that names the party, follows the "
@@ -211,7 +166,12 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
 
 PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
     {
-        "reason": _both("{reason}", "{reason}"),
+        "title.deal": _both("Audit of the deal {deal}", "交易 {deal} 的审计"),
+        "not_proved.bundle": _both(
+            "That the bundle holds every statement about the deal: one that nothing else in it "
+            "relies on could have been left out. Its actor can show it, and the whole log would.",
+            "本包含有关于该交易的全部陈述：没有其他陈述所依赖的陈述可能被遗漏。其签名方可以出示，完整日志也会显示。",
+        ),
         # the bundle and the log
         "digest.differs": _both("its bytes have the digest {found}", "其内容的摘要为 {found}"),
         "head.size": _both(
@@ -270,10 +230,6 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "signature.no_key": _both(
             "the bundle holds no party document, logged before, that gives {actor} a key",
             "本包中没有此前记入日志、赋予 {actor} 密钥的主体文件",
-        ),
-        "signature.other_key": _both(
-            "it is signed with key {found}; {actor} had key {expected} in force",
-            "签名所用密钥为 {found}；{actor} 当时有效的密钥为 {expected}",
         ),
         "party.not_logged": _both(
             "no statement of the party's own brought it into the log",

@@ -24,6 +24,7 @@ TRY_LATER: Final = 4
 class Voice:
     """The sentences of one language, by key.
 
+    language: its BCP 47 tag.
     claims:   what each check shows when it passes. phrases: notes, titles and deeds, with
               `{facts}`. headings: of the parts of a report. between: claim and note.
     """
@@ -31,6 +32,7 @@ class Voice:
     claims: Mapping[str, str]
     phrases: Mapping[str, str]
     headings: Mapping[str, str]
+    language: str = "en"
     between: str = ": "
 
 
@@ -143,14 +145,18 @@ class Report:
             "story": [_deed_text(deed, voice) for deed in self.story],
         }
 
+    def told(self, voice: Voice) -> list[str]:
+        """What comes before the checks, each section after an empty line."""
+        if not self.story:
+            return []
+        lines = [f"  {_deed_text(deed, voice)}" for deed in self.story]
+        return ["", voice.headings["story"], *lines]
+
     def to_text(self, voice: Voice) -> str:
         """The report for people: what happened, what was checked, what failed, what no audit
         can prove."""
         heading = voice.headings
-        lines = [self.title.text(voice)]
-        if self.story:
-            lines += ["", heading["story"]]
-            lines += [f"  {_deed_text(deed, voice)}" for deed in self.story]
+        lines = [self.title.text(voice), *self.told(voice)]
         lines += ["", heading["checks"]]
         lines += _grouped(self.passed, voice)
         for title, checks in (("unopened", self.not_opened), ("failures", self.failed)):

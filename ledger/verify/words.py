@@ -40,7 +40,7 @@ CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
         "entry.time": "The time it states lies between its neighbouring witnessed heads, give or "
         "take 15 minutes.",
         "actor.chain": "The actor's statements rise in number in the order of the log, each names "
-        "the one before, and none is there twice or missing.",
+        "the one before, and none is there twice; in a whole log, none is missing.",
         # anchors
         "chain.id": "The chain is the one that the auditor named.",
         "chain.durable": "The chain does not call itself a simulation.",

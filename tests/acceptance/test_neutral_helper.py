@@ -18,7 +18,6 @@ from crypto.digest import Digest
 from crypto.identifiers import JobId, PartyId
 from exchange.audit.deal import audit_deal
 from exchange.audit.openings import Opener
-from exchange.audit.report import Check
 from exchange.audit.roots import Roots
 from exchange.errors import PlanRefused
 from exchange.hub import bundle as hub_bundle
@@ -26,6 +25,7 @@ from exchange.hub import coordination
 from exchange.jobs import JobState
 from exchange.node import admission, jobs, registering
 from exchange.node.model import NodeJob
+from ledger.verify.report import Check
 from registry.party import SignedParty
 from registry.rule import Join
 from tests.world import Deal, DirectHub, World, a_controller, a_deal, a_world

@@ -17,7 +17,6 @@ from crypto.identifiers import DealId, JobId
 from crypto.ports import SystemRandomness
 from exchange.audit.deal import audit_deal
 from exchange.audit.openings import Opener
-from exchange.audit.report import Report
 from exchange.audit.roots import Roots
 from exchange.errors import BudgetExhausted, RestoredBackup
 from exchange.hub import bundle as hub_bundle
@@ -26,6 +25,7 @@ from exchange.node import registering
 from exchange.node.model import NodeJob
 from exchange.openings import BudgetUse, PrivacyUse, ReceiptOpenings
 from exchange.privacy import NOTHING, PrivacyCost
+from ledger.verify.report import Report
 from registry.product import DataProduct
 from registry.rule import Join, PrivacyRule
 from registry.source import FileFormat, FileSource

@@ -27,12 +27,11 @@ from exchange import evidence
 from exchange.audit import bundle as bundles
 from exchange.audit.__main__ import main
 from exchange.audit.bundle import Bundle
-from exchange.audit.chains import LATE_AFTER
 from exchange.audit.deal import audit_deal
 from exchange.audit.errors import BundleRefused
 from exchange.audit.openings import Opener
-from exchange.audit.report import Report
 from exchange.audit.roots import Roots
+from exchange.audit.voices import VOICES
 from exchange.audit.words import NOT_PROVED
 from exchange.hub import bundle as hub_bundle
 from exchange.hub import intake
@@ -44,14 +43,18 @@ from exchange.query.plan import Gate, Noise, Plan
 from exchange.submission import read_submission
 from exchange.terms import agreement as agreements
 from exchange.terms.agreement import Agreement
+from ledger.verify.log import LATE_AFTER
 from ledger.verify.note import COSIGNATURE, VerifierKey
 from ledger.verify.policy import Policy
+from ledger.verify.report import Report
 from pricing.evidence import Movement
 from registry.expression import ColumnValue, Comparator, Compare, Text
 from registry.party import PAYLOAD_TYPE as PARTY
 from registry.party import PartyDocument, Role, endorse
 from tests.forgery import Forger, failing
 from tests.world import START, Deal, World, a_deal, a_world, down
+
+ENGLISH = VOICES[Language.ENGLISH]
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,9 @@ def test_an_honest_deal_fails_no_check_and_says_what_it_cannot_prove(done: Audit
     assert [(c.id, c.subject) for c in report.not_opened] == [
         ("entry.time", "entry 1 party.registered")  # logged before any head was witnessed
     ]
-    value = report.to_value()
+    value = report.to_value(ENGLISH)
     assert value["passed"] == len(report.passed) > 200
-    assert value["not_proved"] == [words[Language.ENGLISH] for words in NOT_PROVED]
+    assert value["not_proved"] == [ENGLISH.phrases[key] for key in NOT_PROVED]
     assert len(report.story) == 37
 
 
@@ -150,7 +153,7 @@ def test_another_partys_key_opens_nothing_and_accuses_nobody(done: Audited) -> N
 
 
 def test_the_report_names_amounts_budget_and_bytes(done: Audited) -> None:
-    text = audit_deal(done.bundle, done.world.policy, done.roots, done.opener).to_text()
+    text = audit_deal(done.bundle, done.world.policy, done.roots, done.opener).to_text(ENGLISH)
     assert "pending 2000 TEST" in text
     assert "run 2 of 5" in text
     assert "bytes that left" in text
@@ -190,8 +193,8 @@ def test_a_job_that_a_holder_refuses_is_refunded_and_passes(fresh: tuple[World, 
     world.settle()
     report = audit(world, deal, _opener(world))
     assert report.failed == ()
-    assert "ended REFUSED" in report.to_text()
-    assert "refunded to the consumer" in report.to_text()
+    assert "ended REFUSED" in report.to_text(ENGLISH)
+    assert "refunded to the consumer" in report.to_text(ENGLISH)
 
 
 def test_a_job_that_the_hub_cannot_reserve_is_rejected_and_passes(tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_a_job_that_the_hub_cannot_reserve_is_rejected_and_passes(tmp_path: Path
     world.settle()
     report = audit(world, deal)
     assert report.failed == ()
-    assert "nothing was held" in report.to_text()
+    assert "nothing was held" in report.to_text(ENGLISH)
 
 
 def test_an_admission_after_the_cancellation_has_no_effect_and_is_named(
@@ -220,8 +223,8 @@ def test_an_admission_after_the_cancellation_has_no_effect_and_is_named(
     report = audit(world, deal, _opener(world))
     assert report.failed == ()
     (replayed,) = [c for c in report.passed if c.id == "job.replayed"]
-    assert "ended CANCELLED; without effect: job.admitted" in replayed.words(Language.ENGLISH)
-    assert "(No effect: " in report.to_text()
+    assert "ended CANCELLED; without effect: job.admitted" in replayed.words(ENGLISH)
+    assert "(No effect: " in report.to_text(ENGLISH)
 
 
 def test_a_job_that_nobody_answers_expires_is_refunded_and_passes(
@@ -235,7 +238,7 @@ def test_a_job_that_nobody_answers_expires_is_refunded_and_passes(
         world.settle()
     report = audit(world, deal, _opener(world))
     assert report.failed == ()
-    assert "ended EXPIRED" in report.to_text()
+    assert "ended EXPIRED" in report.to_text(ENGLISH)
 
 
 def test_a_cancellation_that_reached_the_hub_too_late_leaves_the_audit_without_failure(
@@ -258,7 +261,7 @@ def test_a_cancellation_that_reached_the_hub_too_late_leaves_the_audit_without_f
     report = audit(world, deal, _opener(world))
     assert report.failed == ()
     (check,) = [c for c in report.not_opened if c.id == "job.replayed"]
-    assert "job.cancelled" in check.words(Language.ENGLISH)
+    assert "job.cancelled" in check.words(ENGLISH)
 
 
 def test_the_audit_calls_late_what_the_hub_calls_late() -> None:
@@ -311,7 +314,7 @@ def test_what_a_stranger_says_about_a_job_changes_nothing_and_fails_nothing(
     assert report.failed == ()
     assert "job.failed" in {e.statement.type for e in _said(bundle)}
     assert {c.id for c in report.not_opened} >= {"entry.after", "party.trusted", "alarm"}
-    assert "\x1b" not in report.to_text()
+    assert "\x1b" not in report.to_text(ENGLISH)
 
 
 # Bytes of the bundle altered
@@ -369,7 +372,7 @@ def test_no_byte_of_a_bundle_can_be_changed_unnoticed(done: Audited) -> None:
             continue
         assert report.failed, (name, place)
         for language in Language:
-            assert report.to_text(language)
+            assert report.to_text(VOICES[language])
 
 
 def test_an_entry_that_the_manifest_lists_otherwise_is_named(done: Audited) -> None:
@@ -530,7 +533,7 @@ def test_a_second_first_document_changes_no_keys(done: Audited, forger: Forger) 
     forger.change(len(forger.drafts) - 1, time=forger.drafts[-2].statement.time)
     report = forger.audit(done.roots)
     assert report.failed == ()
-    assert "is registered already" in report.to_text()
+    assert "is registered already" in report.to_text(ENGLISH)
 
 
 # Order and time
@@ -580,7 +583,7 @@ def test_a_time_that_the_witnesses_contradict_is_named(
     if fails:
         (check,) = [c for c in report.failed if c.id == "entry.time"]
         word = "back-dated" if shift < timedelta(0) else "post-dated"
-        assert word in check.words(Language.ENGLISH)
+        assert word in check.words(ENGLISH)
 
 
 def test_what_came_too_late_had_no_effect_and_accuses_nobody(done: Audited, forger: Forger) -> None:
@@ -594,7 +597,7 @@ def test_what_came_too_late_had_no_effect_and_accuses_nobody(done: Audited, forg
     assert report.failed == ()
     unproved = {c.subject for c in report.not_opened if c.id == "entry.time"}
     assert f"entry {len(forger.drafts) - 1} job.admitted" in unproved
-    assert "too late" in report.to_text()
+    assert "too late" in report.to_text(ENGLISH)
 
 
 def test_an_operators_act_that_is_back_dated_is_never_excused(
@@ -652,7 +655,7 @@ def test_a_plan_that_its_consumer_did_not_sign_is_found(done: Audited, forger: F
     forger.swap_document(name, forged.to_bytes())
     report = forger.audit(done.roots)
     assert {"job.replayed", "money.held"} <= failing(report)
-    assert "no submission of it counts" in report.to_text()
+    assert "no submission of it counts" in report.to_text(ENGLISH)
 
 
 def test_a_plan_altered_after_its_admission_is_found(done: Audited, forger: Forger) -> None:
@@ -705,7 +708,7 @@ def test_an_admission_of_another_plan_is_found(done: Audited, forger: Forger) ->
     report = forger.audit(done.roots)
     assert "job.admitted" in failing(report)
     (check,) = [c for c in report.failed if c.id == "job.admitted"]
-    assert "about another plan" in check.words(Language.ENGLISH)
+    assert "about another plan" in check.words(ENGLISH)
 
 
 def test_an_admission_under_another_agreement_is_found(done: Audited, forger: Forger) -> None:
@@ -798,7 +801,7 @@ def test_more_jobs_than_the_agreement_allows_are_found(done: Audited, forger: Fo
     forger.terms(lambda t: replace(t, runs=1))
     report = forger.audit(done.roots)
     assert failing(report) == {"agreement.runs", "receipt.opened"}
-    assert "2 of 1 runs" in report.to_text()
+    assert "2 of 1 runs" in report.to_text(ENGLISH)
 
 
 def test_more_epsilon_than_the_agreement_allows_is_found(done: Audited, forger: Forger) -> None:
@@ -834,7 +837,7 @@ def test_a_payment_before_its_evidence_was_witnessed_is_found(
     forger.witnessed_every = len(forger.drafts)
     report = forger.audit(done.roots)
     assert failing(report) == {"money.settled"}
-    assert "no witnessed head" in report.to_text()
+    assert "no witnessed head" in report.to_text(ENGLISH)
 
 
 @pytest.mark.parametrize("kind", ["funds.held", "funds.released"])
@@ -876,7 +879,7 @@ def test_an_amount_that_is_not_the_agreed_price_is_found(
     _recommit_money(forger, forger.place(kind), more)
     report = forger.audit(done.roots)
     assert failing(report) == {"money.amounts"}
-    assert "must be" in report.failed[0].words(Language.ENGLISH)
+    assert "must be" in report.failed[0].words(ENGLISH)
 
 
 def test_a_payment_to_another_party_is_found(done: Audited, forger: Forger) -> None:

@@ -21,6 +21,7 @@ from exchange.audit.__main__ import main
 from exchange.audit.answers import DealReport, Seen
 from exchange.audit.deal import audit_deal
 from exchange.audit.openings import Opener
+from exchange.audit.voices import VOICES
 from exchange.query.explanation import Language, learns
 from ledger.verify.merkle import leaf_hash
 from tests.forgery import Forger
@@ -102,8 +103,8 @@ def test_every_answer_names_the_entry_that_shows_it(done: Audited) -> None:
 
 @pytest.mark.parametrize("language", Language)
 def test_the_answers_are_told_to_people_and_to_programs(done: Audited, language: Language) -> None:
-    text = done.report.to_text(language)
-    value = done.report.to_value(language)["answers"]
+    text = done.report.to_text(VOICES[language])
+    value = done.report.to_value(VOICES[language])["answers"]
     assert isinstance(value, dict)
     assert json.loads(json.dumps(value)) == value
     (job,) = done.report.answers.ran
@@ -119,7 +120,7 @@ def test_without_a_key_nobody_is_told_who_was_paid_how_much(done: Audited) -> No
     (job,) = report.answers.ran
     assert [paid.movement for paid in job.payments] == [None, None]
     assert "legs" not in prov.to_json(prov.graph_of(report))
-    assert "not opened" in report.to_text()
+    assert "not opened" in report.to_text(VOICES[Language.ENGLISH])
 
 
 def test_a_forged_deal_is_told_and_drawn_all_the_same_with_its_failures(done: Audited) -> None:
@@ -130,7 +131,7 @@ def test_a_forged_deal_is_told_and_drawn_all_the_same_with_its_failures(done: Au
     assert report.failed
     drawn = picture.draw(prov.graph_of(report), Language.ENGLISH)
     assert f"{len(report.failed)} failed" in drawn
-    assert report.to_text()
+    assert report.to_text(VOICES[Language.ENGLISH])
 
 
 # PROV

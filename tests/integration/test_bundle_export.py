@@ -20,18 +20,20 @@ from exchange import evidence, openings
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import Bundle
 from exchange.audit.deal import audit_deal
-from exchange.audit.report import Report
 from exchange.audit.roots import Roots
+from exchange.audit.voices import VOICES
 from exchange.errors import BundleNotReady, UnknownSubject
 from exchange.evidence import Overdue
 from exchange.hub import background, coordination
 from exchange.hub import bundle as hub_bundle
 from exchange.hub.model import Outcome
 from exchange.node import registering
+from exchange.query.explanation import Language
 from exchange.submission import read_submission
 from exchange.terms import agreement as agreements
 from exchange.terms.negotiation import Event
 from ledger import log
+from ledger.verify.report import Report
 from pricing.evidence import COMMITMENT, DEPOSITED, open_movement
 from pricing.money import Money
 from registry.party import Role
@@ -222,7 +224,7 @@ def test_keys_that_changed_during_the_deal_pass_the_audit(scene: Scene) -> None:
     assert {before.digest, after.digest} <= set(bundle.documents)
     report = audited(scene)
     assert report.failed == ()
-    assert "changed its keys" in report.to_text()
+    assert "changed its keys" in report.to_text(VOICES[Language.ENGLISH])
 
 
 def test_the_agreement_in_it_has_both_signatures(settled: Scene) -> None:
