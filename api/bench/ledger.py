@@ -6,8 +6,11 @@ indices, compares the grown tree with the last head, signs, and writes every ent
 batch's latency runs from its first statement to its last receipt; entries per second count from
 the first batch to the last receipt, without the making and signing of the statements.
 
-The root is compared with one that the auditor's code computes from the entries alone, and receipts
-from every batch are verified; a wrong one ends the benchmark.
+The signed log is then published as files, and audited from them: every tile, entry, signature and
+chain, by as many processes as there are cores.
+
+The root is compared with one that is computed from the entries alone, and receipts from every
+batch are verified; a wrong one, or anything that the audit finds, ends the benchmark.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import random
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -36,7 +39,7 @@ from crypto import envelope, record
 from crypto.digest import Digest, digest
 from crypto.identifiers import JobId, PartyId, StatementId
 from crypto.keys import PublicKey, SigningKey
-from crypto.ports import SystemRandomness
+from crypto.ports import SystemClock, SystemRandomness
 from crypto.statement import (
     PAYLOAD_TYPE,
     VERSION,
@@ -47,9 +50,13 @@ from crypto.statement import (
 )
 from ledger import log
 from ledger.adapters.sql import SqlLogDatabase
+from ledger.copies import publish_files
 from ledger.errors import LedgerError
+from ledger.tiles import LogSource
+from ledger.verify.checkpoint import open_checkpoint
+from ledger.verify.log import Entry, Timing, audit_log
 from ledger.verify.merkle import leaf_hash, root, verify_inclusion
-from ledger.verify.note import LOG_SIGNATURE, VerifierKey
+from ledger.verify.note import LOG_SIGNATURE, Note, VerifierKey
 from ledger.verify.policy import Policy
 from ledger.verify.proof import Proof, verify_proof
 
@@ -99,6 +106,7 @@ def ledger(runs: int, entries: int, database: str) -> Measured:
                     else:
                         found = bench.load(_read(signed), actors.verified)
                         figures |= bench.proofs()
+                        figures["audit_s"] = bench.audit_s(folder / f"files{run}", actors)
                     figures |= found.figures(kind, entries)
                     figures[f"{kind}_stored_bytes"] = bench.stored_bytes() / entries
                     bench.close()
@@ -129,6 +137,10 @@ class Actors:
             signer.public.key_id: (party, signer.public) for party, signer in self._signers.items()
         }
         self._job = JobId.new(START, randomness)
+
+    @property
+    def keys(self) -> dict[PartyId, PublicKey]:
+        return dict(self._keys.values())
 
     def statements(self) -> Iterator[Statement]:
         """Of the actors in turn, without end; each still has to be put at its place in a chain."""
@@ -274,6 +286,24 @@ class Bench:
             "proof_verify_us": 1e6 * percentile(verify, 50),
         }
 
+    def audit_s(self, folder: Path, actors: Actors) -> float:
+        """Seconds of an audit of the whole log from its published files. Raises WrongAnswer."""
+        folder.mkdir()
+        log.publish(self._database, [], self._policy, clock=SystemClock())
+        publish_files(
+            folder,
+            LogSource(self._reading),
+            lambda note: open_checkpoint(Note.parse(note), self._policy.log_keys),
+        )
+        begun = time.perf_counter()
+        about, tally = audit_log(str(folder), self._policy, reader=_Keys(actors.keys))
+        seconds = time.perf_counter() - begun
+        if tally.failed or about.get("entries_read") != len(self._leaves):
+            raise WrongAnswer(f"the audit says of {about}: {tally.first}")
+        if tally.passed.get("entry.signed") != len(self._leaves):
+            raise WrongAnswer(f"the audit verified only {tally.passed}")
+        return seconds
+
     def stored_bytes(self) -> float:
         """What the log takes on disk, indexes and all."""
         query = (
@@ -292,6 +322,27 @@ class Bench:
             raise WrongAnswer(f"{len(self._leaves)} entries were given, and the head is {head}")
         if head.checkpoint.root != root(self._leaves):
             raise WrongAnswer("the signed root is not that of the entries")
+
+
+class _Keys:
+    """A Reader that knows the actors' keys and asks nothing more of their statements."""
+
+    def __init__(self, keys: Mapping[PartyId, PublicKey]) -> None:
+        self._keys = keys
+        self._new = list(keys.items())
+
+    def key(self, entry: Entry) -> PublicKey | None:
+        return self._keys.get(entry.actor)
+
+    def new_keys(self) -> Sequence[tuple[PartyId, PublicKey]]:
+        found, self._new = self._new, []
+        return found
+
+    def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)
