@@ -83,13 +83,11 @@ class HttpSource:
     """A log's files over HTTP, below a prefix such as `https://hub.example/v1/log`.
 
     One connection, kept open; for one thread. Follows no redirect and uses no proxy: what the
-    caller named is what is asked. ca_file: PEM of who signed the server's certificate, where that
-    is not one that this machine trusts anyway.
+    caller named is what is asked. Certificates are checked against those that this machine trusts,
+    or against the file that SSL_CERT_FILE names.
     """
 
-    def __init__(
-        self, url: str, *, ca_file: Path | None = None, timeout_s: float = _TIMEOUT_S
-    ) -> None:
+    def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -101,9 +99,8 @@ class HttpSource:
         self._prefix = parts.path.rstrip("/")
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            trusted = ssl.create_default_context(cafile=ca_file)
             self._connection = http.client.HTTPSConnection(
-                host, port, timeout=timeout_s, context=trusted
+                host, port, timeout=timeout_s, context=ssl.create_default_context()
             )
         else:
             self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
