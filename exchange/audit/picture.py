@@ -231,17 +231,17 @@ def _box(box: _Box, graph: Graph, numbers: Mapping[Name, int], words: _Words) ->
     fill, line = ("#eaf1fb", "#9db7dc") if is_activity else ("#fdf6e3", "#ddc98f")
     corner = 4 if is_activity else 18
     attributes = "\n".join(f"{name}: {value}" for name, value in element.attributes.items())
+    short = _short_name(element.id)
+    if "unseen:index" in element.attributes:
+        short += " · " + words.entry.format(index=_index(element))
     parts = [
         "<g>",
         f"<title>{escape(f'{element.id}')}\n{escape(attributes)}</title>",
         f'<rect x="{box.x}" y="{box.y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" '
         f'rx="{corner}" fill="{fill}" stroke="{line}" stroke-width="1.2"/>',
         _text(box.x + 14, box.y + 24, _short(_label(element), _LETTERS), size=13, weight=600),
-        _text(box.x + 14, box.y + 42, _short_name(element.id), size=11, fill="#6b665a"),
+        _text(box.x + 14, box.y + 42, short, size=11, fill="#6b665a"),
     ]
-    if "unseen:index" in element.attributes:
-        place = words.entry.format(index=_index(element))
-        parts.append(_text(box.x + 14, box.y + 61, place, size=11, fill="#6b665a"))
     x = box.x + _BOX_WIDTH - 18
     for label in reversed(_who(element.id, graph, numbers, words)):
         wide = 9 + 4 * (_wide(label) - 1)
@@ -251,38 +251,41 @@ def _box(box: _Box, graph: Graph, numbers: Mapping[Name, int], words: _Words) ->
 
 
 def _who(name: Name, graph: Graph, numbers: Mapping[Name, int], words: _Words) -> list[str]:
-    """Whose it is or who took part, and for whom somebody acted in it."""
+    """Whose it is or who took part, and for whom, if that is nobody who took part as well."""
+    there = dict.fromkeys(
+        relation.cause
+        for relation in graph.relations
+        if relation.effect == name and relation.cause in numbers
+    )
     acting = {
         relation.effect: relation.cause
         for relation in graph.of_kind("actedOnBehalfOf")
-        if relation.third == name
+        if relation.third == name and relation.cause not in there
     }
-    found: dict[str, None] = {}
-    for relation in graph.relations:
-        if relation.effect == name and relation.cause in numbers:
-            label = str(numbers[relation.cause])
-            if relation.cause in acting:
-                label += f" {words.behalf} {numbers[acting[relation.cause]]}"
-            found[label] = None
-    return list(found)
+    return [
+        f"{numbers[who]} {words.behalf} {numbers[acting[who]]}"
+        if who in acting
+        else str(numbers[who])
+        for who in sorted(there, key=lambda who: numbers[who])
+    ]
 
 
 def _label(element: Element) -> str:
     if _kind(element) == "Agreement":
-        return _middle_left_out(str(element.attributes["prov:label"]))
+        return _middle_left_out(str(element.attributes["prov:label"]), 12)
     return str(element.attributes["prov:label"])
 
 
 def _short_name(name: Name) -> str:
-    """Enough of a digest or an id to find it; the whole is in the box's title."""
+    """The beginning of a digest, the end of an id; the whole is in the box's title."""
     if name.prefix == "sha256":
-        return f"sha256:{name.local[:14]}…"
-    return _middle_left_out(name.local.removeprefix("settlement_"))
+        return f"{name.local[:10]}…"
+    return _middle_left_out(name.local.removeprefix("settlement_"), 7)
 
 
-def _middle_left_out(identifier: str) -> str:
+def _middle_left_out(identifier: str, end: int) -> str:
     """Identifiers of one day begin alike."""
-    return f"{identifier[:4]}…{identifier[-12:]}"
+    return f"{identifier[:4]}…{identifier[-end:]}"
 
 
 def _ends_drawn(relation: Relation, boxes: Mapping[Name, _Box]) -> bool:
