@@ -146,7 +146,8 @@ one core. A batch's latency runs from its first statement to its last receipt, a
 it. *Processor* is this process's own time, which other programs on the machine do not stretch as
 they stretch seconds. No HTTP, and none of what a hub does about an act beside logging it: `api`
 measures that. The root equals one that the auditor's code computes from the entries alone, and
-receipts of every batch were verified.""",
+receipts of every batch were verified. The audit reads the signed log's published files: every
+tile, entry, signature and chain, by as many processes as there are cores.""",
     "anchor": """\
 Heads of a growing log sent by the hub's own outbox to anvil, in a process of its own, which mines
 each transaction at once; one block is final. Seconds run from the head that has its quorum to the
@@ -468,13 +469,14 @@ def _ledger_table(documents: Sequence[Document]) -> str:
 
 
 def _proof_table(documents: Sequence[Document]) -> str:
-    head = ["database", "entries", "inclusion proof read and built, us", "verified, us"]
+    head = ["database", "entries", "inclusion proof read and built, us", "verified, us", "audit, s"]
     rows = [
         [
             DATABASES[document["parameters"]["database"]],
             f"{document['parameters']['entries']:,}",
             _number(document["proof_build_us"]),
             _number(document["proof_verify_us"]),
+            _number(document["audit_s"]),
         ]
         for document in documents
     ]

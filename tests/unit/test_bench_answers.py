@@ -140,12 +140,23 @@ def a_bench(tmp_path: Path) -> Iterator[ledger.Bench]:
 
 
 def test_the_log_bench_takes_in_what_participants_signed_and_proves_all_of_it(
-    a_bench: ledger.Bench,
+    a_bench: ledger.Bench, tmp_path: Path
 ) -> None:
     actors = ledger.Actors()
     found = a_bench.load(islice(actors.signed(), 40), actors.verified)
     assert len(found.latencies_s) == 1
     assert a_bench.proofs().keys() == {"proof_build_us", "proof_verify_us"}
+    assert a_bench.audit_s(tmp_path / "files", actors) > 0
+
+
+def test_the_log_bench_ends_where_the_audit_finds_something(
+    a_bench: ledger.Bench, tmp_path: Path
+) -> None:
+    actors = ledger.Actors()
+    first, second = islice(actors.signed(), 2)
+    a_bench.load(iter([first, second, b"no statement"]), bytes)
+    with pytest.raises(WrongAnswer, match="the audit"):
+        a_bench.audit_s(tmp_path / "files", actors)
 
 
 def test_the_log_bench_refuses_a_statement_under_another_actors_key() -> None:

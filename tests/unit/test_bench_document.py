@@ -124,6 +124,7 @@ def a_ledger(database: str, **figures: object) -> dict[str, Any]:
         receipt_p99_ms=140.0,
         proof_build_us=900.0,
         proof_verify_us=9.0,
+        audit_s=6.5,
     )
     return whole | measured | figures
 
@@ -141,6 +142,7 @@ def test_the_log_on_both_databases_stands_in_one_table_each_with_its_aims() -> N
     )
     assert "PostgreSQL, 100,000 entries: statement to receipt, p99, ms | 251 |" in text
     assert "receipt | 21,000 | at least 20,000 | met |" in text
+    assert "| PostgreSQL | 100,000 | 900 | 9.00 | 6.50 |" in text
     assert text.count("## The ledger's write path") == 1
 
 
