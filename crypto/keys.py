@@ -15,6 +15,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -114,9 +115,15 @@ class PublicKey:
             # One signature verifies over every message: its owner could deny each of them.
             raise BadSignature(f"key {self.key_id} is of small order and signs nothing")
         try:
-            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
+            _ed25519(self.raw).verify(signature, message)
         except InvalidSignature:
             raise BadSignature(f"the signature does not verify under key {self.key_id}") from None
+
+
+@lru_cache(maxsize=4096)
+def _ed25519(raw: bytes) -> Ed25519PublicKey:
+    """Kept, for whoever reads a log meets the same few keys over and over."""
+    return Ed25519PublicKey.from_public_bytes(raw)
 
 
 class Signer(Protocol):
