@@ -820,8 +820,8 @@ def test_of_a_token_that_is_not_there_nothing_is_said(register: Register) -> Non
     assert register("balanceOf", address(99)) == 0
 
 
-def test_a_transfer_and_a_licence_cost_what_the_documents_say(register: Register) -> None:
-    """Generous bounds: docs/contracts.md states the exact figures."""
+def test_no_act_costs_more_than_a_small_part_of_a_block(register: Register) -> None:
+    """Generous bounds: docs/contracts.md states the exact figures, taken from a chain."""
     right = register.publicised()
     assert register.contract.gas < 350_000
     register("certify", register.entry(), right, by=SECOND)

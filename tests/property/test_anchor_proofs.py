@@ -183,6 +183,8 @@ def test_sizes_at_and_beyond_the_limit_are_told_apart() -> None:
     for old in (2**62, 2**62 - 1, MAX_SIZE - 1, 2**61 + 2**60):
         _, _, _, _, proof = claim = consistency(old, MAX_SIZE, tree)
         assert (len(proof) <= MAX_PROOF_HASHES) is agreed_or_too_long(claim)
+    assert agreed_inclusion(inclusion(0, MAX_SIZE, tree))
+    assert agreed_inclusion(inclusion(MAX_SIZE - 1, MAX_SIZE, tree))
     before, head = range_hash((0, 2**62), tree), tree.levels[63]
     claim = (2**62, before, 2**63, head, [before])
     assert not agreed_consistency(claim)
