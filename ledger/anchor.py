@@ -258,6 +258,8 @@ def _followed(
     if anchor.state is AnchorState.READY and anchor.size <= chain.size:
         # Of equal size it has an equal root, as `require_ours` has seen: somebody was faster.
         found = _others(anchor, backend, chain)
+        if found is None and anchor.size == chain.size and anchor.transactions:
+            return []  # perhaps our own: behind one address, one node may lag behind another
         if found is None:
             move(AnchorEvent.SUPERSEDE)
             return done[1:]

@@ -548,6 +548,29 @@ def test_both_operators_transactions_may_be_mined_and_the_later_has_no_effect(
     assert ours.anchors[0].transactions[-1].nonce is None  # theirs
 
 
+def test_nodes_that_lag_behind_each_other_cost_time_and_nothing_else(
+    chain: FakeChain, new_hub: NewHub
+) -> None:
+    """Behind one address: the head is the newest node's, receipts and events are another's."""
+    backend = chain.backend()
+    hub = new_hub(backend)
+    hub.grow(0, 5)
+    hub.round()
+    receipt, events = backend.receipt, backend.events
+    backend.receipt = lambda _: None  # type: ignore[method-assign]  # of a node that lags
+    backend.events = lambda *_: []  # type: ignore[method-assign]  # likewise
+    for _ in range(3):
+        hub.round()
+    assert hub.states == [(5, "ready")]
+    backend.events = events  # type: ignore[method-assign]  # it catches up, half
+    hub.round()
+    backend.receipt = receipt  # type: ignore[method-assign]  # and wholly
+    hub.round()
+    hub.round()
+    assert hub.states == [(5, "final")]
+    assert len(hub.anchors[0].transactions) == chain.nonce("a") == 1
+
+
 def test_a_head_below_what_another_operator_anchored_is_superseded(
     chain: FakeChain, new_hub: NewHub
 ) -> None:
