@@ -29,13 +29,17 @@ from crypto.keys import Signer, SigningKey
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
 from crypto.statement import ChainHead, read_statement
+from exchange.audit.roots import Roots
+from exchange.audit.whole import HttpDocuments, audit_whole_log
 from exchange.errors import ChainBroken, HubUnreachable, NotYours, UnknownSubject
 from exchange.evidence import alarmed
 from exchange.hub import background
 from exchange.jobs import JobState
 from ledger.copies import mirror
 from ledger.errors import InclusionRefused, NotCovered
+from ledger.verify.heads import parse_page
 from ledger.verify.merkle import verify_consistency
+from ledger.verify.note import Note
 from ledger.verify.policy import NO_QUORUM
 from ledger.verify.proof import Proof, verify_proof
 from ledger.verify.tiles import FolderSource, HttpSource, open_tree
@@ -666,6 +670,28 @@ def test_the_log_is_copied_over_http_by_a_stranger(hall: Hall, tmp_path: Path) -
         newest = replace(world.policy, quorum=NO_QUORUM).check(source.read("checkpoint"))
         assert newest.checkpoint.size == copied.checkpoint.size + 1
         assert len(list(open_tree(source, newest.checkpoint).entries())) == newest.checkpoint.size
+
+
+def test_the_whole_log_is_audited_over_http_by_a_stranger(hall: Hall) -> None:
+    speaker, world = hall.speaker(), hall.world
+    for words in ("one", "two"):
+        speaker.cry(words)
+        background.order(world.store, world.operator, world.keeping)
+        background.publish(world.operator, world.keeping)
+    page = request(hall.url, "GET", "/v1/log/heads/0")
+    assert [Note.parse(note).text for note in parse_page(page.content)]
+    assert request(hall.url, "GET", "/v1/log/witnessed/heads/0").content == page.content
+    assert request(hall.url, "GET", "/v1/log/heads/1").status_code == 404
+    fingerprint = world.operator_folder.party.document.identity.fingerprint
+    report = audit_whole_log(
+        f"{hall.url}/v1/log",
+        world.policy,
+        Roots(frozenset({fingerprint}), ()),
+        HttpDocuments(f"{hall.url}/v1/documents"),
+    )
+    assert report.failed == ()
+    passed = {check.id for check in report.passed}
+    assert {"log.tiles", "log.heads", "entry.signed", "party.document"} <= passed
 
 
 def test_a_tile_may_be_kept_for_good_and_is_not_there_before_it_is_signed(lite_hall: Hall) -> None:
