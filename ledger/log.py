@@ -38,7 +38,7 @@ from ledger.tree import (
     TiledNodes,
     consistency_path,
     cover,
-    grow_tiles,
+    grow,
     inclusion_proofs,
     inclusion_tiles,
     range_hash,
@@ -115,7 +115,7 @@ def integrate(
     store.place([item.arrival for item in pending], last.size)
     over = edge_tiles(last.size)
     edge = store.tiles(over)
-    grown = grow_tiles(last.size, edge, [leaf_hash(item.entry) for item in pending])
+    grown = grow(last.size, edge, [leaf_hash(item.entry) for item in pending])
     store.add_tiles(grown, over=over)
     size, nodes = last.size + len(pending), TiledNodes({**edge, **grown})
     checkpoint = Checkpoint(origin, size, range_hash((0, size), nodes))

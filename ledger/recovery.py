@@ -21,7 +21,7 @@ from crypto.digest import digest
 from ledger.errors import ConsistencyRefused, LogDiverged, LogInUse, OtherLog
 from ledger.log import append_many
 from ledger.ports import LogStore, StoredCheckpoint
-from ledger.tree import cover, grow_tiles, range_hash
+from ledger.tree import cover, grow, range_hash
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
 from ledger.verify.merkle import HASH_BYTES, leaf_hash
@@ -167,7 +167,7 @@ def _append(store: LogStore, tree: SignedTree, start: int, end: int) -> None:
     store.adopt(names, start)
     over = edge_tiles(start)
     edge = store.tiles(over)
-    store.add_tiles(grow_tiles(start, edge, [leaf_hash(entry) for entry in entries]), over=over)
+    store.add_tiles(grow(start, edge, [leaf_hash(entry) for entry in entries]), over=over)
 
 
 def _add_checkpoint(

@@ -8,12 +8,12 @@ tlog-tiles: with a 256th of the rows, and every other node is a few hashes away.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
 
-from ledger.verify.merkle import HASH_BYTES, fold, node_hash, parents, subtree_root
+from ledger.verify.merkle import HASH_BYTES, fold, parents, subtree_root
 from ledger.verify.tile_names import TILE_HEIGHT, TILE_WIDTH, Tile, hashes_at
 
 TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
@@ -145,7 +145,7 @@ def tiles_of(nodes: Iterable[Node]) -> set[Tile]:
     return {Tile(level, number, width) for (level, number), width in widths.items()}
 
 
-def grow_tiles(
+def grow(
     size: int, edge: Mapping[Tile, bytes], leaf_hashes: Collection[bytes]
 ) -> dict[Tile, bytes]:
     """The tiles that are new or wider when leaves are added to a tree of `size`.
@@ -166,23 +166,6 @@ def grow_tiles(
                 level_up.append(subtree_root(piece))
         level, added = level + 1, b"".join(level_up)
     return grown
-
-
-def grow(size: int, edge: Nodes, leaf_hashes: Sequence[bytes]) -> dict[Node, bytes]:
-    """The nodes that become complete when leaves are added to a tree of `size`.
-
-    edge: the nodes of cover((0, size)).
-    """
-    added: dict[Node, bytes] = {}
-    for index, leaf in enumerate(leaf_hashes, start=size):
-        node, value = Node(0, index), leaf
-        added[node] = value
-        while node.index & 1:
-            left = Node(node.level, node.index - 1)
-            value = node_hash(added[left] if left in added else edge[left], value)
-            node = Node(node.level + 1, node.index >> 1)
-            added[node] = value
-    return added
 
 
 def _subproof(old_size: int, tree: Range, *, whole: bool) -> list[Range]:

@@ -29,7 +29,7 @@ from exchange.query.plan import Plan
 from exchange.submission import document_digest
 from exchange.terms import agreement as agreements
 from exchange.terms.agreement import Agreement, Proposal, Terms
-from ledger.tree import consistency_path, grow, inclusion_path, range_hash
+from ledger.tree import consistency_path, inclusion_path, range_hash
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import cosign
 from ledger.verify.merkle import leaf_hash
@@ -37,6 +37,7 @@ from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, VerifierKey
 from ledger.verify.policy import Policy
 from ledger.verify.proof import Proof
 from ledger.verify.report import Report
+from tests.trees import nodes_of
 from tests.world import World
 
 
@@ -196,7 +197,7 @@ class Forger:
     ) -> bytes:
         """A bundle of these entries, alone in a log that is cosigned as it grows."""
         size = len(entries)
-        nodes = grow(0, {}, [leaf_hash(entry) for entry in entries])
+        nodes = nodes_of([leaf_hash(entry) for entry in entries])
 
         def note(of: int) -> bytes:
             root = range_hash((0, of), nodes)

@@ -10,13 +10,14 @@ import httpx2
 import pytest
 
 from crypto.keys import SigningKey
-from ledger.tree import consistency_path, grow, range_hash
+from ledger.tree import consistency_path, range_hash
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
 from ledger.verify.merkle import leaf_hash
 from ledger.verify.note import Note, VerifierKey, log_key, parse_lines
 from ledger.witness import AddCheckpoint
 from tests.integration.test_wiring_hub import a_witness, running
+from tests.trees import nodes_of
 
 ORIGIN = "log.example/deals"
 LOG = SigningKey.generate()
@@ -27,7 +28,7 @@ class History:
     """A log's tree; `salt` makes another one."""
 
     def __init__(self, salt: str = "") -> None:
-        self.nodes = grow(0, {}, [leaf_hash(f"{salt}{n}".encode()) for n in range(SIZE)])
+        self.nodes = nodes_of([leaf_hash(f"{salt}{n}".encode()) for n in range(SIZE)])
 
     def head(self, size: int) -> Checkpoint:
         return Checkpoint(ORIGIN, size, range_hash((0, size), self.nodes))

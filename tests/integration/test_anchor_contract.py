@@ -19,7 +19,7 @@ import pytest
 from ledger.adapters.evm import contract_of, transact
 from ledger.contracts import load
 from ledger.contracts.compile import FOLDER, SOURCES, compiled
-from ledger.tree import Node, consistency_path, cover, grow, range_hash
+from ledger.tree import Node, consistency_path, cover, range_hash
 from ledger.verify.merkle import MAX_SIZE, leaf_hash, node_hash
 from tests.chains import ORIGIN, simulated
 from tests.contracts import (
@@ -32,13 +32,14 @@ from tests.contracts import (
     address,
     selector,
 )
+from tests.trees import nodes_of
 
 LOG = hashlib.sha256(b"exchange.example/log").digest()
 OTHER_LOG = hashlib.sha256(b"exchange.example/other").digest()
 ANCHORER = address(0xA11CE)
 STRANGER = address(0xBAD)
-TREE = grow(0, {}, [leaf_hash(str(number).encode()) for number in range(300)])
-OTHER = grow(0, {}, [leaf_hash(str(-number).encode()) for number in range(300)])
+TREE = nodes_of([leaf_hash(str(number).encode()) for number in range(300)])
+OTHER = nodes_of([leaf_hash(str(-number).encode()) for number in range(300)])
 
 
 def root(size: int) -> bytes:
@@ -394,7 +395,7 @@ def test_an_anchor_of_ten_thousand_events_costs_less_than_ten_gas_an_event(tmp_p
     """On a chain, since only that counts storage as a chain does; the figures do not vary."""
     chain = simulated(tmp_path)
     log = hashlib.sha256(ORIGIN.encode()).digest()
-    tree = grow(0, {}, [leaf_hash(str(number).encode()) for number in range(40_000)])
+    tree = nodes_of([leaf_hash(str(number).encode()) for number in range(40_000)])
     contract = contract_of(load("anchor").abi)
     used, old = [], 0
     for new in (19_999, 29_999, 40_000):

@@ -21,7 +21,7 @@ from ledger.adapters.http_witness import HttpWitness
 from ledger.adapters.witness_sql import SqlWitnessStore, create_witness_tables
 from ledger.errors import WitnessAt, WitnessDisagrees, WitnessUnreachable
 from ledger.ports import WitnessHead
-from ledger.tree import consistency_path, cover, grow, range_hash
+from ledger.tree import consistency_path, cover, range_hash
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
 from ledger.verify.merkle import EMPTY_ROOT, leaf_hash
@@ -35,6 +35,7 @@ from ledger.verify.note import (
     sign,
 )
 from ledger.witness import AddCheckpoint, Response, add_checkpoint
+from tests.trees import nodes_of
 
 ORIGIN = "log.example/deals"
 LOG, WITNESS = SigningKey.generate(), SigningKey.generate()
@@ -55,7 +56,7 @@ class Tree:
     """A log's tree; `salt` makes another history."""
 
     def __init__(self, size: int, salt: str = "") -> None:
-        self.nodes = grow(0, {}, [leaf_hash(f"{salt}{n}".encode()) for n in range(size)])
+        self.nodes = nodes_of([leaf_hash(f"{salt}{n}".encode()) for n in range(size)])
 
     def head(self, size: int) -> Checkpoint:
         return Checkpoint(ORIGIN, size, range_hash((0, size), self.nodes))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ledger.contracts import load
 from ledger.errors import LedgerError
-from ledger.tree import Node, consistency_path, cover, grow, inclusion_path, range_hash
+from ledger.tree import Node, consistency_path, cover, inclusion_path, range_hash
 from ledger.verify.merkle import (
     EMPTY_ROOT,
     MAX_PROOF_HASHES,
@@ -24,6 +24,7 @@ from ledger.verify.merkle import (
     verify_inclusion,
 )
 from tests.contracts import Deployed, Machine, Reverted
+from tests.trees import nodes_of
 
 TREE = json.loads((Path(__file__).parents[1] / "vectors" / "ledger" / "tree.json").read_text())
 Proof = Sequence[bytes]
@@ -60,7 +61,7 @@ def agreed_inclusion(claim: Inclusion) -> bool:
 
 @cache
 def nodes(size: int, salt: int = 0) -> Mapping[Node, bytes]:
-    return grow(0, {}, [leaf_hash(f"{salt}/{number}".encode()) for number in range(size)])
+    return nodes_of([leaf_hash(f"{salt}/{number}".encode()) for number in range(size)])
 
 
 class SameLeaves(Mapping[Node, bytes]):

@@ -16,9 +16,7 @@ from ledger.tree import (
     Node,
     TiledNodes,
     consistency_path,
-    cover,
     grow,
-    grow_tiles,
     inclusion_path,
     inclusion_proofs,
     inclusion_tiles,
@@ -33,6 +31,7 @@ from ledger.verify.merkle import (
     verify_inclusion,
 )
 from ledger.verify.tile_names import Tile, edge_tiles, tile_at
+from tests.trees import nodes_of
 
 SIZES = st.integers(min_value=1, max_value=200)
 
@@ -77,27 +76,6 @@ def slow_proof(m: int, data: list[bytes], b: bool = True) -> list[bytes]:
     return [*slow_proof(m - k, data[k:], False), mth(data[:k])]
 
 
-def grown(data: list[bytes], *steps: int) -> dict[Node, bytes]:
-    """The nodes of a tree that grew in the given steps."""
-    nodes: dict[Node, bytes] = {}
-    size = 0
-    for step in [*steps, len(data)]:
-        end = min(max(step, size), len(data))
-        edge = {node: nodes[node] for node in cover((0, size))}
-        added = grow(size, edge, [leaf_hash(entry) for entry in data[size:end]])
-        assert not added.keys() & nodes.keys()
-        nodes |= added
-        size = end
-    return nodes
-
-
-@given(SIZES, st.lists(SIZES, max_size=4).map(sorted))
-def test_a_tree_grown_in_any_steps_has_the_root_of_the_whole(size: int, steps: list[int]) -> None:
-    data = entries(size)
-    nodes = grown(data, *steps)
-    assert range_hash((0, size), nodes) == mth(data) == root([leaf_hash(e) for e in data])
-
-
 def tiled(data: list[bytes], *steps: int) -> dict[Tile, bytes]:
     """The tiles of a tree that grew in the given steps, each as wide as it became."""
     stored: dict[tuple[int, int], bytes] = {}
@@ -105,12 +83,19 @@ def tiled(data: list[bytes], *steps: int) -> dict[Tile, bytes]:
     for step in [*steps, len(data)]:
         end = min(max(step, size), len(data))
         edge = {tile: stored[tile.level, tile.index] for tile in edge_tiles(size)}
-        for tile, hashes in grow_tiles(size, edge, [leaf_hash(e) for e in data[size:end]]).items():
+        for tile, hashes in grow(size, edge, [leaf_hash(e) for e in data[size:end]]).items():
             assert len(hashes) == tile.width * 32
             assert hashes.startswith(stored.get((tile.level, tile.index), b""))
             stored[tile.level, tile.index] = hashes
         size = end
     return {Tile(*place, len(hashes) // 32): hashes for place, hashes in stored.items()}
+
+
+@given(SIZES, st.lists(SIZES, max_size=4).map(sorted))
+def test_a_tree_grown_in_any_steps_has_the_root_of_the_whole(size: int, steps: list[int]) -> None:
+    data = entries(size)
+    nodes = TiledNodes(tiled(data, *steps))
+    assert range_hash((0, size), nodes) == mth(data) == root([leaf_hash(e) for e in data])
 
 
 WIDE = st.integers(min_value=1, max_value=1200)
@@ -123,7 +108,7 @@ def test_tiles_grown_in_any_steps_hold_every_node_of_the_tree(size: int, steps: 
     wanted = [tile_at(level, index, size) for level in range(3) for index in range(5)]
     assert tiles.keys() == {tile for tile in wanted if tile is not None}
     nodes = TiledNodes(tiles)
-    for node, value in grown(data).items():
+    for node, value in nodes_of([leaf_hash(entry) for entry in data]).items():
         assert nodes[node] == value
     for beyond in (Node(0, size), Node(8, size >> 8), Node(3, size >> 3)):
         with pytest.raises(KeyError):
@@ -147,7 +132,7 @@ def test_proofs_made_together_from_few_tiles_are_those_of_the_rfc(
 def test_inclusion_proofs_are_those_of_the_rfc_and_verify(size: int, draw: st.DataObject) -> None:
     index = draw.draw(st.integers(0, size - 1))
     data = entries(size)
-    nodes = grown(data)
+    nodes = nodes_of([leaf_hash(entry) for entry in data])
     proof = [range_hash(part, nodes) for part in inclusion_path(index, size)]
     assert proof == slow_path(index, data)
     verify_inclusion(leaf_hash(data[index]), index, size, proof, mth(data))
@@ -157,7 +142,7 @@ def test_inclusion_proofs_are_those_of_the_rfc_and_verify(size: int, draw: st.Da
 def test_consistency_proofs_are_those_of_the_rfc_and_verify(size: int, draw: st.DataObject) -> None:
     old = draw.draw(st.integers(1, size))
     data = entries(size)
-    nodes = grown(data)
+    nodes = nodes_of([leaf_hash(entry) for entry in data])
     proof = [range_hash(part, nodes) for part in consistency_path(old, size)]
     assert proof == slow_proof(old, data)
     verify_consistency(old, mth(data[:old]), size, mth(data), proof)
@@ -329,7 +314,7 @@ def check_every_pair(sizes: Sequence[int], *, every_bit: bool = False) -> None:
     """Roots, both proofs and all their neighbours, for every index and older size."""
     for size in sizes:
         data = entries(size)
-        nodes, top = grown(data), mth(data)
+        nodes, top = nodes_of([leaf_hash(entry) for entry in data]), mth(data)
         assert range_hash((0, size), nodes) == root([leaf_hash(e) for e in data]) == top
         for index in range(size):
             proof = [range_hash(part, nodes) for part in inclusion_path(index, size)]
