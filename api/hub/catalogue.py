@@ -95,8 +95,9 @@ def catalogue(desk: Desk) -> APIRouter:
     @router.get(
         "/v1/documents/{digest}",
         operation_id="read_document",
-        summary="A party document or product version by its digest",
-        description="As its author signed it. Plans, agreements, proposals and sealed parts are "
+        summary="A public document by its digest",
+        description="A party document, product version, or policy or keys document of the ledger, "
+        "as its author signed it. Plans, agreements, proposals and sealed parts are "
         "not public: their parties receive them in their inboxes.",
         response_class=Response,
         responses={
