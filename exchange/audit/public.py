@@ -66,8 +66,8 @@ class _Talk:
 
 @dataclass
 class _Job:
-    """An open job. Digests name statements. holders: of the agreements that the submission names;
-    None where one of them is not known to have become final.
+    """An open job. Digests name statements. sealed: by digest. holders: of the agreements that the
+    submission names; None where one of them is not known to have become final.
 
     ends: what may have ended it, with the event. doubtful: whether a step that may have come too
     late was counted, so that what does not fit is no failure.
@@ -79,7 +79,7 @@ class _Job:
     held: Entry | None = None
     admitted: dict[PartyId, Entry] = field(default_factory=dict)
     started: dict[PartyId, Entry] = field(default_factory=dict)
-    sealed: dict[PartyId, Entry] = field(default_factory=dict)
+    sealed: dict[bytes, Entry] = field(default_factory=dict)
     released: Entry | None = None
     receipts: tuple[bytes, ...] = ()
     relied_to: int = 0
@@ -326,7 +326,9 @@ def _sealed(job: _Job, entry: Entry) -> bool:
         if _is_holder(job, entry):
             raise _DoesNotFollow("public.not_started", kind=entry.type)
         return False
-    return job.sealed.setdefault(entry.actor, entry) is entry
+    # Of several the operator's release says which one counted: one without its openings did not.
+    job.sealed[entry.digest] = entry
+    return True
 
 
 def _ended(job: _Job, entry: Entry) -> bool:
@@ -368,9 +370,8 @@ def _expired(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
 
 
 def _released(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
-    sealed = {receipt.digest: receipt for receipt in job.sealed.values()}
-    strange = [name for name in entry.after if name not in sealed]
-    by = {sealed[name].actor for name in entry.after if name in sealed}
+    strange = [name for name in entry.after if name not in job.sealed]
+    by = {job.sealed[name].actor for name in entry.after if name in job.sealed}
     missing = (job.holders or frozenset()) - by
     if job.held is None or not by or strange or missing:
         raise _DoesNotFollow("public.no_receipts", kind=entry.type)
