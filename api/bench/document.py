@@ -138,16 +138,16 @@ reservation locks two products' accounts in order, charges both and commits dura
 many are granted as fit, and the accounts show exactly that.""",
     "ledger": """\
 Statements into the log and receipts out of it, in one process with two threads, as a hub has them:
-one takes statements in, 2,000 per transaction; the other gives them indices, compares the grown
-tree with the last head, signs, and writes every entry's receipt. Both commits wait for the disk
-(SQLite WAL with `synchronous=FULL`, PostgreSQL with `fsync`). *Unsigned* statements are put into
-canonical form; *signed* ones are parsed, compared with their canonical form and verified, all on
-one core. A batch's latency runs from its first statement to its last receipt, at the rate beside
-it. *Processor* is this process's own time, which other programs on the machine do not stretch as
-they stretch seconds. No HTTP, and none of what a hub does about an act beside logging it: `api`
-measures that. The root equals one that the auditor's code computes from the entries alone, and
-receipts of every batch were verified. The audit reads the signed log's published files: every
-tile, entry, signature and chain, by as many processes as there are cores.""",
+one takes statements in, 1,000 unsigned or 500 signed per transaction; the other gives them
+indices, compares the grown tree with the last head, signs, and writes every entry's receipt. Both
+commits wait for the disk (SQLite WAL with `synchronous=FULL`, PostgreSQL with `fsync`). *Unsigned*
+statements are put into canonical form; *signed* ones are parsed, compared with their canonical
+form and verified, all on one core. A batch's latency runs from its first statement to its last
+receipt, at the rate beside it. *Processor* is this process's own time, which other programs on the
+machine do not stretch as they stretch seconds. No HTTP, and none of what a hub does about an act
+beside logging it: `api` measures that. The root equals one that is computed from the entries
+alone, and receipts of every batch were verified. The audit reads the signed log's published files:
+every tile, entry, signature and chain, by as many processes as there are cores.""",
     "anchor": """\
 Heads of a growing log sent by the hub's own outbox to anvil, in a process of its own, which mines
 each transaction at once; one block is final. Seconds run from the head that has its quorum to the

@@ -143,8 +143,8 @@ def test_the_log_bench_takes_in_what_participants_signed_and_proves_all_of_it(
     a_bench: ledger.Bench, tmp_path: Path
 ) -> None:
     actors = ledger.Actors()
-    found = a_bench.load(islice(actors.signed(), 40), actors.verified)
-    assert len(found.latencies_s) == 1
+    found = a_bench.load(islice(actors.signed(), 40), actors.verified, 16)
+    assert len(found.latencies_s) == 3
     assert a_bench.proofs().keys() == {"proof_build_us", "proof_verify_us"}
     assert a_bench.audit_s(tmp_path / "files", actors) > 0
 
@@ -154,7 +154,7 @@ def test_the_log_bench_ends_where_the_audit_finds_something(
 ) -> None:
     actors = ledger.Actors()
     first, second = islice(actors.signed(), 2)
-    a_bench.load(iter([first, second, b"no statement"]), bytes)
+    a_bench.load(iter([first, second, b"no statement"]), bytes, 4)
     with pytest.raises(WrongAnswer, match="the audit"):
         a_bench.audit_s(tmp_path / "files", actors)
 
@@ -184,4 +184,4 @@ def test_a_log_that_holds_anything_else_than_what_was_given_ends_its_bench(
     monkeypatch.setattr(log, "append_many", append_wrongly)
     monkeypatch.setattr(ledger, "SAMPLED", 4)
     with pytest.raises(WrongAnswer):
-        a_bench.load(iter([b"a", b"b", b"c", b"d"]), bytes)
+        a_bench.load(iter([b"a", b"b", b"c", b"d"]), bytes, 4)
