@@ -54,15 +54,17 @@ class Phrase:
 
 def phrase(key: str, **facts: object) -> Phrase:
     """Facts may be the words of strangers: what could steer a terminal is shown as a mark."""
-    return Phrase(
-        key,
-        {
-            name: fact
-            if isinstance(fact, Phrase)
-            else "".join(c if c.isprintable() else "\ufffd" for c in str(fact))
-            for name, fact in facts.items()
-        },
-    )
+    shown = {
+        name: fact if isinstance(fact, Phrase) else _printable(str(fact))
+        for name, fact in facts.items()
+    }
+    return Phrase(key, shown)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 @dataclass(frozen=True)
