@@ -17,7 +17,6 @@ from ledger.verify.cosignature import verify_cosignatures
 from ledger.verify.merkle import leaf_hash, root, verify_consistency, verify_inclusion
 from ledger.verify.note import (
     LOG_SIGNATURE,
-    ML_DSA_COSIGNATURE,
     Note,
     Signature,
     VerifierKey,
