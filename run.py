@@ -57,7 +57,7 @@ def install() -> None:
     ).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
-    say("Setting up (about 450 MB to download the first time; later calls start at once).")
+    say("Setting up (about 550 MB to download the first time; later calls start at once).")
     if not (BIN / "python").exists():
         say("1/4 creating the virtual environment")
         venv.EnvBuilder(with_pip=True, clear=True).create(ENVIRONMENT)
