@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import hmac
 import http.client
+import io
 import ssl
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from socket import socket
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from ledger.errors import FormatRefused, SourceUnreachable, TileMissing, TileRefused
@@ -85,6 +89,10 @@ class HttpSource:
     One connection, kept open; for one thread. Follows no redirect and uses no proxy: what the
     caller named is what is asked. Certificates are checked against those that this machine trusts,
     or against the file that SSL_CERT_FILE names.
+
+    timeout_s: for a whole answer, however steadily its bytes come: a server that sends one now and
+    then would else hold its reader for ever, who could then not say that it has no answer. One
+    that has many addresses can have this long for a connection to each.
     """
 
     def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S) -> None:
@@ -97,6 +105,7 @@ class HttpSource:
             raise FormatRefused("url", "is not an http or https address without query")
         self._url = url.rstrip("/")
         self._prefix = parts.path.rstrip("/")
+        self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
             self._connection = http.client.HTTPSConnection(
@@ -114,9 +123,10 @@ class HttpSource:
     def fetch(self, path: str, limit: int) -> bytes:
         """What is at a path that need not be a log's. Raises TileMissing, SourceUnreachable, and
         TileRefused for more than `limit` bytes."""
+        until = time.monotonic() + self._timeout_s
         for attempt in (1, 2):
             try:
-                status, data = self._get(path, limit)
+                status, data = self._get(path, limit, until)
                 break
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
@@ -131,7 +141,12 @@ class HttpSource:
             raise SourceUnreachable(f"{self._url}/{path} answered {status}")
         return _limited(path, data, limit)
 
-    def _get(self, path: str, limit: int) -> tuple[int, bytes]:
+    def _get(self, path: str, limit: int, until: float) -> tuple[int, bytes]:
+        self._connection.timeout = _left(until)
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(self._connection.timeout)
+        # It is only ever called, so it need not be a class.
+        self._connection.response_class = partial(_Answer, until=until)  # type: ignore[assignment]
         self._connection.request("GET", f"{self._prefix}/{path}")
         response = self._connection.getresponse()
         data = response.read(limit + 1)
@@ -140,6 +155,42 @@ class HttpSource:
         if not response.isclosed():  # more than was read: the next answer would begin with it
             self._connection.close()
         return response.status, data
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer, headers and all, that is read until a moment of the monotonic clock."""
+
+    def __init__(self, sock: socket, *settings: Any, until: float, **named: Any) -> None:
+        super().__init__(sock, *settings, **named)
+        self.fp = io.BufferedReader(_Until(sock, self.fp.detach(), until))
+
+
+class _Until(io.RawIOBase):
+    """What a socket gives until a moment: its own limit is one for each of its reads."""
+
+    def __init__(self, sock: socket, raw: io.RawIOBase, until: float) -> None:
+        self._sock = sock
+        self._raw = raw
+        self._until = until
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_left(self._until))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _left(until: float) -> float:
+    """Seconds until a moment. Raises TimeoutError, which is an OSError, if there are none."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the whole answer took too long")
+    return left
 
 
 def size_limit(path: str) -> int:

@@ -108,6 +108,36 @@ def test_an_endless_answer_is_not_read(server: Server, source: HttpSource) -> No
     assert source.read("checkpoint") == b"note"  # and not the rest of the last answer
 
 
+@pytest.mark.parametrize("part", ["headers", "endless interim answers", "body", "chunks"])
+def test_an_answer_that_drips_is_not_waited_for(server: Server, part: str) -> None:
+    """Each byte comes long before a socket's own limit; the whole never does."""
+    begin, drop = {
+        "headers": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        "endless interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 8192\r\n\r\n", b"x"),
+        "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    }[part]
+    given_up = threading.Event()
+
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        request.close_connection = True
+        request.wfile.write(begin)
+        for _ in range(200):
+            if given_up.wait(0.05):
+                return
+            try:
+                request.wfile.write(drop)
+            except OSError:
+                return
+
+    server.answers = {PATH: drip, "/v1/log/checkpoint": answer(200, b"note")}
+    with closing(HttpSource(f"{server.url}/v1/log", timeout_s=0.3)) as source:
+        with pytest.raises(SourceUnreachable, match=r"took too long|timed out"):
+            source.read(TILE)  # and not what is said of one that broke off, when it ended
+        given_up.set()
+        assert source.read("checkpoint") == b"note"
+
+
 def test_an_answer_that_breaks_off_is_no_answer(server: Server, source: HttpSource) -> None:
     def broken(request: BaseHTTPRequestHandler) -> None:
         answer(200, b"x" * 100, Content_Length="8192")(request)
