@@ -232,6 +232,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "chain.reordered": "编号 {seq} 记在编号 {later} 之后",
     "chain.duplicate": "编号 {seq} 已在序号 {earlier} 处",
     "chain.forked": "编号 {seq} 之下已有另一份陈述",
+    "chain.taken": "编号 {seq} 之下已有陈述（即此份或另一份）：此类过多，未再查找",
     "time.early": "时间被推后：它自称 {time}，而此前已在日志中",
     "time.old": "时间被提前或迟到：它自称 {time}，而此后超过 15 分钟的经见证树头中没有它",
     "time.no_head": "没有更早的经见证树头，无法证明其最早时间",

@@ -133,6 +133,10 @@ class Tally:
         if self.first is None or index < self.first[0]:
             self.first = (index, check, subject, why)
 
+    def names_more(self, check: str) -> bool:
+        """Whether one more failure of this check would be named, or only counted."""
+        return len(self.failed.get(check, ())) < MAX_NAMED
+
     def _keep(self, kept: list[T], what: tuple[str, bool | None], one: T) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
         if len(kept) < MAX_NAMED:
@@ -666,13 +670,16 @@ class Walk:
         if seq in actor.missing:
             actor.missing.remove(seq)
             return Problem.REORDERED, phrase("chain.reordered", seq=seq, later=actor.next_seq - 1)
+        if not self._tally.names_more("actor.chain"):
+            # Every leaf would be read again for each of a hostile log's million forks.
+            return Problem.FORKED, phrase("chain.taken", seq=seq)
         earlier = self._find(entry)
         if earlier is not None:
             return Problem.DUPLICATE, phrase("chain.duplicate", seq=seq, earlier=earlier)
         return Problem.FORKED, phrase("chain.forked", seq=seq)
 
     def _find(self, entry: Entry) -> int | None:
-        """Where the very same entry stands already. Reads the leaves again, which is seldom."""
+        """Where the very same entry stands already. Reads the leaves again."""
         wanted = self.tree.node(Node(0, entry.place))
         for number in range(entry.place // TILE_WIDTH + 1):
             leaves = self.tree.hashes(0, number)

@@ -97,6 +97,8 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         "chain.reordered": "statement {seq} was logged after statement {later}",
         "chain.duplicate": "statement {seq} is already at index {earlier}",
         "chain.forked": "another statement under the number {seq} is there already",
+        "chain.taken": "a statement under the number {seq} is there already, this one or another: "
+        "so many are that it was not looked up",
         "time.early": "post-dated: it says {time}, and was in the log before",
         "time.old": "back-dated or late: it says {time}, and a head witnessed more than 15 minutes "
         "after that does not hold it",

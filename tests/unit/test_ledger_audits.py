@@ -219,6 +219,25 @@ def test_a_statement_put_in_twice_is_told_from_a_second_one_of_its_number(
     assert "forked" in why
 
 
+def test_leaves_are_read_again_only_for_statements_that_are_named(
+    log: WrittenLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = []
+
+    def find(walk: logs.Walk, entry: logs.Entry) -> int | None:
+        looked_up.append(entry.place)
+        return real(walk, entry)
+
+    real = logs.Walk._find
+    monkeypatch.setattr(logs.Walk, "_find", find)
+    some = entries(6)
+    repeated = 3 * logs.MAX_NAMED
+    tally = written(log, [*some, *[some[2]] * repeated])
+    assert looked_up == [*range(6, 6 + logs.MAX_NAMED)]
+    assert tally.counts["actor.chain", False] == repeated
+    assert all("is already at" in w.text(ENGLISH) for _, w in tally.failed["actor.chain"])
+
+
 def test_a_statement_that_names_another_predecessor_is_named(log: WrittenLog) -> None:
     actor, twin = Actor("a"), Actor("a")
     kept = actor.says(Act("thing.done", "x"), START)
