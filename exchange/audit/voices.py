@@ -239,6 +239,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     "chain.other": "该链自称为 {found}，而非 {expected}",
     "chain.simulated": "它自称 {name}：模拟链，不具持久性，运行者可以改写",
     "chain.client": "它自称 {name}",
+    "chain.unnamed": "它不说明自己是什么（web3_clientVersion）：它是否会遗忘、是否由一人制造，"
+    "无从得知",
     "anchor.none": "在区块 {block}，合约中没有该日志的树头",
     "anchor.at": "大小 {size}，存于区块 {anchored}；于区块 {block} 读取，链上最新为 {tip}",
     "anchor.other_code": "其代码不同：在采信其内容之前请先审阅",

@@ -13,8 +13,11 @@ import json
 import os
 import re
 import secrets
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -27,13 +30,15 @@ from ledger.contracts import ContractName, load
 from ledger.errors import ChainRefused, ChainUnreachable, WrongChain
 from ledger.ports import AnchoredEvent, Block, ChainHead, ChainReceipt, Fee, Place
 from ledger.verify.anchor import SIMULATED_CLIENTS
+from ledger.verify.deadline import within
 from ledger.verify.merkle import MAX_SIZE
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
     from web3.contract import Contract
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 10.0  # for a whole call
+MAX_UNDER_WAY: Final = 8  # calls of one JsonRpc, those included that were given up
 MAX_ANSWER_BYTES: Final = 1 << 24
 GAS_MARGIN_PERCENT: Final = 25  # above the estimate, which holds for the state it was made on
 FUNDS_WEI: Final = 1_000 * 10**18  # of a development chain, for an account that it is asked to fund
@@ -43,6 +48,24 @@ _QUANTITY: Final = re.compile(r"0x(0|[1-7][0-9a-f]{0,15}|[89a-f][0-9a-f]{0,14})"
 _DATA: Final = re.compile(r"0x([0-9a-fA-F]{2})*")
 _KEY: Final = re.compile(r"0x[0-9a-f]{64}\n")
 _NOBODY: Final = "0x" + "0" * 40
+
+
+_IMPORTING: Final = threading.Lock()
+
+
+@contextmanager
+def shallow() -> Iterator[None]:
+    """Around every import of web3 and its kin: they let Python call 100,000 deep (py_ecc, py-evm).
+
+    At that limit JSON from a stranger, nested deeply enough, overflows the stack and ends the
+    process, where a RecursionError should refuse it.
+    """
+    with _IMPORTING:
+        limit = sys.getrecursionlimit()
+        try:
+            yield
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 def log_id(origin: str) -> bytes:
@@ -67,6 +90,7 @@ class JsonRpc:
         self._url = url
         self._client = client
         self._numbers = itertools.count(1)  # requests may be sent from several threads
+        self._under_way = threading.Semaphore(MAX_UNDER_WAY)
 
     def ask(self, method: str, *params: object) -> Any:
         """The result, of whatever type. Raises ChainUnreachable, RpcError."""
@@ -74,7 +98,7 @@ class JsonRpc:
         call = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         try:
             answer = json.loads(self._post(json.dumps(call).encode()))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter: nested too deeply to be read
             raise ChainUnreachable("the chain's node answered what is not JSON") from error
         if not isinstance(answer, dict) or answer.get("id") != number:
             self.lied(method)
@@ -107,7 +131,17 @@ class JsonRpc:
         raise _untrue(method)
 
     def _post(self, body: bytes) -> bytes:
+        # What was given up may go on for long, so that there can't be any number of it.
+        if not self._under_way.acquire(timeout=TIMEOUT_S):
+            raise ChainUnreachable("the chain's node has not ended its answers to earlier calls")
+        try:
+            return within(TIMEOUT_S, lambda: self._exchange(body))
+        except TimeoutError as error:
+            raise ChainUnreachable(f"the chain's node: {error}") from error
+
+    def _exchange(self, body: bytes) -> bytes:
         headers = {"content-type": "application/json"}
+        deadline = time.monotonic() + TIMEOUT_S
         try:
             with self._client.stream(
                 "POST", self._url, content=body, headers=headers, timeout=TIMEOUT_S
@@ -115,7 +149,7 @@ class JsonRpc:
                 answer = bytearray()
                 for chunk in response.iter_bytes():
                     answer += chunk
-                    if len(answer) > MAX_ANSWER_BYTES:
+                    if len(answer) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
                         raise ChainUnreachable("the chain's node answered without end")
                 # Some nodes send errors of the protocol with status 400 or 500.
                 if response.status_code >= 300 and not answer.startswith(b"{"):
@@ -125,6 +159,8 @@ class JsonRpc:
                 return bytes(answer)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ChainUnreachable(f"the chain's node did not answer: {error}") from error
+        finally:
+            self._under_way.release()
 
 
 class ChainKey:
@@ -138,7 +174,8 @@ class ChainKey:
 
     @cached_property
     def account(self) -> LocalAccount:
-        from eth_account import Account
+        with shallow():
+            from eth_account import Account
 
         found: LocalAccount = Account.from_key(self._secret)
         return found
@@ -381,7 +418,8 @@ def is_simulated(rpc: JsonRpc) -> bool:
 
 def contract_of(abi: Sequence[Mapping[str, Any]]) -> Contract:
     """What encodes calls to a contract; it knows no node and no address."""
-    from web3 import Web3
+    with shallow():
+        from web3 import Web3
 
     made: Any = Web3().eth.contract(abi=[dict(one) for one in abi])
     return made  # type: ignore[no-any-return]  # a class that web3 makes at run time
@@ -470,7 +508,8 @@ def transact(
 
 
 def checksummed(address: str) -> str:
-    from web3 import Web3
+    with shallow():
+        from web3 import Web3
 
     return str(Web3.to_checksum_address(address))
 

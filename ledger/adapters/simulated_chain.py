@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ledger.adapters.evm import FUNDS_WEI
+from ledger.adapters.evm import FUNDS_WEI, shallow
 
 CLIENT: Final = "unseen-simulated-chain (not durable; eth-tester and py-evm)"
 MAX_REQUEST_BYTES: Final = 1 << 20
@@ -44,9 +44,10 @@ class SimulatedChain:
     """JSON-RPC over one chain in memory. Not for several threads at once."""
 
     def __init__(self) -> None:
-        from web3 import EthereumTesterProvider, Web3
+        with shallow():
+            from web3 import EthereumTesterProvider, Web3
 
-        self._provider = EthereumTesterProvider()
+            self._provider = EthereumTesterProvider()  # imports the rest of it
         web3 = Web3(self._provider, middleware=[])
         self._ask: Callable[..., Any] = self._provider.request_func(web3, web3.middleware_onion)
 
@@ -64,7 +65,7 @@ class SimulatedChain:
         """One JSON-RPC request, or a batch of them."""
         try:
             asked = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return _written(_error(None, -32700, "the request is not JSON"))
         if isinstance(asked, list):
             return _written([self._one(one) for one in asked])

@@ -10,6 +10,7 @@ Source: Ethereum JSON-RPC specification (execution-apis), Solidity contract ABI 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import re
 import urllib.error
@@ -31,10 +32,11 @@ from ledger.errors import (
 )
 from ledger.tree import cover, range_hash
 from ledger.verify.checkpoint import Checkpoint
+from ledger.verify.deadline import within
 from ledger.verify.merkle import HASH_BYTES, MAX_SIZE
 from ledger.verify.note import Note
 from ledger.verify.policy import Policy
-from ledger.verify.report import Check, Phrase, Report, phrase, try_to
+from ledger.verify.report import Check, Phrase, Report, phrase, printable, try_to
 from ledger.verify.text import encode_base64
 from ledger.verify.tiles import TileSource, open_tree
 
@@ -72,10 +74,18 @@ class Rpc(Protocol):
 
 
 class HttpRpc:
-    """JSON-RPC over HTTP POST. Follows no redirect and uses no proxy."""
+    """JSON-RPC over HTTP POST. Follows no redirect and uses no proxy.
+
+    timeout_s: for a whole call.
+    """
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        if urlsplit(url).scheme not in ("http", "https"):
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or not url.isascii() or not url.isprintable():
             raise FormatRefused("rpc", "is not an http or https address")
         self._url = url
         self._timeout_s = timeout_s
@@ -87,21 +97,26 @@ class HttpRpc:
             self._url, json.dumps(asked).encode(), {"content-type": "application/json"}
         )
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as response:
-                data = response.read(MAX_ANSWER_BYTES + 1)
-        except OSError as error:
-            raise ChainUnreachable(f"{method} got no answer: {error}") from error
+            data = within(self._timeout_s, lambda: self._read(request))
+        except (OSError, http.client.HTTPException) as error:
+            what = printable(str(error)) or type(error).__name__
+            raise ChainUnreachable(f"{method} got no answer: {what}") from error
         if len(data) > MAX_ANSWER_BYTES:
             raise ChainUnreachable(f"{method} was answered with more than {MAX_ANSWER_BYTES} bytes")
         try:
             answer = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):  # nested too deeply to be read
             raise ChainUnreachable(f"{method} was not answered with JSON") from None
         if not isinstance(answer, dict) or "result" not in answer or answer.get("id") != 1:
             refusal = answer.get("error") if isinstance(answer, dict) else None
             message = refusal.get("message") if isinstance(refusal, dict) else None
-            raise ChainUnreachable(f"{method} was refused: {str(message)[:200]}")
+            raise ChainUnreachable(f"{method} was refused: {printable(str(message)[:200])}")
         return answer["result"]
+
+    def _read(self, request: urllib.request.Request) -> bytes:
+        with self._opener.open(request, timeout=self._timeout_s) as response:
+            data: bytes = response.read(MAX_ANSWER_BYTES + 1)
+            return data
 
 
 @dataclass(frozen=True)
@@ -292,9 +307,12 @@ def _durable(rpc: Rpc, about: dict[str, object]) -> Check:
     try:
         version = rpc.call("web3_clientVersion")
     except ChainUnreachable:
-        version = ""
-    name = version if isinstance(version, str) else ""
-    simulated = any(word in name.lower() for word in SIMULATED_CLIENTS)
+        version = None
+    if not isinstance(version, str) or not version:
+        about |= {"client": None, "simulated": None}
+        return Check("chain.durable", None, "chain", phrase("chain.unnamed"))
+    name = printable(version[:200])
+    simulated = any(word in version.lower() for word in SIMULATED_CLIENTS)
     about |= {"client": name, "simulated": simulated}
     key = "chain.simulated" if simulated else "chain.client"
     return Check("chain.durable", None if simulated else True, "chain", phrase(key, name=name))

@@ -55,13 +55,14 @@ class Phrase:
 def phrase(key: str, **facts: object) -> Phrase:
     """Facts may be the words of strangers: what could steer a terminal is shown as a mark."""
     shown = {
-        name: fact if isinstance(fact, Phrase) else _printable(str(fact))
+        name: fact if isinstance(fact, Phrase) else printable(str(fact))
         for name, fact in facts.items()
     }
     return Phrase(key, shown)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A stranger's words with a mark in place of what could steer a terminal or be no text."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -108,6 +108,8 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         "chain.simulated": "it calls itself {name}: a SIMULATED chain, not durable, which whoever "
         "runs it can rewrite",
         "chain.client": "it calls itself {name}",
+        "chain.unnamed": "it does not say what it is (web3_clientVersion): whether it forgets, or "
+        "one person makes it, is not known",
         "anchor.none": "the contract holds no head of this log at block {block}",
         "anchor.at": "size {size}, stored in block {anchored}; read at block {block}, the chain's "
         "newest being {tip}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from ledger.verify.tiles import FolderSource
 from ledger.verify.words import ENGLISH
 from tests.chains import anvil, funded
 from tests.contracts import signature
+from tests.drip import dripping
 from tests.written_logs import ORIGIN, Actor, WrittenLog
 
 START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -213,6 +215,33 @@ def test_a_simulated_chain_is_named_as_such(log: WrittenLog, client: str) -> Non
     assert "SIMULATED and not durable" in report.to_text(ENGLISH).split("\n")[0]
 
 
+@dataclass
+class ChainWithoutAName(ChainOfAnswers):
+    def call(self, method: str, *parameters: object) -> object:
+        if method == "web3_clientVersion":
+            raise ChainUnreachable("web3_clientVersion was refused: method not found")
+        return super().call(method, *parameters)
+
+
+def test_of_a_chain_that_does_not_say_what_it_is_nothing_is_known(log: WrittenLog) -> None:
+    heads = {7: own_root(log, 7)}
+    for chain in (ChainWithoutAName(heads), ChainOfAnswers(heads, client="")):
+        report = audit(log, chain)
+        assert outcome(report)["chain.durable"] is None
+        assert report.about["simulated"] is None
+        assert "is not known" in report.to_text(ENGLISH)
+
+
+def test_a_name_of_a_chain_cannot_steer_a_terminal_or_break_a_report(log: WrittenLog) -> None:
+    name = "anvil\x1b[2J\ud800" + "a" * 1000
+    report = audit(log, ChainOfAnswers({7: own_root(log, 7)}, client=name))
+    assert report.about["simulated"] is True
+    assert len(str(report.about["client"])) == 200
+    for text in (report.to_text(ENGLISH), str(report.about["client"])):
+        text.encode()
+        assert "\x1b" not in text
+
+
 @pytest.mark.parametrize("answer", ["0x", "0x01", "0xAB", "1", 1, None, "0x0" + "0" * 63, "0x-1"])
 def test_numbers_and_bytes_have_one_spelling(answer: object) -> None:
     with pytest.raises(FormatRefused):
@@ -262,13 +291,55 @@ def served() -> Iterator[Callable[[Callable[[bytes], bytes]], str]]:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"elsewhere", b"{", b"[]", b'{"id": 2, "result": "0x1"}', b" " * (1 << 20) + b"{}"]
+    "answer",
+    [
+        b"elsewhere",
+        b"{",
+        b"[]",
+        b"[" * 200_000,
+        b'{"id": 2, "result": "0x1"}',
+        b" " * (1 << 20) + b"{}",
+    ],
+    ids=lambda answer: repr(answer[:12]),
 )
 def test_an_answer_outside_the_protocol_is_no_answer(
     served: Callable[[Callable[[bytes], bytes]], str], answer: bytes
 ) -> None:
     with pytest.raises(ChainUnreachable):
         HttpRpc(served(lambda _: answer)).call("eth_chainId")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{",
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200 + b"\r\n",
+        b"",
+    ],
+    ids=["no status", "half a chunk", "headers without end", "nothing"],
+)
+def test_what_is_not_http_is_no_answer(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reply() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=reply, daemon=True)
+        thread.start()
+        rpc = HttpRpc(f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(ChainUnreachable):
+            rpc.call("eth_chainId")
+        thread.join(5)
+
+
+@pytest.mark.parametrize("at", ["in its headers", "in its answer"])
+def test_a_chain_that_answers_drop_by_drop_is_given_up(at: str) -> None:
+    with dripping(at == "in its headers") as url, pytest.raises(ChainUnreachable, match="in full"):
+        HttpRpc(url, timeout_s=0.3).call("eth_chainId")
 
 
 def test_a_refusal_of_the_chain_is_repeated_in_its_words(
@@ -279,9 +350,12 @@ def test_a_refusal_of_the_chain_is_repeated_in_its_words(
         HttpRpc(url).call("eth_chainId")
 
 
-def test_an_address_that_is_no_web_address_is_refused() -> None:
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "http://[::1", "http://", "http://a:b", "http://a/\n"]
+)
+def test_an_address_that_is_no_web_address_is_refused(url: str) -> None:
     with pytest.raises(FormatRefused):
-        HttpRpc("file:///etc/passwd")
+        HttpRpc(url)
 
 
 @pytest.fixture(params=["simulated", "anvil"])

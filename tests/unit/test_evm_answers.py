@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from eth_hash.auto import keccak
 
 from ledger.adapters.evm import (
+    MAX_UNDER_WAY,
     ChainKey,
     EvmAnchor,
     JsonRpc,
@@ -26,6 +31,7 @@ from ledger.contracts import load
 from ledger.errors import ChainRefused, ChainUnreachable, WrongChain
 from ledger.ports import Block, ChainReceipt, Fee, Place
 from ledger.verify.merkle import MAX_SIZE
+from tests.drip import dripping
 
 PLACE = Place(31337, "0x" + "c0" * 20)
 ORIGIN = "log.example/deals"
@@ -197,6 +203,7 @@ def test_a_successor_is_named() -> None:
     "response",
     [
         httpx2.Response(200, content=b"not JSON"),
+        httpx2.Response(200, content=b"[" * 200_000),
         httpx2.Response(200, content=b"[]"),
         httpx2.Response(200, content=b'{"jsonrpc":"2.0","id":999,"result":"0x1"}'),
         httpx2.Response(200, content=b'{"jsonrpc":"2.0","id":1}'),
@@ -213,9 +220,61 @@ def test_what_is_not_an_answer_of_the_protocol_is_none(response: httpx2.Response
         node(eth_chainId=response).ask("eth_chainId")
 
 
+def test_the_chains_libraries_do_not_let_nested_json_end_the_process() -> None:
+    """They raise Python's limit, for all of the hub, to where the stack overflows first."""
+    program = """if True:
+        import sys
+        from crypto.canonical import decode
+        from crypto.errors import Malformed
+        from ledger.adapters.evm import ChainKey, checksummed, contract_of
+        from ledger.adapters.simulated_chain import SimulatedChain
+        from ledger.contracts import load
+        limit = sys.getrecursionlimit()
+        contract_of(load("anchor").abi), checksummed(ChainKey(b"1" * 32).address)
+        assert b"is not JSON" in SimulatedChain().answer(b"[" * 200_000)
+        assert sys.getrecursionlimit() == limit
+        try:
+            decode(b"[" * 200_000)
+        except Malformed:
+            print("refused")
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.stdout == b"refused\n", done.stderr
+
+
 def test_a_node_that_is_not_there_is_unreachable() -> None:
     with httpx2.Client(trust_env=False) as client, pytest.raises(ChainUnreachable):
         JsonRpc("http://127.0.0.1:9", client).ask("eth_chainId")
+
+
+@pytest.mark.parametrize("at", ["in its headers", "in its answer"])
+def test_a_node_that_answers_drop_by_drop_is_given_up(
+    at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.adapters.evm.TIMEOUT_S", 0.3)
+    with httpx2.Client(trust_env=False) as client, dripping(at == "in its headers") as url:
+        rpc = JsonRpc(url, client)
+        with pytest.raises(ChainUnreachable):
+            rpc.ask("eth_chainId")
+
+
+def test_calls_that_were_given_up_cannot_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.adapters.evm.TIMEOUT_S", 0.01)
+    threads = threading.active_count()
+    held = threading.Event()
+
+    def never(_request: httpx2.Request) -> httpx2.Response:
+        held.wait(20)
+        return httpx2.Response(500)
+
+    rpc = JsonRpc("http://node", httpx2.Client(transport=httpx2.MockTransport(never)))
+    try:
+        for _ in range(3 * MAX_UNDER_WAY):
+            with pytest.raises(ChainUnreachable):
+                rpc.ask("eth_chainId")
+        assert threading.active_count() <= threads + MAX_UNDER_WAY
+    finally:
+        held.set()
 
 
 def refusing(message: str) -> Callable[[Any], httpx2.Response]:
@@ -238,8 +297,6 @@ def test_what_the_chain_would_revert_is_neither_kept_nor_sent() -> None:
 
 
 def test_a_transaction_is_kept_under_its_own_hash_before_it_is_sent() -> None:
-    from web3 import Web3
-
     kept: list[bytes] = []
     sent: list[tuple[int, bytes]] = []
 
@@ -251,7 +308,7 @@ def test_a_transaction_is_kept_under_its_own_hash_before_it_is_sent() -> None:
     for fee in (Fee(2 * 10**9, 10**9), Fee(10**9, None)):
         chain.anchor(5, b"\7" * 32, [], nonce=4, fee=fee, keep=kept.append)
     assert [before for before, _ in sent] == [1, 2]
-    assert kept == [bytes(Web3.keccak(raw)) for _, raw in sent]
+    assert kept == [keccak(raw) for _, raw in sent]
     assert sent[0][1][0] == 2 and sent[1][1][0] >= 0xC0  # EIP-1559, and a legacy list
 
 
