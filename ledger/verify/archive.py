@@ -8,6 +8,7 @@ such entries into its log, and that changes of keys carry signatures of their ow
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -69,11 +70,11 @@ def check_pairs(tree: SignedTree, archive: Archive) -> int:
 
 def _own_statement(entry: bytes) -> Statement | None:
     found = _PAYLOAD.match(entry)
-    if found is None or _MARK not in base64.b64decode(found[1]):
-        return None
     try:
+        if found is None or _MARK not in base64.b64decode(found[1]):
+            return None
         statement = read_statement(entry).statement
-    except CryptoError:
+    except (binascii.Error, CryptoError):  # an entry may be any bytes: this one is no statement
         return None
     return statement if statement.type in chain(KINDS, (PAIRED,)) else None
 

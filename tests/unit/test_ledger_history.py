@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from ledger.errors import (
     QuorumMissing,
 )
 from ledger.evidence import log_keys_declared, policy_adopted
+from ledger.verify.archive import read_archive
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import cosign
 from ledger.verify.history import (
@@ -36,6 +38,10 @@ from ledger.verify.history import (
     sign_log_keys,
 )
 from ledger.verify.note import cosigner_key, log_key
+from ledger.verify.tile_names import CHECKPOINT
+from ledger.verify.tiles import FolderSource, open_tree
+from tests.written_logs import ORIGIN as WRITTEN
+from tests.written_logs import Actor, WrittenLog
 
 ORIGIN = "log.example/deals"
 OLD, NEW, THIRD, RECOVERY, THIEF = (SigningKey.generate() for _ in range(5))
@@ -78,6 +84,18 @@ def test_a_key_is_opened_joined_by_the_next_and_replaced_by_it() -> None:
 def test_the_recovery_key_replaces_every_key_at_once() -> None:
     assert require_authority(RESCUED, FIRST) == RECOVERED
     assert require_authority(after(BOTH, THIRD, by=(THIRD, RECOVERY)), BOTH) == RECOVERED
+
+
+def test_entries_that_only_begin_like_statements_hide_no_change_of_keys(tmp_path: Path) -> None:
+    log, operator = WrittenLog(tmp_path), Actor("operator")
+    keys = LogKeys(1, WRITTEN, 0, None, (str(log_key(WRITTEN, OLD)),), RECOVERY.public, ())
+    document = sign_log_keys(keys, OLD, RECOVERY)
+    opened = operator.says(log_keys_declared(document, None), START)
+    odd = [b'{"payload":"%b"}' % text for text in (b"A", b"AA=A", b"=", b"", b"AAAAA", b"/" * 9)]
+    log.write([odd[0], opened, *odd], {}, START)
+    source = FolderSource(log.folder)
+    tree = open_tree(source, log.policy.check(source.read(CHECKPOINT)).checkpoint)
+    assert [keys.index for keys in read_archive(tree).history.keys] == [1]
 
 
 @pytest.mark.parametrize(
