@@ -344,6 +344,9 @@ class _Keys:
         found, self._new = self._new, []
         return found
 
+    def unheard(self, entry: Entry) -> None:
+        pass
+
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
         pass
 

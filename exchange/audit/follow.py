@@ -453,7 +453,7 @@ class Follower:
             if not self._said.has(name):
                 why = phrase("follow.relies", actor=entry.actor, digest=Digest(name))
                 self.alert(Kind.MISSING, entry.name, why, index=entry.place)
-        self._said.add(entry.digest)
+        self.logged(entry)
         if entry.type == ALARM:
             why = phrase(
                 "follow.alarm",
@@ -466,6 +466,10 @@ class Follower:
             why = phrase("follow.changed", actor=entry.actor, kind=entry.type)
             self.alert(Kind.CHANGED, entry.name, why, index=entry.place)
         self._work.heard(entry, statement)
+
+    def logged(self, entry: Entry) -> None:
+        """It is in the log, whoever said it, for those that rely on it."""
+        self._said.add(entry.digest)
 
     def failed(self, check: str, subject: str, why: Phrase, index: int) -> None:
         kind = _OF_CHECK.get(check, Kind.UNAUTHORISED)
@@ -577,6 +581,10 @@ class _Ears(Everybody):
     ) -> None:
         super().__init__(documents, roots, tally)
         self._follower = follower
+
+    def unheard(self, entry: Entry) -> None:
+        super().unheard(entry)
+        self._follower.logged(entry)
 
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
         super().heard(entry, timing, witnessed)

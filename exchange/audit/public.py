@@ -129,7 +129,13 @@ class PublicReplay:
                 self._parties(said, entry, doubtful=timing is Timing.PERHAPS)
         except _DoesNotFollow as error:
             check = "negotiation.public" if entry.type.startswith(_NEGOTIATION) else "job.public"
-            self._tally.fails(check, entry.name, error.why, index=entry.place)
+            self._fails(check, entry, error.why)
+
+    def unheard(self, entry: Entry) -> None:
+        """One that nobody can tell who signed: it counts for nothing, and what goes wrong without
+        it may be for lack of it."""
+        if entry.type.startswith((_NEGOTIATION, "job.", "funds.")):
+            self._closed.unheard(entry.subject.encode(), *entry.outputs)
 
     def finish(self) -> None:
         for check, left in (
@@ -139,6 +145,13 @@ class PublicReplay:
             if left:
                 self._tally.unopened(check, "log", phrase("public.open", count=f"{left:,}"))
         self._closed.close()
+
+    def _fails(self, check: str, entry: Entry, why: Phrase) -> None:
+        if self._closed.was_unheard(entry.subject.encode()):
+            note = phrase("public.unheard", reason=why)
+            self._tally.unopened(check, entry.name, note)
+        else:
+            self._tally.fails(check, entry.name, why, index=entry.place)
 
     # Negotiations
 
@@ -239,6 +252,8 @@ class PublicReplay:
             return
         found = [self._closed.holder(name, entry.actor) for name in entry.inputs]
         known = frozenset(holder for holder in found if holder is not None)
+        if self._closed.was_unheard(*entry.inputs):
+            self._closed.unheard(entry.subject.encode())
         self._jobs.put(entry.subject, _Job(entry, None if None in found else known))
 
     def _parties(
@@ -289,7 +304,7 @@ class PublicReplay:
             note = phrase("public.doubtful_because", reason=why)
             self._tally.unopened("job.public", entry.name, note)
         else:
-            self._tally.fails("job.public", entry.name, why, index=entry.place)
+            self._fails("job.public", entry, why)
 
 
 def _admitted(job: _Job, entry: Entry) -> bool:
@@ -424,8 +439,9 @@ _OPERATORS: Final[dict[str, Callable[[_Job, Entry, int], JobState | None]]] = {
 
 
 class _Closed:
-    """How closed negotiations and jobs ended, and which agreements became final: on disk, in a
-    temporary database that nobody else sees, so that memory does not grow with the log."""
+    """How closed negotiations and jobs ended, which agreements became final, and of which subjects
+    and documents something was said that nobody can tell who signed: on disk, in a temporary
+    database that nobody else sees, so that memory does not grow with the log."""
 
     def __init__(self) -> None:
         self.database = sqlite3.connect("", isolation_level=None)
@@ -435,7 +451,16 @@ class _Closed:
             "CREATE TABLE agreement (digest BLOB, consumer TEXT, holder TEXT, "
             "PRIMARY KEY (digest, consumer))"
         )
+        self.database.execute("CREATE TABLE unheard (name BLOB PRIMARY KEY)")
         self.database.execute("BEGIN")
+
+    def unheard(self, *names: bytes) -> None:
+        rows = [(name,) for name in names]
+        self.database.executemany("INSERT OR IGNORE INTO unheard VALUES (?)", rows)
+
+    def was_unheard(self, *names: bytes) -> bool:
+        asked = "SELECT 1 FROM unheard WHERE name = ?"
+        return any(self.database.execute(asked, (name,)).fetchone() for name in names)
 
     def put(self, subject: str, state: State | JobState) -> None:
         self.database.execute("INSERT OR IGNORE INTO closed VALUES (?, ?)", (subject, state.value))

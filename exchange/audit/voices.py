@@ -106,6 +106,24 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "shows",
         "{reason}；若此前某一步因迟到而未生效则相符，而此处无从证明",
     ),
+    "public.unheard": (
+        "{reason}; it fits if a step was said under a key that no party document at hand gives",
+        "{reason}；若此前某一步所用密钥不在手头主体文件之中则相符",
+    ),
+    "time.many_late": (
+        "more than {count} statements came late or were back-dated; of the earlier ones it was "
+        "not judged whether anybody relied on them",
+        "超过 {count} 份陈述迟到或被提前标注时间；其中较早者是否有人依据，未作判断",
+    ),
+    "party.gap": (
+        "an earlier document of this party is not at hand, so nothing shows whether this one "
+        "follows it",
+        "该主体此前的一份文件不在手头，因此无从证明本文件是否接续它",
+    ),
+    "party.no_effect": (
+        "the statement's type is not the one that announces this document, so it had no effect",
+        "该陈述的类型与其所宣告的文件不符，因此未生效",
+    ),
     "public.not_agreed": (
         "{kind}: no holder had signed this agreement",
         "{kind}：此前没有持有方签署该协议",
@@ -228,6 +246,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "signature.forged": "签名在密钥 {key_id} 下不成立",
     "chain.problem": "{problem}：{reason}（{actor}）",
     "chain.gap": "编号 {seq} 之前缺少编号 {first} 至 {last}：被遗漏，或之后才记入",
+    "chain.unheard": "此前有 {count} 份陈述所用密钥无从得知，因此无从证明它是否接续它们",
     "chain.link": "编号 {seq} 未指明记在其前的那一份",
     "chain.reordered": "编号 {seq} 记在编号 {later} 之后",
     "chain.duplicate": "编号 {seq} 已在序号 {earlier} 处",

@@ -112,29 +112,36 @@ class Everybody:
         self._documents = documents
         self._roots = roots
         self._tally = tally
-        self._newest: dict[PartyId, SignedParty | None] = {}  # None: its newest is not at hand
+        self._newest: dict[PartyId, SignedParty] = {}  # the newest that is at hand
+        # Parties with a later document that is not: which key is theirs nobody can tell, and one
+        # that was revoked must not be theirs again.
+        self._gaps: set[PartyId] = set()
         self._believed: set[PartyId] = set()
         self._announced: SignedParty | None = None
         self._new_keys: list[tuple[PartyId, PublicKey]] = []
         self._late: OrderedDict[bytes, Entry] = OrderedDict()
+        self._forgotten = False
         self._replay = PublicReplay(tally)
 
     def key(self, entry: Entry) -> PublicKey | None:
         self._announced = None
         if entry.type in KEY_CHANGES:
             # Announced under the key that it brings, so that a lost key can be replaced.
-            self._announced = self._read(entry)
+            self._announced = self._announcement(entry)
             return None if self._announced is None else self._announced.document.signing
-        known = self._newest.get(entry.actor)
+        known = None if entry.actor in self._gaps else self._newest.get(entry.actor)
         return None if known is None else known.document.signing
 
     def new_keys(self) -> Sequence[tuple[PartyId, PublicKey]]:
         found, self._new_keys = self._new_keys, []
         return found
 
+    def unheard(self, entry: Entry) -> None:
+        self._replay.unheard(entry)
+
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
-        if entry.type in KEY_CHANGES:
-            self._key_change(entry)
+        if self._announced is not None:
+            self._key_change(entry, self._announced)
         elif timing is Timing.LATE:
             self._came_late(entry)
         for name in entry.after if self._late else ():
@@ -146,38 +153,63 @@ class Everybody:
 
     def finish(self) -> None:
         self._replay.finish()
+        if self._forgotten:
+            note = phrase("time.many_late", count=f"{MAX_LATE:,}")
+            self._tally.unopened("entry.time", "log", note)
         if self._replay.operator is None:
             self._tally.unopened("job.public", "log", phrase("public.no_operator"))
         self._tally.unopened("documents.private", "log", phrase("public.documents"))
 
-    def _key_change(self, entry: Entry) -> None:
-        """A party document counts whenever it comes: the identity key vouches for it."""
-        announced = self._announced
-        if announced is None:
-            self._newest[entry.actor] = None
-            return
-        known = self._newest.get(entry.actor)
+    def _announcement(self, entry: Entry) -> SignedParty | None:
+        """The document that may be its party's next. The hub takes in no other."""
+        new = self._read(entry)
+        if new is None:
+            self._gaps.add(entry.actor)
+            return None
         try:
-            self._require_follows(entry, announced, known)
+            known_to_follow = self._require_follows(new, self._newest.get(entry.actor))
         except DocumentRefused as error:
             why = phrase("reason", reason=error)
-            self._tally.unopened("party.document", entry.name, why)
+            self._tally.fails("party.document", entry.name, why, index=entry.place)
+            return None
+        if not known_to_follow:
+            self._tally.unopened("party.document", entry.name, phrase("party.gap"))
+            return None
+        return new
+
+    def _require_follows(self, new: SignedParty, known: SignedParty | None) -> bool:
+        """Whether `new` is shown to be the next document; False where one in between is missing.
+        Raises DocumentRefused if it is not."""
+        number = new.document.seq
+        if new.document.party not in self._gaps:
+            if known is not None:
+                require_successor(new, known)
+            elif number != 0:
+                raise DocumentRefused("seq", "of a first document must be 0")
+            return True
+        if known is None:
+            return number > 0
+        if new.document.identity != known.document.identity:
+            raise DocumentRefused("identity", "differs from the party's registered identity key")
+        if number <= known.document.seq:
+            raise DocumentRefused("seq", f"does not follow document {known.document.seq}")
+        return number > known.document.seq + 1
+
+    def _key_change(self, entry: Entry, announced: SignedParty) -> None:
+        """A party document counts whenever it comes: the identity key vouches for it."""
+        if (entry.type == REGISTERED) != (announced.document.seq == 0):
+            # Logged without effect: whoever sends it must not be able to accuse the hub.
+            self._tally.unopened("party.document", entry.name, phrase("party.no_effect"))
             return
+        known = self._newest.get(entry.actor)
         self._tally.passes("party.document")
         self._newest[entry.actor] = announced
+        self._gaps.discard(entry.actor)
         self._new_keys.append((entry.actor, announced.document.signing))
         self._trust(entry, announced, known)
         if entry.place == 0:
             # The hub's first act is to log its operator's own document, before it takes in any.
             self._replay.operator = entry.actor
-
-    def _require_follows(self, entry: Entry, new: SignedParty, known: SignedParty | None) -> None:
-        if known is not None:
-            if entry.type == REGISTERED:
-                raise DocumentRefused("party", "is registered already")
-            require_successor(new, known)
-        elif entry.actor not in self._newest and new.document.seq != 0:
-            raise DocumentRefused("seq", "of a first document must be 0")
 
     def _trust(self, entry: Entry, new: SignedParty, known: SignedParty | None) -> None:
         before = [known] if known is not None and entry.actor in self._believed else []
@@ -206,6 +238,7 @@ class Everybody:
         self._late[entry.digest] = entry._replace(data=b"")
         if len(self._late) > MAX_LATE:
             self._late.popitem(last=False)
+            self._forgotten = True
 
     def _read(self, entry: Entry) -> SignedParty | None:
         if len(entry.outputs) != 1:

@@ -171,8 +171,12 @@ class Reader(Protocol):
         """Keys that became known since the last call."""
         ...
 
+    def unheard(self, entry: Entry) -> None:
+        """A statement in its order of which nobody can tell who signed it: anybody may have."""
+        ...
+
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
-        """A statement in its order, signed by its actor as far as that can be told.
+        """A statement in its order, signed by its actor.
 
         What it means that one is LATE is for the reader to say, and to count as `entry.time`.
         witnessed: the largest witnessed size that is not above its index.
@@ -527,11 +531,16 @@ def read_entry(index: int, data: bytes, keys: dict[tuple[str, str], PublicKey]) 
 
 @dataclass
 class _Actor:
-    """Where an actor's chain stands. missing: numbers that were skipped, while there are few."""
+    """Where an actor's chain stands. missing: numbers that were skipped, while there are few.
+
+    unheard: how many statements in its name came since under a key that nobody knows. They take
+    nobody's place in the chain, and their numbers may be missing from it.
+    """
 
     next_seq: int = 0
     last: bytes | None = None
     missing: set[int] = field(default_factory=set)
+    unheard: int = 0
 
 
 class Walk:
@@ -602,7 +611,12 @@ class Walk:
                 tally.fails("entry.readable", entry.name, why, index=entry.place)
             return
         tally.passes("entry.readable")
-        if not self._signature(entry):
+        signed = self._signature(entry)
+        if signed is None and self._reader is not None:
+            self._actor(entry).unheard += 1
+            self._reader.unheard(entry)
+            return
+        if signed is False:
             return  # a forgery must not take the place of a genuine statement
         self._chain(entry)
         timing = self._timing(entry, None if after is None else after.time)
@@ -618,16 +632,17 @@ class Walk:
         if self._reader is not None:
             self._reader.heard(entry, timing, self._witnessed)
 
-    def _signature(self, entry: Entry) -> bool:
+    def _signature(self, entry: Entry) -> bool | None:
+        """Whether its actor signed it; None where no key at hand tells."""
         tally = self._tally
         if self._reader is None:
             self._unsigned += 1
-            return True
+            return None
         key = self._reader.key(entry)
         if key is None:
             why = phrase("signature.no_document", actor=entry.actor)
             tally.unopened("entry.signed", entry.name, why)
-            return True
+            return None
         if key.key_id != entry.key_id:
             why = phrase(
                 "signature.other_key", actor=entry.actor, found=entry.key_id, expected=key.key_id
@@ -646,18 +661,25 @@ class Walk:
         return True
 
     def _chain(self, entry: Entry) -> None:
-        actor = self.actors.get(entry.actor)
-        if actor is None:
-            actor = self.actors[entry.actor] = _Actor()
+        actor = self._actor(entry)
         if entry.seq == actor.next_seq and entry.prev == actor.last:
             self._tally.passes("actor.chain")
+        elif actor.next_seq < entry.seq <= actor.next_seq + actor.unheard:
+            note = phrase("chain.unheard", count=entry.seq - actor.next_seq)
+            self._tally.unopened("actor.chain", entry.name, note)
         else:
             problem, why = self._broken_chain(entry, actor)
             note = phrase("chain.problem", problem=problem.value, actor=entry.actor, reason=why)
             self._tally.fails("actor.chain", entry.name, note, index=entry.place)
             if entry.seq < actor.next_seq:
                 return
-        actor.next_seq, actor.last = entry.seq + 1, entry.digest
+        actor.next_seq, actor.last, actor.unheard = entry.seq + 1, entry.digest, 0
+
+    def _actor(self, entry: Entry) -> _Actor:
+        actor = self.actors.get(entry.actor)
+        if actor is None:
+            actor = self.actors[entry.actor] = _Actor()
+        return actor
 
     def _broken_chain(self, entry: Entry, actor: _Actor) -> tuple[Problem, Phrase]:
         seq = entry.seq

@@ -93,6 +93,8 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         "chain.problem": "{problem}: {reason} (of {actor})",
         "chain.gap": "before statement {seq}, statements {first} to {last} are missing: left out, "
         "or logged later",
+        "chain.unheard": "{count} statements before it were logged under a key that nobody at hand "
+        "knows, so nothing shows whether it follows them",
         "chain.link": "statement {seq} does not name the one logged before it",
         "chain.reordered": "statement {seq} was logged after statement {later}",
         "chain.duplicate": "statement {seq} is already at index {earlier}",
