@@ -62,9 +62,10 @@ listen = {listen}
 # Whose log this is, and which witnesses make a quorum. Participants and auditors need a copy.
 policy_file = "policy"
 
-# An existing folder in which the whole log is kept as static files (C2SP tlog-tiles), for any web
-# server and as a full copy: a log whose database was lost comes back from it, and a hub whose
-# database is older than these files refuses to sign. Put it on another disk than the database.
+# A folder in which the whole log is kept as static files (C2SP tlog-tiles), for any web server and
+# as a full copy: a log whose database was lost comes back from it, and a hub whose database is
+# older than these files refuses to sign. Put it on another disk than the database. To begin it,
+# make it with an empty file `checkpoint` inside: an unmounted disk has none.
 # tiles_folder = "/srv/unseen-log"
 
 # Party ids of regulators who may read every job and deal.

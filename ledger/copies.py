@@ -22,6 +22,8 @@ from typing import Final
 
 from ledger.errors import (
     ConsistencyRefused,
+    FormatRefused,
+    LedgerError,
     LogBehind,
     LogDiverged,
     NotCovered,
@@ -43,6 +45,7 @@ from ledger.verify.tile_names import (
     tiles_between,
 )
 from ledger.verify.tiles import (
+    MAX_HEADS_BYTES,
     FolderSource,
     SignedTree,
     TileSource,
@@ -52,6 +55,8 @@ from ledger.verify.tiles import (
 
 _LOCK: Final = ".lock"
 _NEW: Final = ".new"  # the one file being written; its remains after a crash are overwritten
+
+_MAX_HEAD_BYTES: Final = MAX_HEADS_BYTES // HEADS_PER_PAGE - 1  # so that every full page is read
 
 OpenNote = Callable[[bytes], Checkpoint]
 """The checkpoint in a note, once its signatures are known to be good; raises LedgerError."""
@@ -69,7 +74,7 @@ class PublishedFiles:
         return f"the folder {self.folder}"
 
     def head(self) -> Checkpoint | None:
-        _require_folder(self.folder)
+        _require_begun(self.folder)
         return _held(self.folder, self.open_note)
 
 
@@ -88,9 +93,10 @@ def publish_files(folder: Path, source: TileSource, open_note: OpenNote) -> Copi
 
     source: the log's database. Raises LogBehind if the folder holds a later head, LogDiverged if
     the two are not of one history or what is stored is not what was signed; a checkpoint is then
-    not published, nor a file that is not under it. Raises SourceUnreachable without the folder.
+    not published, nor a file that is not under it. Raises SourceUnreachable unless the folder has
+    a `checkpoint`, an empty one at its beginning.
     """
-    _require_folder(folder)
+    _require_begun(folder)
     with _locked(folder):
         try:
             note = source.read(CHECKPOINT)
@@ -100,7 +106,7 @@ def publish_files(folder: Path, source: TileSource, open_note: OpenNote) -> Copi
         if old is not None and new.size < old.size:
             raise LogBehind(str(folder), held=old.size, stored=new.size)
         try:
-            return _extend(folder, source, source, note, old, new)
+            return _extend(folder, source, source, note, old, new, open_note)
         except (ConsistencyRefused, TileRefused, TileMissing) as error:
             raise LogDiverged(
                 f"the log's database does not give the files of its own checkpoint: {error}"
@@ -112,7 +118,7 @@ def mirror(folder: Path, source: TileSource, policy: Policy) -> Copied:
 
     What an interrupted copy left is used again, once it is verified.
     policy: must accept the new checkpoint; of the one that the folder holds, the log's signature
-    counts: its quorum was that of an earlier policy, perhaps.
+    counts: its quorum was that of an earlier policy, perhaps. The same holds for past heads.
     Raises what `Policy.check` and `open_tree` raise; ConsistencyRefused if the log does not extend
     the copy, which is then left as it was; NotCovered if there is no checkpoint yet; LogDiverged
     if a file of the copy itself is not what was signed.
@@ -126,10 +132,16 @@ def mirror(folder: Path, source: TileSource, policy: Policy) -> Copied:
         if not note:
             raise NotCovered("the log has signed no checkpoint yet")
         new = policy.check(note).checkpoint
+
+        def open_note(signed: bytes) -> Checkpoint:
+            parsed = Note.parse(signed)
+            policy.cosigned_by(parsed)  # no line that would spoil the note for an auditor
+            return open_checkpoint(parsed, policy.log_keys)
+
         old = _held(folder, lambda held: open_checkpoint(Note.parse(held), policy.log_keys))
         try:
             resumed = _Resumed(FolderSource(folder), source)
-            return _extend(folder, resumed, source, note, old, new)
+            return _extend(folder, resumed, source, note, old, new, open_note)
         except TileRefused as error:
             if not is_heads_path(error.path) and (folder / error.path).is_file():
                 raise LogDiverged(
@@ -154,19 +166,23 @@ class _Resumed:
             return self._other.read(path)
 
 
-def _require_folder(folder: Path) -> None:
-    """A disk that is not mounted must not pass for a log that never published."""
-    if not folder.is_dir():
+def _require_begun(folder: Path) -> None:
+    """A disk that is not mounted leaves an empty folder, its mount point: that must not pass for a
+    log that never published, nor be filled with all of it."""
+    if not (folder / CHECKPOINT).is_file():
         raise SourceUnreachable(
-            f"{folder} is not a folder; make it for a new log, mount it for an old one"
+            f"{folder} holds no file `checkpoint`: mount its disk. Only if the folder shall begin "
+            "anew, put an empty file of that name into it"
         )
 
 
 def _held(folder: Path, open_note: OpenNote) -> Checkpoint | None:
+    """None before the first: without a checkpoint, or with the empty one of the beginning."""
     try:
-        return open_note(FolderSource(folder).read(CHECKPOINT))
+        note = FolderSource(folder).read(CHECKPOINT)
     except TileMissing:
         return None
+    return open_note(note) if note else None
 
 
 def _extend(
@@ -176,8 +192,10 @@ def _extend(
     note: bytes,
     old: Checkpoint | None,
     new: Checkpoint,
+    open_note: OpenNote,
 ) -> Copied:
-    """newest: where the pages of past heads are read, which change while they fill."""
+    """newest: where the pages of past heads are read, which change while they fill. open_note: of
+    these heads."""
     if old is not None and old.origin != new.origin:
         raise ConsistencyRefused(f"{folder} is a copy of another log, {old.origin}")
     old_size = 0 if old is None else old.size
@@ -190,7 +208,7 @@ def _extend(
     files = _Files(folder)
     for tile in _in_reading_order(old_size, new.size):
         files.put(tile.path, _verified(tree, tile))
-    _copy_heads(files, newest, tree)
+    _copy_heads(files, newest, tree, open_note)
     files.settle()
     _replace_checkpoint(folder, note)
     _drop_outgrown(folder, old_size, new.size)
@@ -225,35 +243,116 @@ def _verified(tree: SignedTree, tile: Tile) -> bytes:
     return tree.hashes(tile.level, tile.index)
 
 
-def _copy_heads(files: _Files, source: TileSource, tree: SignedTree) -> None:
-    """Past witnessed heads, from the last page that the folder has on; a source may have none.
+def _copy_heads(files: _Files, source: TileSource, tree: SignedTree, open_note: OpenNote) -> None:
+    """Add the past witnessed heads that the folder lacks; a source may have none.
 
-    Each is of the tree, or the copy ends here; who signed it is for the auditor's policy to say.
+    Each is signed by the log, of the tree, and larger than the one before, or the copy ends here:
+    so there are no more of them than entries. What the folder holds stays, whatever the source
+    has in its place: cosignatures bound the times of entries. A log that came back from a copy
+    has fewer pages, and is read from the page on which the folder's last head would be.
     """
-    folder = files.folder / "heads"
-    number = max((int(page.name) for page in folder.glob("[0-9]*")), default=0)
+    held = _PastHeads(files)
+    last, number, before = held.last, held.number, 0
+    while number and not _begins_by(source, number, last):
+        number -= 1
+    for path, note in _heads_from(source, number):
+        head = _parsed_head(note, path)
+        if head.size > tree.size:
+            break  # the log has grown beyond the checkpoint that is being copied
+        if head.size <= before:
+            raise TileRefused(path, f"holds a head of size {head.size} after one of {before}")
+        before = head.size
+        wanted = held.wants(head.size, note)
+        if wanted:
+            _require_signed(note, path, open_note)
+        _require_of_tree(tree, head, path)
+        if wanted:
+            held.take(head.size, note)
+    held.write()
+
+
+class _PastHeads:
+    """The last page of past heads in a folder, and those that follow it. last: the largest size
+    that is held, 0 if none."""
+
+    def __init__(self, files: _Files) -> None:
+        self._files = files
+        pages = [int(page.name) for page in (files.folder / "heads").glob("[0-9]*")]
+        self.number = max(pages, default=0)
+        self._notes: dict[int, bytes] = {}
+        for path, note in _heads_from(FolderSource(files.folder), self.number):
+            self._notes[_parsed_head(note, path).size] = note
+        self.last = max(self._notes, default=0)
+
+    def wants(self, size: int, note: bytes) -> bool:
+        """A later head, or one on the last page with a cosignature that came late."""
+        held = self._notes.get(size)
+        return size > self.last if held is None else _adds_to(note, held)
+
+    def take(self, size: int, note: bytes) -> None:
+        if size > self.last and len(self._notes) == HEADS_PER_PAGE:
+            self.write()
+            self.number, self._notes = self.number + 1, {}
+        self._notes[size], self.last = note, max(size, self.last)
+
+    def write(self) -> None:
+        if not self._notes:
+            return
+        path, page = heads_path(self.number), page_bytes(list(self._notes.values()))
+        try:
+            if FolderSource(self._files.folder).read(path) == page:
+                return
+        except TileMissing:
+            pass
+        self._files.replace(path, page)
+
+
+def _heads_from(source: TileSource, number: int) -> Iterator[tuple[str, bytes]]:
+    """Past heads from this page on, each with its page's path. Raises TileRefused."""
     while True:
         path = heads_path(number)
         try:
             notes = parse_page(source.read(path))
         except TileMissing:
             return
-        # The log may have grown beyond the checkpoint that is being copied.
-        kept = [note for note in notes if _head_of(tree, note, path)]
-        if kept:
-            files.replace(path, page_bytes(kept))
-        if len(kept) < HEADS_PER_PAGE:
+        except FormatRefused as error:
+            raise TileRefused(path, str(error)) from error
+        yield from ((path, note) for note in notes)
+        if len(notes) < HEADS_PER_PAGE:
             return
         number += 1
 
 
-def _head_of(tree: SignedTree, note: bytes, path: str) -> bool:
-    """Whether the head lies within the tree. Raises TileRefused if it is of another one."""
-    head = Checkpoint.parse(Note.parse(note).text)
+def _begins_by(source: TileSource, number: int, size: int) -> bool:
+    """Whether the source has this page, and its first head is no larger than `size`."""
+    for path, note in _heads_from(source, number):
+        return _parsed_head(note, path).size <= size
+    return False
+
+
+def _parsed_head(note: bytes, path: str) -> Checkpoint:
+    if len(note) > _MAX_HEAD_BYTES:
+        raise TileRefused(path, f"holds a note of more than {_MAX_HEAD_BYTES} bytes")
+    try:
+        return Checkpoint.parse(Note.parse(note).text)
+    except FormatRefused as error:
+        raise TileRefused(path, str(error)) from error
+
+
+def _require_signed(note: bytes, path: str, open_note: OpenNote) -> None:
+    try:
+        open_note(note)
+    except LedgerError as error:
+        raise TileRefused(
+            path,
+            f"holds a head that is not known to be the log's: {error}. If an earlier key of the "
+            "log signed it, name that key in the policy too",
+        ) from error
+
+
+def _require_of_tree(tree: SignedTree, head: Checkpoint, path: str) -> None:
     if head.origin != tree.checkpoint.origin:
         raise TileRefused(path, f"holds a head of another log, {head.origin}")
-    if head.size > tree.size:
-        return False
     nodes = {node: tree.node(node) for node in cover((0, head.size))}
     if range_hash((0, head.size), nodes) != head.root:
         raise TileRefused(
@@ -261,7 +360,11 @@ def _head_of(tree: SignedTree, note: bytes, path: str) -> bool:
             f"holds another root of size {head.size} than the signed tree has: keep both, they "
             "may prove that the log has forked",
         )
-    return True
+
+
+def _adds_to(note: bytes, held: bytes) -> bool:
+    """Whether a note of the same head has all lines of the one that is held, and more."""
+    return set(Note.parse(note).signatures) > set(Note.parse(held).signatures)
 
 
 def _drop_outgrown(folder: Path, old_size: int, size: int) -> None:

@@ -97,6 +97,7 @@ class Exchange:
             tables = [t for n, t in SQLModel.metadata.tables.items() if n.startswith(prefix)]
             SQLModel.metadata.create_all(engine, tables)
         self.files.mkdir()
+        (self.files / "checkpoint").touch()
 
     def close(self) -> None:
         self.hub.dispose()

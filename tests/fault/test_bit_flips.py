@@ -47,6 +47,7 @@ class Stored:
             grow(self.database, start, end)
             publish(self.database, [self.witness], policy(self.witness), clock=self.witness.clock)
         self.files.mkdir()
+        (self.files / "checkpoint").touch()
         publish_files(self.files, LogSource(self.database), open_note)
 
     def found(self) -> list[str]:

@@ -254,6 +254,7 @@ def test_a_restored_database_gets_its_ledger_back_and_is_not_worked_with(
     background.order(opened.store, opened.operator, opened.keeping)
     background.publish(opened.operator, opened.keeping)
     (tmp_path / "files").mkdir()
+    (tmp_path / "files/checkpoint").touch()
     policy = opened.keeping.policy
     filed = publish_files(
         tmp_path / "files",

@@ -295,6 +295,7 @@ def test_an_auditor_reads_keys_policies_and_pairs_from_the_tiles_alone(
         background.publish(hub.operator, hub.keeping)
         copy = tmp_path / "copy"
         copy.mkdir()
+        (copy / "checkpoint").touch()
         publish_files(
             copy, LogSource(hub.keeping.database), partial(open_own_note, hub.keeping.ever)
         )

@@ -327,6 +327,7 @@ def test_a_hub_keeps_static_files_and_refuses_a_database_that_is_older_than_they
     tmp_path: Path,
 ) -> None:
     (tmp_path / "log").mkdir()
+    (tmp_path / "log/checkpoint").touch()
     path = a_hub(tmp_path / "hub")
     path.write_text(
         path.read_text().replace("# tiles_folder", f'tiles_folder = "{tmp_path}/log" #')

@@ -91,6 +91,7 @@ def publish_log(place: Path, *, size: int, old_size: int, index: int) -> Publish
             old_root = head.root
     publish(database, [witness], policy, clock=Clock())
     (place / "files").mkdir()
+    (place / "files/checkpoint").touch()
     done = publish_files(
         place / "files",
         LogSource(database),

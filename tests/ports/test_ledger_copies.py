@@ -17,6 +17,7 @@ from ledger.errors import (
     ConsistencyRefused,
     LogBehind,
     LogDiverged,
+    NotCompared,
     NotCovered,
     SignatureRefused,
     SourceUnreachable,
@@ -24,12 +25,13 @@ from ledger.errors import (
     TileRefused,
 )
 from ledger.log import append, integrate, publish
+from ledger.newest import require_newest
 from ledger.ports import LogStore
 from ledger.tiles import LogSource, tile_bytes
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
-from ledger.verify.heads import read_heads
+from ledger.verify.heads import HEADS_PER_PAGE, page_bytes, parse_page, read_heads
 from ledger.verify.merkle import leaf_hash
-from ledger.verify.note import LOG_SIGNATURE, Note, VerifierKey
+from ledger.verify.note import COSIGNATURE, LOG_SIGNATURE, Note, Signature, VerifierKey
 from ledger.verify.policy import Policy
 from ledger.verify.tile_names import CHECKPOINT, ENTRIES, Tile, tiles_between
 from ledger.verify.tiles import FolderSource, TileSource, bundle_bytes, open_tree
@@ -112,8 +114,15 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def step(folder: Path, source: TileSource) -> Copied:
+def begin(folder: Path) -> None:
+    """What an operator does once, for a folder of static files that is new."""
     folder.mkdir(exist_ok=True)
+    if not (folder / CHECKPOINT).exists():
+        (folder / CHECKPOINT).touch()
+
+
+def step(folder: Path, source: TileSource) -> Copied:
+    begin(folder)
     done = publish_files(folder, source, open_note)
     assert done is not None
     return done
@@ -180,6 +189,7 @@ def test_the_files_are_those_of_the_log_and_no_others(
 
 def test_without_news_nothing_is_written(folder: Path, lite: Callable[[], SqlLogDatabase]) -> None:
     database = lite()
+    begin(folder)
     assert publish_files(folder, LogSource(database), open_note) is None
     grow(database, 5)
     assert step(folder, LogSource(database)).files == 2
@@ -296,18 +306,19 @@ def test_a_database_row_with_a_flipped_bit_is_not_published(
             data = LogSource(database).read(path)
             return data[:-1] + bytes([data[-1] ^ 1]) if path.startswith("tile/entries") else data
 
+    begin(folder)
     with pytest.raises(LogDiverged, match="entry 4 is not the one signed"):
         publish_files(folder, Flipped(), open_note)
-    assert CHECKPOINT not in files_of(folder)
+    assert files_of(folder)[CHECKPOINT] == b""
 
 
 def test_the_published_head_is_what_a_starting_hub_compares_with(
     folder: Path, lite: Callable[[], SqlLogDatabase]
 ) -> None:
     holder = PublishedFiles(folder / "files", open_note)
-    with pytest.raises(SourceUnreachable):  # the disk is not mounted: that is not a new log
+    with pytest.raises(SourceUnreachable):
         holder.head()
-    (folder / "files").mkdir()
+    begin(folder / "files")
     assert holder.head() is None
     database = lite()
     grow(database, 5)
@@ -315,6 +326,29 @@ def test_the_published_head_is_what_a_starting_hub_compares_with(
     head = holder.head()
     assert head is not None and head.size == 5
     assert str(folder / "files") in holder.name
+
+
+def test_an_unmounted_disk_does_not_pass_for_a_log_that_never_published(
+    folder: Path, lite: Callable[[], SqlLogDatabase]
+) -> None:
+    database = lite()
+    grow(database, 5)
+    mount_point = folder  # there, and empty
+    holder = PublishedFiles(mount_point, open_note)
+    with pytest.raises(NotCompared, match="mount its disk"):
+        require_newest(
+            database,
+            origin=ORIGIN,
+            signer=SIGNER,
+            witnesses=[],
+            policy=POLICY,
+            holders=[holder],
+        )
+    with pytest.raises(SourceUnreachable, match="an empty file of that name"):
+        publish_files(mount_point, LogSource(database), open_note)
+    assert list(mount_point.iterdir()) == []
+    begin(mount_point)  # on purpose
+    assert step(mount_point, LogSource(database)).checkpoint.size == 5
 
 
 # Copies by others
@@ -378,6 +412,116 @@ def test_past_heads_are_copied_and_each_is_of_the_tree(
     with pytest.raises(TileRefused, match="another root of size 67"):
         mirror(folder, TwoFaced(), POLICY)
     assert open_note((folder / CHECKPOINT).read_bytes()).size == 66
+
+
+class Heads:
+    """A server that is honest but for its pages of past heads. Fails the test that never ends."""
+
+    def __init__(self, source: TileSource, page: Callable[[int], list[bytes]]) -> None:
+        self.source, self.page, self.asked = source, page, 0
+
+    def read(self, path: str) -> bytes:
+        if not path.startswith("heads/"):
+            return self.source.read(path)
+        self.asked += 1
+        assert self.asked < 20, "it is asked without end"
+        notes = self.page(int(path.removeprefix("heads/")))
+        if not notes:
+            raise TileMissing(path)
+        return page_bytes(notes)
+
+
+def with_line(note: bytes, size: int = 8, *, of: str = "junk.example") -> bytes:
+    """The note with one line more, of a witness that nobody knows."""
+    line = Signature(of, b"junk", b"x" * size)
+    return Note.parse(note).with_signatures([line]).to_bytes()
+
+
+def unsigned(note: bytes) -> bytes:
+    return Note(Note.parse(note).text, (Signature("junk.example", b"junk", b"x"),)).to_bytes()
+
+
+def past(source: TileSource) -> list[bytes]:
+    return list(read_heads(source))
+
+
+def test_a_server_cannot_fill_a_copy_with_heads(
+    folder: Path, lite: Callable[[], SqlLogDatabase]
+) -> None:
+    database = lite()
+    for size in (2, 5, 9):
+        grow(database, size)
+    source = LogSource(database)
+    signed = past(source)
+    for page, why in (
+        ([unsigned(signed[0])] * HEADS_PER_PAGE, "not known to be the log's"),
+        ([unsigned(signed[0])], "not known to be the log's"),
+        ([signed[0]] * HEADS_PER_PAGE, "size 2 after one of 2"),
+        ([signed[1], signed[0]], "size 2 after one of 5"),
+        ([with_line(signed[0], 1 << 16)], "more than 65535 bytes"),
+    ):
+        with pytest.raises(TileRefused, match=why):
+            mirror(folder, Heads(source, lambda _, page=page: page), POLICY)
+        assert past(FolderSource(folder)) == []
+        assert not (folder / CHECKPOINT).exists()
+    mirror(folder, source, POLICY)
+    assert past(FolderSource(folder)) == signed
+
+
+def test_a_server_cannot_spoil_a_head_with_a_forged_cosignature(
+    folder: Path, lite: Callable[[], SqlLogDatabase]
+) -> None:
+    database = lite()
+    grow(database, 2)
+    source = LogSource(database)
+    key = VerifierKey("witness.example", COSIGNATURE, SigningKey.generate().public)
+    policy = Policy.parse(f"log {KEY}\nwitness w {key}\nquorum none\n".encode())
+    line = Signature(key.name, key.key_id, b"\0" * 7 + b"\1" + b"\0" * 64)
+    spoilt = [Note.parse(note).with_signatures([line]).to_bytes() for note in past(source)]
+    for copied_before in (False, True):
+        if copied_before:
+            mirror(folder, source, policy)
+            grow(database, 3)
+        with pytest.raises(TileRefused, match=r"line of witness.example does not verify"):
+            mirror(folder, Heads(source, lambda page: [] if page else spoilt), policy)
+    assert past(FolderSource(folder)) == past(source)[:1]
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_what_a_copy_knows_of_past_heads_outlives_a_server_that_shows_less(
+    folder: Path, lite: Callable[[], SqlLogDatabase], kept: int
+) -> None:
+    database = lite()
+    for size in range(1, 4):
+        grow(database, size)
+    source = LogSource(database)
+    cosigned = [with_line(note) for note in past(source)]
+    mirror(folder, Heads(source, lambda page: [] if page else cosigned), POLICY)
+    grow(database, 4)
+    poorer = past(source)[:kept]
+    mirror(folder, Heads(source, lambda page: [] if page else poorer), POLICY)
+    assert past(FolderSource(folder)) == cosigned
+    grow(database, 5)
+    # What cosignatures came late are added; none is taken away.
+    more = [with_line(cosigned[0], of="late.example"), *past(source)[1:]]
+    mirror(folder, Heads(source, lambda page: [] if page else more), POLICY)
+    assert past(FolderSource(folder)) == [more[0], *cosigned[1:], *past(source)[3:]]
+
+
+def test_the_past_heads_of_a_log_that_came_back_from_a_copy_go_on_in_the_copies(
+    folder: Path, lite: Callable[[], SqlLogDatabase]
+) -> None:
+    database = lite()
+    for size in range(1, HEADS_PER_PAGE + 3):
+        grow(database, size)
+    mirror(folder, LogSource(database), POLICY)
+    before = past(FolderSource(folder))
+    assert len(before) == HEADS_PER_PAGE + 2
+    grow(database, HEADS_PER_PAGE + 3)
+    restored = past(LogSource(database))[-2:]  # a recovery knows one head, and what came after
+    mirror(folder, Heads(LogSource(database), lambda p: [] if p else restored), POLICY)
+    assert past(FolderSource(folder)) == [*before, restored[1]]
+    assert len(parse_page((folder / "heads/0").read_bytes())) == HEADS_PER_PAGE
 
 
 def test_an_interrupted_copy_goes_on_where_it_was(
