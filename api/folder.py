@@ -32,6 +32,7 @@ from crypto.keys import (
     SigningKey,
     read_exchange_key,
     read_signing_key,
+    sync_folder,
     write_key,
 )
 from crypto.tls import TlsIdentity
@@ -243,3 +244,5 @@ class PartyFolder:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self.path / "party.json")
+        sync_folder(self.path)
+        sync_folder(self.path.parent)  # where a rotation has only now made this folder

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from api.settings import HubSettings, SettingsRefused
-from crypto.keys import Signer, SigningKey, read_signing_key, write_key
+from crypto.keys import Signer, SigningKey, read_signing_key, sync_folder, write_key
 from ledger.errors import FormatRefused, KeysRefused
 from ledger.verify.history import (
     SM3_SUFFIX,
@@ -280,18 +280,20 @@ def _write_policy(path: Path, keys: LogKeys) -> None:
 
 def _add(folder: Path, signed: SignedLogKeys) -> None:
     (folder / DOCUMENTS).mkdir(mode=0o700, exist_ok=True)
+    sync_folder(folder)
     path = folder / DOCUMENTS / f"{signed.document.seq}.json"
     _replace(path, signed.envelope.to_bytes())
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all, whatever happens meanwhile."""
+    """Whole or not at all, whatever happens meanwhile, and on disk when this returns."""
     draft = path.with_name(path.name + ".new")
     with draft.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    sync_folder(path.parent)
 
 
 def _require_vkey(folder: Path, signer: SigningKey, made_by: str) -> None:

@@ -237,7 +237,7 @@ def write_key(path: Path, key: SigningKey | MlDsaKey | ExchangeKey) -> None:
 
 
 def write_secret(path: Path, pem: bytes) -> None:
-    """With mode 0600, and on disk when this returns. Refuses to overwrite."""
+    """With mode 0600, and on disk when this returns, its name too. Refuses to overwrite."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -246,6 +246,20 @@ def write_secret(path: Path, pem: bytes) -> None:
         file.write(pem)
         file.flush()
         os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in a folder are on disk when this returns.
+
+    Without it a power cut may leave no file, though its bytes were written, and a statement that
+    names its key in a database that did keep it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_signing_key(path: Path) -> SigningKey:

@@ -8,7 +8,6 @@ The key is Ed25519 and lives with its certificate in one PEM file of mode 0600, 
 
 from __future__ import annotations
 
-import os
 import ssl
 import stat
 from collections.abc import Collection
@@ -24,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from crypto.errors import KeyFileRefused, Malformed
 from crypto.identifiers import PartyId
+from crypto.keys import write_secret
 
 # RFC 5280, 4.1.2.5: no expiry of its own. The party document says how long a certificate is used.
 _NO_EXPIRY: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -73,14 +73,7 @@ def make_identity(path: Path, party: PartyId, *, now: datetime) -> TlsIdentity:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     ) + certificate.public_bytes(serialization.Encoding.PEM)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise KeyFileRefused(f"{path} exists; move it away before making a new key") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
+    write_secret(path, pem)
     return TlsIdentity(certificate.public_bytes(serialization.Encoding.DER), path)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import secrets
 import sys
@@ -26,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import httpx2
 
+from crypto.errors import KeyFileRefused
+from crypto.keys import write_secret
 from ledger.contracts import ContractName, load
 from ledger.errors import ChainRefused, ChainUnreachable, WrongChain
 from ledger.ports import AnchoredEvent, Block, ChainHead, ChainReceipt, Fee, Place
@@ -192,13 +193,9 @@ def create_key(path: Path) -> ChainKey:
     while not any(secret) or secret >= _ORDER:
         secret = secrets.token_bytes(32)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise ChainRefused(f"{path} exists; move it away before making a new key") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(b"0x" + secret.hex().encode("ascii") + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+        write_secret(path, b"0x" + secret.hex().encode("ascii") + b"\n")
+    except KeyFileRefused as error:
+        raise ChainRefused(str(error)) from None
     return ChainKey(secret)
 
 

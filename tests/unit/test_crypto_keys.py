@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from api.log_keys import DOCUMENTS, create_keys
 from crypto.errors import BadSignature, KeyFileRefused, Malformed
+from crypto.identifiers import PartyId
 from crypto.keys import (
     ExchangeKey,
     PublicKey,
@@ -19,6 +22,8 @@ from crypto.keys import (
     read_signing_key,
     write_key,
 )
+from crypto.tls import make_identity
+from ledger.adapters.evm import create_key
 
 
 def test_a_signing_key_comes_back_from_its_file(tmp_path: Path) -> None:
@@ -42,6 +47,33 @@ def test_a_key_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
+
+
+def test_a_power_cut_after_a_key_was_made_takes_neither_its_bytes_nor_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    really = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    for name, make in {
+        "log-next.key": lambda path: write_key(path, SigningKey.generate()),
+        "tls.pem": lambda path: make_identity(path, PartyId("pty_" + "0" * 32), now=now),
+        "anchor.key": create_key,
+    }.items():
+        synced.clear()
+        make(tmp_path / name)
+        assert synced == [(tmp_path / name).stat().st_ino, tmp_path.stat().st_ino]
+    synced.clear()
+    create_keys(tmp_path / "log", "log.example/deals", sm2=False)
+    for path in (tmp_path / "log", tmp_path / "log" / DOCUMENTS):
+        assert path.stat().st_ino in synced
+    assert synced[-1] == (tmp_path / "log" / DOCUMENTS).stat().st_ino
 
 
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
