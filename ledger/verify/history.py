@@ -27,9 +27,16 @@ from crypto.envelope import Envelope
 from crypto.errors import BadSignature, CryptoError, UnknownKey
 from crypto.keys import PublicKey, Signer
 from crypto.statement import Statement
-from ledger.errors import FormatRefused, KeysRefused, LedgerError, NotCovered
+from ledger.errors import FormatRefused, KeysRefused, LedgerError, NotCovered, NotSigned
 from ledger.verify.checkpoint import Checkpoint
-from ledger.verify.note import LOG_SIGNATURE, SM2_SIGNATURE, Note, VerifierKey
+from ledger.verify.note import (
+    LOG_SIGNATURE,
+    SM2_SIGNATURE,
+    Note,
+    VerifierKey,
+    check_signature,
+    signatures_by,
+)
 from ledger.verify.policy import CheckedCheckpoint, Policy
 
 KEYS_TYPE: Final = "application/vnd.unseen.log-keys.v1+json"
@@ -240,33 +247,50 @@ def read_history(said: Iterable[tuple[int, Statement]], *, origin: str) -> LogHi
         if statement.subject != origin or statement.type not in KINDS:
             continue
         if statement.type == ADOPTED:
-            policies.append(_policy(index, statement))
-            continue
-        signed = _keys(index, statement)
-        if signed.document.origin != origin:
-            raise KeysRefused(f"entry {index}: the keys are of {signed.document.origin}")
-        try:
-            kind = require_authority(signed, keys[-1].signed if keys else None)
-        except KeysRefused as error:
-            raise KeysRefused(f"entry {index}: {error.problem}") from error
-        if kind != statement.type:
-            raise KeysRefused(f"entry {index}: is {statement.type}, and the document {kind}")
-        keys.append(KeysSince(index, statement.time, signed))
+            policies.append(read_policy(index, statement))
+        else:
+            keys.append(read_keys(index, statement, keys[-1] if keys else None))
     return LogHistory(tuple(keys), tuple(policies))
 
 
-def _keys(index: int, statement: Statement) -> SignedLogKeys:
+def read_keys(index: int, statement: Statement, before: KeysSince | None) -> KeysSince:
+    """One change of the keys of the log that is the statement's subject. Raises as read_history."""
     signed = read_log_keys(_text(index, statement, "document"))
     if statement.outputs != (signed.digest,):
         raise FormatRefused(f"entry {index}", "names another digest than its document has")
-    return signed
+    if signed.document.origin != statement.subject:
+        raise KeysRefused(f"entry {index}: the keys are of {signed.document.origin}")
+    try:
+        kind = require_authority(signed, None if before is None else before.signed)
+    except KeysRefused as error:
+        raise KeysRefused(f"entry {index}: {error.problem}") from error
+    if kind != statement.type:
+        raise KeysRefused(f"entry {index}: is {statement.type}, and the document {kind}")
+    return KeysSince(index, statement.time, signed)
 
 
-def _policy(index: int, statement: Statement) -> PolicySince:
+def read_policy(index: int, statement: Statement) -> PolicySince:
+    """One policy that was adopted. Raises FormatRefused."""
     text = _text(index, statement, "policy")
     if statement.outputs != (digest(text),):
         raise FormatRefused(f"entry {index}", "names another digest than its policy has")
     return PolicySince(index, statement.time, text, Policy.parse(text))
+
+
+def require_every_line(note: Note, keys: LogKeys) -> None:
+    """That a head carries a line of each key that was in force for it.
+
+    One line would do for a policy that lists several keys, and a key that was replaced, or that
+    was stolen while the recovery key replaced it, still makes that one.
+    Raises NotSigned, SignatureRefused, SignatureUnchecked, FormatRefused.
+    """
+    wanted = [*keys.verifier_keys, *(key for key in keys.sm2_keys if key.name == keys.origin)]
+    found = signatures_by(note, wanted)
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        raise NotSigned(" nor by ".join(str(key) for key in missing))
+    for key in wanted:
+        check_signature(key, found[key].value, note.text.encode("utf-8"))
 
 
 def _text(index: int, statement: Statement, member: str) -> bytes:
