@@ -20,6 +20,7 @@ from typing import Final
 from crypto.digest import Digest, digest
 from crypto.keys import Signer
 from crypto.ports import Clock
+from ledger.asking import ask_all
 from ledger.errors import (
     ConsistencyRefused,
     EntryRefused,
@@ -210,7 +211,8 @@ def publish(
 
     Until that publication has its quorum, the same checkpoint goes again to those witnesses
     that have not cosigned it. None if there is nothing to ask anybody.
-    Witnesses whose keys the policy does not name are asked too, and never counted.
+    Witnesses whose keys the policy does not name are asked too, and never counted. All are asked
+    at once, and the head is witnessed as soon as the quorum is there, whoever is still awaited.
     """
     keys = [key for witness in witnesses for key in witness.keys]
     with database.transaction() as store:
@@ -220,19 +222,32 @@ def publish(
         store.mark_published(head.size, clock.now())
         done = signatures_by(head.note, keys)
         waiting = [witness for witness in witnesses if not done.keys() >= set(witness.keys)]
-    failures: dict[str, LedgerError] = {}
-    for witness in waiting:
+
+    def ask(witness: WitnessPort) -> None:
         try:
             _ask(database, witness, head)
-        except LedgerError as error:
-            failures[witness.key.name] = error  # the others are asked all the same
+        finally:  # one of several keys may have signed
+            with database.transaction() as store:
+                _mark_if_witnessed(store, head.size, policy, clock)
+
+    errors = ask_all(waiting, ask)
     with database.transaction() as store:
-        cosigned = store.at(head.size)
-        met = policy.met_by(policy.cosigned_by(cosigned.note))
-        if met:
-            store.mark_witnessed(head.size, clock.now())
-    have = dict.fromkeys(key.name for key in signatures_by(cosigned.note, keys))
+        met = _mark_if_witnessed(store, head.size, policy, clock)
+        note = store.at(head.size).note
+    have = dict.fromkeys(key.name for key in signatures_by(note, keys))
+    failures = {
+        witness.key.name: error
+        for witness, error in zip(waiting, errors, strict=True)
+        if error is not None
+    }
     return Publication(head.checkpoint, tuple(have), failures, met)
+
+
+def _mark_if_witnessed(store: LogStore, size: int, policy: Policy, clock: Clock) -> bool:
+    met = policy.met_by(policy.cosigned_by(store.at(size).note))
+    if met:
+        store.mark_witnessed(size, clock.now())
+    return met
 
 
 def _head_to_publish(store: LogStore) -> StoredCheckpoint | None:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from crypto.keys import Signer
+from ledger.asking import ask_all
 from ledger.errors import (
     LedgerError,
     LogBehind,
@@ -71,12 +72,11 @@ def require_newest(
             _require_contained(database, head, holder.name)
     counted = {witness.key: witness.name for witness in policy.witnesses}
     missing = set(counted.values())
-    for witness in witnesses:
-        try:
-            _compare(database, witness, origin, signer)
-        except (LogBehind, LogDiverged, WitnessDisagrees):
-            raise
-        except LedgerError as error:
+    errors = ask_all(witnesses, lambda witness: _compare(database, witness, origin, signer))
+    for witness, error in zip(witnesses, errors, strict=True):
+        if isinstance(error, LogBehind | LogDiverged | WitnessDisagrees):
+            raise error
+        if error is not None:
             silent[witness.key.name] = error
             continue
         missing -= {counted[key] for key in witness.keys if key in counted}

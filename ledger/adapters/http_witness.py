@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
@@ -13,11 +15,12 @@ from ledger.errors import (
     WitnessDisagrees,
     WitnessUnreachable,
 )
+from ledger.verify.deadline import within
 from ledger.verify.note import Note, Signature, VerifierKey, parse_lines
 from ledger.verify.text import decode_decimal, decode_utf8
 from ledger.witness import SIZE, AddCheckpoint
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 10.0  # for a whole request
 MAX_ANSWER_BYTES: Final = 1 << 16
 
 
@@ -31,6 +34,7 @@ class HttpWitness:
         self._url = url.rstrip("/") + "/add-checkpoint"
         self._keys = tuple(keys)
         self._client = client
+        self._under_way = threading.Lock()
 
     @property
     def key(self) -> VerifierKey:
@@ -56,7 +60,18 @@ class HttpWitness:
         self._refused(status, answer)
 
     def _post(self, body: bytes) -> tuple[int, str, bytes]:
-        """Status, content type and body, of which no more than is expected is read."""
+        """Status, content type and body, of which no more than is expected is read, nor for
+        longer: a witness that drips must not keep the log from the others' cosignatures."""
+        # A request that was given up may go on for long, so that there is one of them at most.
+        if not self._under_way.acquire(timeout=TIMEOUT_S):
+            raise WitnessUnreachable(f"{self.key.name} has not ended its answer to an earlier call")
+        try:
+            return within(TIMEOUT_S, lambda: self._exchange(body))
+        except TimeoutError as error:
+            raise WitnessUnreachable(f"{self.key.name}: {error}") from error
+
+    def _exchange(self, body: bytes) -> tuple[int, str, bytes]:
+        deadline = time.monotonic() + TIMEOUT_S
         try:
             with self._client.stream(
                 "POST", self._url, content=body, timeout=TIMEOUT_S
@@ -64,11 +79,13 @@ class HttpWitness:
                 answer = b""
                 for chunk in response.iter_bytes():
                     answer += chunk
-                    if len(answer) > MAX_ANSWER_BYTES:
+                    if len(answer) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
                         raise WitnessUnreachable(f"{self.key.name} answered without end")
                 return response.status_code, response.headers.get("content-type", ""), answer
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise WitnessUnreachable(f"{self.key.name} did not answer: {error}") from error
+        finally:
+            self._under_way.release()
 
     def _refused(self, status: int, answer: bytes) -> NoReturn:
         why = answer[:200].decode("utf-8", "replace").strip()

@@ -349,7 +349,7 @@ def test_a_hub_keeps_static_files_and_refuses_a_database_that_is_older_than_they
 
 def _note(folder: Path) -> bytes | None:
     file = folder / "checkpoint"
-    return file.read_bytes() if file.exists() else None
+    return (file.read_bytes() or None) if file.exists() else None
 
 
 def _contradicted(opened: wiring.OpenedHub, settings: HubSettings, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -562,6 +563,36 @@ def test_one_failing_witness_does_not_stop_the_others_and_is_asked_again(
     assert len(up.asked) == 1  # what it gave is kept, and it is left in peace
     assert publish(hub, [down, up], both, clock=clock) is None
     others.dispose()
+
+
+def test_a_head_is_witnessed_while_a_slow_witness_is_still_awaited(
+    hub: SqlLogDatabase,
+    engine: Engine,
+    create_tables: Callable[..., None],
+    clock: Clock,
+    tmp_path: Path,
+) -> None:
+    others = [open_engine(f"sqlite:///{tmp_path}/w{n}.db") for n in range(3)]
+    for memory in others:
+        create_tables(memory, "witness_")
+    slow, *quick = (LocalWitness(m, f"w{n}.example", clock) for n, m in enumerate(others))
+    really = slow.add_checkpoint
+
+    def late(old_size: int, proof: Sequence[bytes], note: Note) -> Sequence[Signature]:
+        for _ in range(250):
+            with hub.transaction() as store:
+                if store.latest_witnessed() is not None:
+                    return really(old_size, proof, note)
+            time.sleep(0.02)
+        raise WitnessUnreachable("the others' quorum was not taken up meanwhile")
+
+    slow.add_checkpoint = late  # type: ignore[method-assign]
+    grow(hub, 0, 3)
+    result = publish(hub, [slow, *quick], policy(slow, *quick, threshold="2"), clock=clock)
+    assert result is not None and result.witnessed
+    assert (len(result.cosigned), result.failures) == (3, {})
+    for memory in others:
+        memory.dispose()
 
 
 def test_a_witness_at_another_size_is_sent_the_proof_from_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +189,27 @@ def test_an_answer_without_the_witness_s_own_signature_is_no_answer(makes: Makes
     witness.add_checkpoint = stranger.add_checkpoint  # type: ignore[method-assign]
     with pytest.raises(NotCompared, match="without its cosignature"):
         ask(makes.log(size=2), witness)
+
+
+def test_a_witness_that_is_slow_does_not_keep_the_others_from_being_asked(makes: Makes) -> None:
+    slow, quick = makes.witness("slow"), makes.witness("quick")
+    cosign(makes.log(size=6), quick)
+    really, other_asked = slow.add_checkpoint, threading.Event()
+
+    def waiting(old_size: int, proof: Sequence[bytes], note: Note) -> Sequence[Signature]:
+        if not other_asked.wait(5):
+            raise WitnessUnreachable("nobody else was asked meanwhile")
+        return really(old_size, proof, note)
+
+    def asked(old_size: int, proof: Sequence[bytes], note: Note) -> Sequence[Signature]:
+        other_asked.set()
+        raise WitnessAt(6)
+
+    slow.add_checkpoint = waiting  # type: ignore[method-assign]
+    quick.add_checkpoint = asked  # type: ignore[method-assign]
+    with pytest.raises(LogBehind, match="example/quick"):
+        ask(makes.log("backup", size=5), slow, quick)
+    assert slow.asked == [5, 0]  # and has answered
 
 
 def test_asking_signs_nothing_of_the_log_and_moves_no_witness_back(makes: Makes) -> None:

@@ -35,6 +35,7 @@ from ledger.verify.note import (
     sign,
 )
 from ledger.witness import AddCheckpoint, Response, add_checkpoint
+from tests.drip import dripping
 from tests.trees import nodes_of
 
 ORIGIN = "log.example/deals"
@@ -324,6 +325,43 @@ def test_a_witness_that_does_not_answer_is_unreachable() -> None:
         HttpWitness("http://w.example", WITNESS_KEYS, client).add_checkpoint(
             0, (), sign_checkpoint(TREE.head(5), LOG)
         )
+
+
+@pytest.mark.parametrize("at", ["in its headers", "in its answer"])
+def test_a_witness_that_answers_drop_by_drop_is_given_up(
+    at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.adapters.http_witness.TIMEOUT_S", 0.3)
+    note = sign_checkpoint(TREE.head(5), LOG)
+    with (
+        httpx2.Client(trust_env=False) as client,
+        dripping(at == "in its headers") as url,
+        pytest.raises(WitnessUnreachable, match=r"not answered in full|without end"),
+    ):
+        HttpWitness(url, WITNESS_KEYS, client).add_checkpoint(0, (), note)
+
+
+def test_requests_to_a_witness_that_were_given_up_cannot_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ledger.adapters.http_witness.TIMEOUT_S", 0.01)
+    held, asked = threading.Event(), []
+
+    def never(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        held.wait(20)
+        return httpx2.Response(500)
+
+    note = sign_checkpoint(TREE.head(5), LOG)
+    client = httpx2.Client(transport=httpx2.MockTransport(never))
+    witness = HttpWitness("http://w.example", WITNESS_KEYS, client)
+    try:
+        for _ in range(5):
+            with pytest.raises(WitnessUnreachable):
+                witness.add_checkpoint(0, (), note)
+        assert len(asked) <= 1
+    finally:
+        held.set()
 
 
 def test_the_witness_says_that_it_lives_is_ready_and_what_it_cosigned(
