@@ -199,7 +199,8 @@ class AnchorSettings(BaseModel):
     finality:      "finalized" for the chain's own tag, else how many blocks make one final
     key_file:      of the account that sends; relative to the hub's folder
     every_s, every_entries: anchor after so long or so many, whichever comes first
-    patience_s:    how long a transaction waits before it is sent again for a higher fee
+    patience_s:    how long a transaction waits before it is sent again for a higher fee, and a
+                   head before it is signed under a second number of the account
     max_fee_gwei:  what a unit of gas may cost at most
     poll_s:        how often the chain is asked
     """

@@ -51,6 +51,8 @@ GWEI: Final = 10**9
 # What a node must be offered more to let one waiting transaction replace another: geth and anvil
 # ask for 10 %, others for 12.5 %.
 BUMP_PERCENT: Final = 13
+# How often a transaction that the node forgot goes again before it has to wait like others.
+MAX_RESENT: Final = 3
 
 
 class AnchorEvent(StrEnum):
@@ -81,7 +83,9 @@ class AnchorRules:
     """When to anchor, and what it may cost.
 
     every_s, every_entries: whichever comes first, and only when the witnessed tree has grown
-    patience_s: how long a transaction may wait before it is sent again for a higher fee
+    patience_s: how long a transaction may wait before it is sent again for a higher fee; and a
+                head before it is signed under a second number of the account, twice as long before
+                a third, and so on: what a node can cost that lies about the numbers
     max_fee_wei: of a unit of gas; a transaction that would need more waits
     """
 
@@ -316,11 +320,22 @@ def _sent(
     fee, now = chain.fee, clock.now()
     own = [one for one in anchor.transactions if one.nonce == chain.nonce]
     if own and own[-1].fee is not None and anchor.state is AnchorState.SENT:
-        patient = now - own[-1].sent_at < timedelta(seconds=rules.patience_s)
+        alike = [one for one in own if one.fee == own[-1].fee]
+        patient = now - alike[0].sent_at < timedelta(seconds=rules.patience_s)
         if patient and any(backend.receipt(one.hash) is not None for one in own):
+            return [], None
+        # One more has another hash if the node states other gas, and would be looked for as well.
+        if patient and len(alike) > MAX_RESENT:
             return [], None
         # What the node has forgotten goes again as it was; what waits too long offers more.
         fee = own[-1].fee if patient else _more(own[-1].fee, fee)
+    soonest = _next_number_at(anchor, rules)
+    if not own and soonest is not None and now < soonest:
+        return [], ChainRefused(
+            f"the node says that number {chain.nonce} of the account comes next, and the anchor of "
+            f"size {anchor.size} was signed under others: it waits until {soonest:%FT%TZ}. If no "
+            "other program uses the key, the node is mistaken or lies; ask another one"
+        )
     if fee.max_wei > rules.max_fee_wei:
         return [], ChainRefused(
             f"a unit of gas would cost {fee.max_wei} wei, and the settings allow "
@@ -340,6 +355,22 @@ def _sent(
     except LedgerError as error:  # sent or not, it may have been kept, and is looked for
         return done, error
     return done, None
+
+
+def _next_number_at(anchor: Anchor, rules: AnchorRules) -> datetime | None:
+    """From when on the head may be signed under one more number; None before the first.
+
+    Of one number only one transaction is ever mined, of several numbers each: whoever states
+    another one in every round would spend all that the account has.
+    """
+    since: dict[int, datetime] = {}
+    for one in anchor.transactions:
+        if one.nonce is not None:
+            since.setdefault(one.nonce, one.sent_at)
+    if not since:
+        return None
+    wait = timedelta(seconds=rules.patience_s) * 2 ** (len(since) - 1)
+    return max(since.values()) + wait
 
 
 def _replace(database: AnchorDatabase, before: Anchor, after: Anchor) -> None:

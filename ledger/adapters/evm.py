@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 10.0  # for a whole call
 MAX_UNDER_WAY: Final = 8  # calls of one JsonRpc, those included that were given up
 MAX_ANSWER_BYTES: Final = 1 << 24
+# An anchor with the longest possible proof needs less than 300,000 (docs/contracts.md).
+MAX_ANCHOR_GAS: Final = 500_000
 GAS_MARGIN_PERCENT: Final = 25  # above the estimate, which holds for the state it was made on
 FUNDS_WEI: Final = 1_000 * 10**18  # of a development chain, for an account that it is asked to fund
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -269,7 +271,9 @@ class EvmAnchor:
     ) -> None:
         data = self._encode("anchor", self._log, size, root, list(proof))
         call = {"from": self._key.address, "to": self._place.contract, "data": data}
-        signed = sign(self._rpc, self._key, self._place.chain_id, nonce, fee, call)
+        signed = sign(
+            self._rpc, self._key, self._place.chain_id, nonce, fee, call, max_gas=MAX_ANCHOR_GAS
+        )
         keep(bytes(signed.hash))
         send(self._rpc, bytes(signed.raw_transaction))
 
@@ -423,18 +427,29 @@ def contract_of(abi: Sequence[Mapping[str, Any]]) -> Contract:
 
 
 def sign(
-    rpc: JsonRpc, key: ChainKey, chain_id: int, nonce: int, fee: Fee, call: Mapping[str, str]
+    rpc: JsonRpc,
+    key: ChainKey,
+    chain_id: int,
+    nonce: int,
+    fee: Fee,
+    call: Mapping[str, str],
+    *,
+    max_gas: int | None = None,
 ) -> Any:
-    """A signed transaction. Raises ChainRefused if the chain says that it would revert."""
+    """A signed transaction. Raises ChainRefused if the chain says that it would revert, or needs
+    more than `max_gas`."""
     try:
         # Of the newest block: in the next one, what this replaces would already stand.
         gas = rpc.quantity("eth_estimateGas", {"from": key.address, **call}, "latest")
     except RpcError as error:
         raise ChainRefused(f"the chain would not take it: {error.reason}") from error
+    gas += gas * GAS_MARGIN_PERCENT // 100
+    if max_gas is not None and gas > max_gas:
+        raise ChainRefused(f"the node asks for {gas} gas, and it never needs more than {max_gas}")
     fields: dict[str, Any] = {
         "chainId": chain_id,
         "nonce": nonce,
-        "gas": gas + gas * GAS_MARGIN_PERCENT // 100,
+        "gas": gas,
         "value": 0,
         "data": call["data"],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from ledger.adapters.anchor_sql import SqlAnchorDatabase
 from ledger.adapters.evm import create_key
-from ledger.anchor import GWEI, LIFECYCLE, AnchorEvent, advance
+from ledger.anchor import GWEI, LIFECYCLE, MAX_RESENT, AnchorEvent, advance
 from ledger.errors import (
     AnchorMoved,
     ChainBehind,
@@ -24,9 +24,18 @@ from ledger.errors import (
     WrongChain,
 )
 from ledger.log import append, integrate
-from ledger.ports import Anchor, AnchorBackend, AnchorState, Fee, Place, Transaction
+from ledger.ports import Anchor, AnchorBackend, AnchorState, ChainHead, Fee, Place, Transaction
 from tests.anchoring import LOG, START, NewHub, hubs
-from tests.chains import ORIGIN, EvmChain, FakeChain, anvil, deployed, funded, simulated
+from tests.chains import (
+    ORIGIN,
+    EvmChain,
+    FakeBackend,
+    FakeChain,
+    anvil,
+    deployed,
+    funded,
+    simulated,
+)
 
 READY, SENT, MINED, FINAL = (
     AnchorState.READY,
@@ -449,11 +458,67 @@ def test_a_foreign_transaction_that_used_our_number_is_noticed_and_another_is_se
     chain.pool.clear()
     chain.spend("a")
     chain.mining = True
-    states = [one.state for one in hub.round().moved]
-    assert states == [READY, SENT]
+    assert [one.state for one in hub.round().moved] == [READY]
+    assert [one.state for one in hub.round(70).moved] == [SENT]
     hub.round()
     assert hub.states == [(5, "final")]
     assert [one.nonce for one in hub.anchors[0].transactions] == [0, 1]
+
+
+class LyingBackend(FakeBackend):
+    """Says that one more of the account's transactions is mined each time it is asked, that it
+    has never seen ours, and that each needs other gas."""
+
+    def __init__(self, chain: FakeChain) -> None:
+        super().__init__(chain, "a")
+        self.asked = 0
+        self.counting = True
+        self.signed: list[int] = []
+
+    def head(self) -> ChainHead:
+        self.asked += self.counting
+        return replace(super().head(), nonce=self.asked)
+
+    def anchor(
+        self,
+        size: int,
+        root: bytes,
+        proof: Sequence[bytes],
+        *,
+        nonce: int,
+        fee: Fee,
+        keep: Callable[[bytes], None],
+    ) -> None:
+        self.signed.append(nonce)
+        keep(b"%032d" % len(self.signed))
+
+
+def test_a_node_that_lies_about_the_numbers_gets_few_signatures(
+    chain: FakeChain, new_hub: NewHub
+) -> None:
+    backend = LyingBackend(chain)
+    hub = new_hub(backend, patience_s=60)
+    hub.grow(0, 5)
+    for _ in range(6 * 60):
+        last = hub.round(10)
+    # In an hour: after 0, 1, 3, 7, 15 and 31 minutes.
+    assert len(backend.signed) == len(set(backend.signed)) == 6
+    assert isinstance(last.waiting, ChainRefused) and "ask another one" in str(last.waiting)
+
+
+def test_a_node_that_forgets_what_it_was_sent_does_not_fill_the_outbox(
+    chain: FakeChain, new_hub: NewHub
+) -> None:
+    backend = LyingBackend(chain)
+    backend.counting = False
+    hub = new_hub(backend, patience_s=60, max_fee_wei=3 * GWEI)
+    hub.grow(0, 5)
+    for _ in range(1000):
+        hub.round(10)
+    assert len(backend.signed) == len(hub.anchors[0].transactions)
+    # 2 gwei, 13 % more three times, and each a few times again.
+    assert len(backend.signed) <= 4 * (1 + MAX_RESENT)
+    assert set(backend.signed) == {0}
 
 
 def test_a_gap_in_the_numbers_is_closed(chain: FakeChain, new_hub: NewHub) -> None:
@@ -467,7 +532,7 @@ def test_a_gap_in_the_numbers_is_closed(chain: FakeChain, new_hub: NewHub) -> No
     assert chain.pool[0].nonce == 1
     chain.reorganise(1)
     chain.mine()
-    hub.round()
+    hub.round(70)
     assert [one.nonce for one in hub.anchors[0].transactions] == [1, 0]
     chain.mine()
     hub.round()
@@ -487,7 +552,7 @@ def test_a_reverted_transaction_anchors_nothing(chain: FakeChain, new_hub: NewHu
     chain.mine()
     states = [one.state for one in hub.round().moved]
     assert states == [READY]
-    last = hub.round()
+    last = hub.round(70)
     assert isinstance(last.waiting, ChainRefused) and "not an anchorer" in str(last.waiting)
     chain.anchorers.add("a")
     chain.mining = True

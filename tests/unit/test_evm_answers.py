@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -294,6 +295,15 @@ def test_what_the_chain_would_revert_is_neither_kept_nor_sent() -> None:
     with pytest.raises(ChainRefused, match="size must grow"):
         chain.anchor(5, b"\7" * 32, [], nonce=0, fee=Fee(1, None), keep=kept.append)
     assert kept == []
+
+
+def test_a_node_that_asks_for_more_gas_than_an_anchor_needs_gets_no_signature() -> None:
+    kept: list[bytes] = []
+    for gas, signs in ((400_000, True), (400_001, False)):
+        chain = backend(node(eth_estimateGas=hex(gas)))
+        with contextlib.nullcontext() if signs else pytest.raises(ChainRefused, match="never"):
+            chain.anchor(5, b"\7" * 32, [], nonce=0, fee=Fee(1, None), keep=kept.append)
+        assert len(kept) == 1
 
 
 def test_a_transaction_is_kept_under_its_own_hash_before_it_is_sent() -> None:
