@@ -3,7 +3,8 @@
 log.key and others         the ledger's keys; see api.log_keys
 witness.key, witness.vkey  the same of a witness; witness-ml-dsa.key and .vkey of its other key
 policy                     whose log this is, and which witnesses count (C2SP tlog-policy)
-predecessor                the last head of the log that this one follows, if it follows one
+predecessor                the log that this one follows, if it follows one: its last head, and
+                           what its key or recovery key signed; see ledger.verify.succession
 settings.toml              every setting of the process, explained
 """
 
@@ -22,6 +23,7 @@ from api.settings import SettingsRefused
 from crypto.keys import MlDsaKey, Signer, SigningKey, write_key
 from ledger.errors import FormatRefused, LedgerError
 from ledger.evidence import log_succeeded
+from ledger.verify.history import read_log_keys
 from ledger.verify.note import (
     COSIGNATURE,
     LOG_SIGNATURE,
@@ -29,6 +31,8 @@ from ledger.verify.note import (
     Note,
     VerifierKey,
 )
+from ledger.verify.policy import Policy
+from ledger.verify.succession import Predecessor, authorise, check_succession
 from registry.party import Role
 
 SETTINGS: Final = "settings.toml"
@@ -114,6 +118,22 @@ logs = {logs}
 
 
 @dataclass(frozen=True)
+class Succeeded:
+    """The log that a new one follows.
+
+    last:   its last head, a signed note. policy: its policy file, which must accept that head
+    signer: its key, or its recovery key; None where the operator has neither, and then the
+            succession is only claimed
+    keys:   its newest keys document; needed for the recovery key, which it names
+    """
+
+    last: bytes
+    policy: bytes
+    signer: Signer | None
+    keys: bytes | None
+
+
+@dataclass(frozen=True)
 class MadeHub:
     """recovery_key: the file to be taken offline."""
 
@@ -142,30 +162,27 @@ def create_hub(
     public_url: str | None,
     relay_listen: str | None,
     sm2: bool = False,
-    succeeds: bytes | None = None,
+    succeeds: Succeeded | None = None,
     now: datetime,
 ) -> MadeHub:
     """An operator's folder. origin: the log's name, such as `exchange.example/log`.
 
     sm2:      heads are signed with SM2 as well, and a parallel SM3 tree is kept
-    succeeds: the last head of a log that cannot be continued, a signed note: the new log says
-              at its beginning that it takes that one's place
+    succeeds: a log that cannot be continued: the new one says at its beginning that it takes
+              that one's place
 
     Its policy asks for no witness until one is added. Raises SettingsRefused for what cannot be,
     KeyFileRefused where a participant is already.
     """
-    _named_key("origin", origin, LOG_SIGNATURE, SigningKey.generate())
+    trial = _named_key("origin", origin, LOG_SIGNATURE, SigningKey.generate())
     if succeeds is not None:
-        try:
-            log_succeeded(origin, Note.parse(succeeds))
-        except LedgerError as error:
-            raise SettingsRefused("succeeds", str(error)) from None
+        _follow(succeeds, trial)  # before anything is written
     _require_free(path, SETTINGS, POLICY, LOG_KEY, LOG_VKEY, RECOVERY_KEY, DOCUMENTS)
     folder = PartyFolder.create(path, name, [Role.OPERATOR], now=now)
     keys = create_keys(path, origin, sm2=sm2).current
     (key,) = keys.verifier_keys
     if succeeds is not None:
-        (path / PREDECESSOR).write_bytes(succeeds)
+        (path / PREDECESSOR).write_bytes(_follow(succeeds, key).to_bytes())
     (path / POLICY).write_text(f"log {key}\nquorum none\n", "utf-8")
     text = _HUB.format(
         listen=_toml(listen),
@@ -204,6 +221,21 @@ def create_witness(path: Path, name: str, logs: Sequence[str], *, listen: str) -
     text = _WITNESS.format(name=_toml(name), listen=_toml(listen), logs=_toml(list(logs)))
     (path / SETTINGS).write_text(text, "utf-8")
     return MadeWitness((key, ml_dsa_key), path / SETTINGS)
+
+
+def _follow(old: Succeeded, key: VerifierKey) -> Predecessor:
+    """What the log of `key` says of the one before it, as its auditors will check it."""
+    try:
+        last = Note.parse(old.last)
+        found = Predecessor(last)
+        if old.signer is not None:
+            keys = None if old.keys is None else read_log_keys(old.keys)
+            found = authorise(last, key, old.signer, keys)
+        check_succession(found, Policy.parse(old.policy), key.name, [str(key)])
+        log_succeeded(key.name, found)
+    except LedgerError as error:
+        raise SettingsRefused("succeeds", str(error)) from None
+    return found
 
 
 def _named_key(setting: str, name: str, key_type: int, signer: Signer) -> VerifierKey:

@@ -17,9 +17,9 @@ from ledger.verify.history import ADOPTED, SM3_SUFFIX, SignedLogKeys, require_au
 from ledger.verify.note import Note
 from ledger.verify.policy import Policy
 from ledger.verify.sm3 import PAIRED
+from ledger.verify.succession import SUCCEEDED, Predecessor
 from ledger.verify.text import encode_base64
 
-SUCCEEDED: Final = "log.succeeded"
 MAX_POLICY_TEXT_BYTES: Final = 40_000  # in an entry of 65,535 bytes, as base64 in an envelope
 
 
@@ -37,13 +37,14 @@ def log_keys_declared(new: SignedLogKeys, old: SignedLogKeys | None) -> Act:
     )
 
 
-def log_succeeded(origin: str, last: Note) -> Act:
-    """This log follows another that cannot be continued, whose last known head is `last`.
+def log_succeeded(origin: str, predecessor: Predecessor) -> Act:
+    """This log follows another that cannot be continued.
 
-    Everybody can read from it where to look for what came before, and that nothing of the old log
-    is said to be undone. Raises FormatRefused, and EntryRefused for a log that would follow itself.
+    Everybody can read from it where to look for what came before, who of the old log agreed, and
+    that nothing of it is said to be undone. The caller has checked the head and the authority.
+    Raises EntryRefused for a log that would follow itself.
     """
-    if Checkpoint.parse(last.text).origin == origin:
+    if predecessor.head.origin == origin:
         raise EntryRefused(
             f"{origin} cannot follow itself: two logs of one name would be a fork. Give the "
             "successor another origin"
@@ -51,8 +52,8 @@ def log_succeeded(origin: str, last: Note) -> Act:
     return Act(
         type=SUCCEEDED,
         subject=origin,
-        inputs=(digest(last.to_bytes()),),
-        body={"checkpoint": last.to_bytes().decode("utf-8")},
+        inputs=(digest(predecessor.last.to_bytes()),),
+        body=predecessor.body,
     )
 
 

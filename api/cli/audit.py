@@ -13,9 +13,10 @@ import typer
 
 from api.cli.desk import opened
 from api.cli.output import Exit, answer, print_json
-from api.cli.speech import Commands, common, language, say
+from api.cli.speech import Commands, common, language, name_of, say
 from api.cli.tables import lines
 from api.folder import PartyFolder
+from crypto.digest import digest
 from crypto.errors import KeyFileRefused
 from crypto.identifiers import DealId, PartyId
 from crypto.keys import read_exchange_key
@@ -33,7 +34,7 @@ from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.errors import HubUnreachable, NotYours, UnknownSubject
 from exchange.query.explanation import Language
 from ledger import copies
-from ledger.errors import SourceUnreachable
+from ledger.errors import LedgerError, SourceUnreachable
 from ledger.verify.anchor import Asked, HttpRpc, audit_anchor
 from ledger.verify.equivocation import audit_equivocation
 from ledger.verify.log import open_source
@@ -41,11 +42,12 @@ from ledger.verify.note import MAX_NOTE_BYTES
 from ledger.verify.policy import MAX_POLICY_BYTES, Policy
 from ledger.verify.proof import MAX_PROOF_BYTES
 from ledger.verify.receipt import audit_receipt
-from ledger.verify.report import Report, exit_code
+from ledger.verify.report import Report, exit_code, printable
 from ledger.verify.tile_names import CHECKPOINT
 
 if TYPE_CHECKING:
     from api.wiring.node import Opened
+    from ledger.verify.archive import Archive
 
 app = Commands("audit", no_args_is_help=True)
 
@@ -170,6 +172,9 @@ def history(
     place: Annotated[str, typer.Argument(metavar="LOG")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER")],
     policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
+    old_policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="audit.old_policy")
+    ] = None,
 ) -> None:
     from ledger.verify.archive import check_pairs, read_archive
     from ledger.verify.tiles import open_tree
@@ -185,15 +190,30 @@ def history(
         file = folder / f"{since.index}-{since.at:%Y-%m-%d}.policy"
         file.write_bytes(since.text)
         policies.append({"entry": since.index, "from": f"{since.at:%FT%TZ}", "file": str(file)})
-    keys = [
-        {"entry": k.index, "from": f"{k.at:%FT%TZ}", "keys": [*k.signed.document.keys]}
-        for k in archive.history.keys
-    ]
+    keys = []
+    for k in archive.history.keys:
+        document = folder / f"{k.index}-{k.at:%Y-%m-%d}.keys"
+        document.write_bytes(k.signed.envelope.to_bytes())
+        keys.append(
+            {
+                "entry": k.index,
+                "from": f"{k.at:%FT%TZ}",
+                "keys": [*k.signed.document.keys],
+                "file": str(document),
+            }
+        )
+    follows = _follows(archive, head.origin, None if old_policy is None else _policy(old_policy))
     told = [say("audit.keys_since", entry=k["entry"], at=k["from"]) for k in keys]
     told += [
         say("audit.policy_since", entry=p["entry"], at=p["from"], file=p["file"]) for p in policies
     ]
     told.append(say("audit.pairs", count=pairs))
+    for one in follows:
+        whose = name_of("succession", one["standing"])
+        told.append(
+            say("audit.follows", origin=one["origin"], size=one["size"], entry=one["entry"])
+            + f"{whose} {one['reason']}".rstrip()
+        )
     answer(
         {
             "origin": head.origin,
@@ -201,10 +221,41 @@ def history(
             "keys": keys,
             "policies": policies,
             "pairs": pairs,
+            "follows": follows,
         },
         "\n".join(told),
         as_json=common().as_json,
     )
+    if any(one["standing"] == "refused" for one in follows):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _follows(archive: Archive, origin: str, old: Policy | None) -> list[dict[str, str]]:
+    """Each log that this one says it follows, and by whose word. Without the old log's policy
+    a word is not checked, and no word at all is named as such."""
+    from ledger.verify.succession import check_succession
+
+    keys = [key for since in archive.history.keys for key in since.signed.document.keys]
+    found: list[dict[str, str]] = []
+    for index, before in archive.follows:
+        reason = ""
+        standing = "claimed_unchecked" if before.authority is None else "unchecked"
+        if old is not None:
+            try:
+                standing = check_succession(before, old, origin, keys).value
+            except LedgerError as error:
+                standing, reason = "refused", str(error)
+        found.append(
+            {
+                "entry": str(index),
+                "origin": printable(before.head.origin),
+                "size": str(before.head.size),
+                "checkpoint": str(digest(before.last.to_bytes())),
+                "standing": standing,
+                "reason": printable(reason),
+            }
+        )
+    return found
 
 
 @app.act("follow", "audit.follow")

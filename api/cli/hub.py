@@ -53,12 +53,34 @@ def init(
         Path | None,
         typer.Option(help="The last checkpoint of a log that is lost and that this one follows."),
     ] = None,
+    old_policy: Annotated[
+        Path | None, typer.Option(help="With --succeeds: that log's policy, which must accept it.")
+    ] = None,
+    old_key: Annotated[
+        Path | None,
+        typer.Option(help="That log's key or recovery key; without it, following is only claimed."),
+    ] = None,
+    old_keys: Annotated[
+        Path | None,
+        typer.Option(help="That log's newest keys document, which names the recovery key."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make an operator's folder: its keys, the ledger's keys, a policy and a settings file."""
-    from api.operator import create_hub
+    from api.operator import Succeeded, create_hub
+    from crypto.keys import read_signing_key
     from crypto.ports import SystemClock
 
+    if (succeeds is None) != (old_policy is None) or (succeeds is None and (old_key or old_keys)):
+        raise typer.BadParameter("--succeeds and --old-policy go together; other --old-… need both")
+    before = None
+    if succeeds is not None and old_policy is not None:
+        before = Succeeded(
+            succeeds.read_bytes(),
+            old_policy.read_bytes(),
+            None if old_key is None else read_signing_key(old_key),
+            None if old_keys is None else old_keys.read_bytes(),
+        )
     made = create_hub(
         folder,
         name,
@@ -67,7 +89,7 @@ def init(
         public_url=public_url,
         relay_listen=relay_listen,
         sm2=sm2,
-        succeeds=None if succeeds is None else succeeds.read_bytes(),
+        succeeds=before,
         now=SystemClock().now(),
     )
     document = made.folder.party.document

@@ -125,7 +125,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "help.audit.receipt": "Verify one entry's receipt: who vouches for it, and since when.",
     "help.audit.history": "Read a log's own history: the keys that signed it, and every policy "
     "that was in force, each into a file, so that old receipts can be checked under the policy of "
-    "their time. Heads paired with those of an SM3 tree are recomputed.",
+    "their time. Heads paired with those of an SM3 tree are recomputed. Says which log it follows, "
+    "and by whose word.",
     "help.audit.mirror": "Copy a whole log into a folder, or bring the copy up to date, and verify "
     "every file before it is kept. The log must extend the copy. LOG is an address such as "
     "https://hub.example/v1/log/witnessed, or a folder.",
@@ -242,6 +243,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "option.result.parquet": "Write a Parquet file: suppressed cells are NULL, never zero.",
     "option.audit.out": "Where to write the bundle.",
     "option.audit.policy": "Whose log, and which witnesses, you believe.",
+    "option.audit.old_policy": "The policy of the log that this one says it follows.",
     "option.audit.roots": "Whose identities you believe: fingerprints and registrars.",
     "option.audit.documents": "Party documents by digest: a folder of files named by 64 hex "
     "digits, or a hub's /v1/documents.",
@@ -461,6 +463,14 @@ ENGLISH: Final[Mapping[str, str]] = {
     "audit.keys_since": "keys      from entry {entry}, {at}",
     "audit.policy_since": "policy    from entry {entry}, {at}: {file}",
     "audit.pairs": "SM3 tree  {count} pairs of heads recomputed",
+    "audit.follows": "follows   {origin} after {size} entries (entry {entry}): ",
+    "succession.claimed": "CLAIMED, signed by nobody of the old log",
+    "succession.unchecked": "signed by somebody; give --old-policy to check by whom",
+    "succession.claimed_unchecked": "CLAIMED, signed by nobody of the old log; give --old-policy "
+    "to check that its head is genuine",
+    "succession.log_key": "authorised by the old log's own key",
+    "succession.recovery_key": "authorised by the old log's recovery key",
+    "succession.refused": "REFUSED:",
     "audit.mirrored": "{folder} holds the log up to entry {size} ({new} new), all of it verified",
     "audit.whose_key": "{file} is a key: say whose with --party, or name the whole folder",
     # A plan in words
@@ -690,7 +700,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "help.audit.log": "核验整个日志：每个瓦片、条目、签名链、时间与公开行为。",
     "help.audit.receipt": "核验一条条目的回执：谁为其作证、自何时起。",
     "help.audit.history": "读取日志自身的历史：曾签署日志的密钥，以及历次生效的策略，"
-    "各存为一个文件，以便按当时的策略核验旧回执。与 SM3 树配对的树头会重新计算。",
+    "各存为一个文件，以便按当时的策略核验旧回执。与 SM3 树配对的树头会重新计算。"
+    "并说明它接续哪个日志、由谁授权。",
     "help.audit.mirror": "将整个日志复制到文件夹，或更新已有的副本；每个文件先核验再保存，"
     "日志必须延续该副本。LOG 为地址（如 https://hub.example/v1/log/witnessed）或文件夹。",
     "help.audit.anchor": "将 EVM 合约所存的日志树头与日志本身比较。",
@@ -801,6 +812,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "option.result.parquet": "写成 Parquet 文件：被隐去的格为 NULL，绝不写零。",
     "option.audit.out": "证据包写到哪里。",
     "option.audit.policy": "您采信谁的日志、哪些见证方。",
+    "option.audit.old_policy": "本日志自称所接续的旧日志的策略。",
     "option.audit.roots": "您采信谁的身份：指纹与登记员。",
     "option.audit.documents": "按摘要存放的主体文件：以 64 位十六进制命名的文件夹，"
     "或枢纽的 /v1/documents。",
@@ -1001,6 +1013,14 @@ CHINESE: Final[Mapping[str, str]] = {
     "audit.keys_since": "密钥    自第 {entry} 条起，{at}",
     "audit.policy_since": "策略    自第 {entry} 条起，{at}：{file}",
     "audit.pairs": "SM3 树  已重新计算 {count} 对树头",
+    "audit.follows": "接续    {origin}，自其第 {size} 条之后（第 {entry} 条）：",
+    "succession.claimed": "仅为自称，旧日志无人签署",
+    "succession.unchecked": "有人签署；请给出 --old-policy 以核验由谁签署",
+    "succession.claimed_unchecked": "仅为自称，旧日志无人签署；请给出 --old-policy "
+    "以核验其树头是否真实",
+    "succession.log_key": "由旧日志自身的密钥授权",
+    "succession.recovery_key": "由旧日志的恢复密钥授权",
+    "succession.refused": "不予采信：",
     "audit.mirrored": "{folder} 存有日志至第 {size} 条（新增 {new} 条），均已核验",
     "audit.whose_key": "{file} 是一把密钥：请用 --party 指明属于谁，或给出整个文件夹",
     "plan.title": "{consumer} 为“{purpose}”之用询问：",

@@ -73,6 +73,7 @@ from ledger.tiles import LogSource
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.note import Note, VerifierKey
 from ledger.verify.policy import Policy
+from ledger.verify.succession import Predecessor
 
 PAUSE_AFTER_FAILURE_S: Final = 1.0
 # How long the end waits for a thread. One that is asking a witness may be left behind: it holds no
@@ -176,7 +177,8 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
         chains.require_complete(tx)
         registration.register_operator(party, tx, operator)
         if (settings.folder / PREDECESSOR).exists():
-            log_history.follow(origin, (settings.folder / PREDECESSOR).read_bytes(), tx, operator)
+            before = Predecessor.from_bytes((settings.folder / PREDECESSOR).read_bytes())
+            log_history.follow(origin, before, tx, operator)
         log_history.declare(ring.documents, settings.policy_file.read_bytes(), tx, operator)
     regulators = frozenset(PartyId.parse(text, where="regulators") for text in settings.regulators)
     stack = ExitStack()

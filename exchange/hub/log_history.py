@@ -12,7 +12,7 @@ from exchange.hub.ports import HubTransaction
 from ledger import evidence
 from ledger.errors import KeysRefused
 from ledger.verify.history import ADOPTED, KEY_CHANGES, KINDS, SignedLogKeys
-from ledger.verify.note import Note
+from ledger.verify.succession import SUCCEEDED, Predecessor
 
 _PENDING_LIMIT = 1 << 16  # entries looked through for one that has no place yet; at start, so few
 
@@ -37,14 +37,14 @@ def declare(
         chains.act(act, tx=tx, operator=operator, documents={name: policy})
 
 
-def follow(origin: str, last: bytes, tx: HubTransaction, operator: Operator) -> None:
+def follow(origin: str, predecessor: Predecessor, tx: HubTransaction, operator: Operator) -> None:
     """Say, first of all, that the log takes the place of another. Safe to repeat.
 
-    last: the old log's last head, a signed note. Raises FormatRefused, EntryRefused.
+    Raises EntryRefused.
     """
     tx.lock_chain(operator.party)
-    if not tx.statements_about([origin], kinds=[evidence.SUCCEEDED]):
-        chains.act(evidence.log_succeeded(origin, Note.parse(last)), tx=tx, operator=operator)
+    if not tx.statements_about([origin], kinds=[SUCCEEDED]):
+        chains.act(evidence.log_succeeded(origin, predecessor), tx=tx, operator=operator)
 
 
 def statements(origin: str, tx: HubTransaction) -> list[Statement]:

@@ -21,20 +21,26 @@ from ledger.tree import Node, cover
 from ledger.verify.history import KINDS, LogHistory, read_history
 from ledger.verify.merkle import fold
 from ledger.verify.sm3 import PAIRED, PairedHeads, Sm3Tree, check_paired, read_paired
+from ledger.verify.succession import SUCCEEDED, Predecessor
 from ledger.verify.tiles import SignedTree
 
 # How a statement's envelope begins, and what its payload holds if it is one of these: parsing
 # every entry of a log to find a handful would take a hundred times as long.
 _PAYLOAD: Final = re.compile(rb'\{"payload":"([A-Za-z0-9+/=]*)"')
-_MARK: Final = b'"type":"log_'
+_MARK: Final = re.compile(rb'"type":"log(_|\.succeeded")')
 
 
 @dataclass(frozen=True)
 class Archive:
-    """pairs: every pair of heads that the log names, in order; not checked yet."""
+    """pairs: every pair of heads that the log names, in order; not checked yet.
+
+    follows: every log that it says it follows, with the entry's index; not checked yet either:
+    see check_succession.
+    """
 
     history: LogHistory
     pairs: Sequence[PairedHeads]
+    follows: Sequence[tuple[int, Predecessor]]
 
 
 def read_archive(tree: SignedTree) -> Archive:
@@ -51,7 +57,12 @@ def read_archive(tree: SignedTree) -> Archive:
         if not said or statement.actor == said[0][1].actor:
             said.append((index, statement))
     history = read_history(said, origin=tree.checkpoint.origin)
-    return Archive(history, [read_paired(s) for _, s in said if s.type == PAIRED])
+    follows = [
+        (index, Predecessor.read(statement.body, where=f"entry {index}"))
+        for index, statement in said
+        if statement.type == SUCCEEDED
+    ]
+    return Archive(history, [read_paired(s) for _, s in said if s.type == PAIRED], follows)
 
 
 def check_pairs(tree: SignedTree, archive: Archive) -> int:
@@ -71,12 +82,12 @@ def check_pairs(tree: SignedTree, archive: Archive) -> int:
 def _own_statement(entry: bytes) -> Statement | None:
     found = _PAYLOAD.match(entry)
     try:
-        if found is None or _MARK not in base64.b64decode(found[1]):
+        if found is None or _MARK.search(base64.b64decode(found[1])) is None:
             return None
         statement = read_statement(entry).statement
     except (binascii.Error, CryptoError):  # an entry may be any bytes: this one is no statement
         return None
-    return statement if statement.type in chain(KINDS, (PAIRED,)) else None
+    return statement if statement.type in chain(KINDS, (PAIRED, SUCCEEDED)) else None
 
 
 def _root(tree: SignedTree, size: int) -> bytes:

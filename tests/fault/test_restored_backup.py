@@ -5,6 +5,7 @@ With real witnesses over HTTP and real backups of the database, made while the h
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -24,15 +26,18 @@ from api.http.events import Stopping
 from api.http.server import Running, serve
 from api.settings import HubSettings
 from api.wiring import hub as wiring
-from api.wiring.hub import OpenedHub, check_stored, loops_of, open_hub
+from api.wiring.hub import OpenedHub, check_stored, loops_of, open_hub, open_own_note
 from api.witness import witness_app
-from crypto.keys import SigningKey
+from crypto.keys import SigningKey, write_key
 from crypto.ports import SystemClock
 from crypto.record import Amount
 from crypto.statement import read_statement
 from ledger.adapters.sql import SqlLogDatabase
-from ledger.evidence import SUCCEEDED
+from ledger.copies import publish_files
+from ledger.tiles import LogSource
 from ledger.verify.note import LOG_SIGNATURE, VerifierKey, cosigner_key
+from ledger.verify.policy import Policy
+from ledger.verify.succession import SUCCEEDED, Predecessor, Standing, check_succession
 from pricing.money import Money
 from tests.hub_server import Speaker
 from tests.integration.test_cli_hub import run
@@ -223,20 +228,57 @@ def test_a_log_that_takes_the_place_of_a_lost_one_says_so_first(
     assert latest is not None
     (tmp_path / "last").write_bytes(latest.note.to_bytes())
     new = ["hub", "init", str(tmp_path / "new"), "--name", "Operator"]
-    succeeds = ["--succeeds", str(tmp_path / "last")]
+    old = ["--old-policy", str(hub.path / "policy"), "--old-key", str(hub.path / "log.key")]
+    succeeds = ["--succeeds", str(tmp_path / "last"), *old]
     code, _, error = run(capsys, *new, "--origin", latest.checkpoint.origin, *succeeds)
     assert code != 0 and "another origin" in error
-    code, _, error = run(capsys, *new, "--origin", "unseen.test/second", *succeeds)
+    new += ["--origin", "unseen.test/second"]
+    write_key(tmp_path / "stranger.key", SigningKey.generate())
+    other = VerifierKey("unseen.test/other", LOG_SIGNATURE, hub.witnesses[0].signer.public)
+    (tmp_path / "other").write_text(f"log {other}\nquorum none\n")
+    for wrong, words in (
+        (succeeds[:2], "--old-policy"),
+        ([*succeeds[:3], str(tmp_path / "other"), *old[2:]], "not trusted here"),
+        ([*succeeds[:5], str(hub.path / "log-recovery.key")], "no key"),
+        ([*succeeds[:5], str(tmp_path / "stranger.key")], "no key"),
+    ):
+        code, _, error = run(capsys, *new, *wrong)
+        assert code != 0 and words in error, wrong
+    assert not (tmp_path / "new").exists()
+    code, _, error = run(capsys, *new, *succeeds)
     assert code == 0, error
-    successor = Hub(tmp_path / "new", [])
+    successor, copy = Hub(tmp_path / "new", []), tmp_path / "copy"
     for _ in range(2):  # said once
         with successor.up() as opened:
             until(lambda: successor.witnessed(opened))
             with opened.keeping.database.transaction() as store:
                 said = [read_statement(e.entry).statement for e in store.entries(0, 100)]
+            if not copy.exists():
+                copy.mkdir()
+                (copy / "checkpoint").touch()
+                keeping = opened.keeping
+                publish_files(
+                    copy, LogSource(keeping.database), partial(open_own_note, keeping.ever)
+                )
     assert [one.type for one in said[:2]] == ["party.registered", SUCCEEDED]
     assert [one.type for one in said].count(SUCCEEDED) == 1
-    assert said[1].body["checkpoint"].encode() == latest.note.to_bytes()
+    before = Predecessor.read(said[1].body, where="entry 1")
+    assert before.last == latest.note
+    policy = Policy.parse((hub.path / "policy").read_bytes())
+    keys = (tmp_path / "new" / "log.vkey").read_text().split()
+    assert check_succession(before, policy, "unseen.test/second", keys) is Standing.LOG_KEY
+    # What an auditor is told of it, without the old log's policy, with it, and with another's.
+    history = ["audit", "history", str(copy), str(tmp_path / "found"), "--json"]
+    history += ["--policy", str(tmp_path / "new" / "policy")]
+    for more, ended, standing in (
+        ([], 0, "unchecked"),
+        (["--old-policy", str(hub.path / "policy")], 0, "log_key"),
+        (["--old-policy", str(tmp_path / "other")], 1, "refused"),
+    ):
+        code, out, error = run(capsys, *history, *more)
+        (follows,) = json.loads(out)["follows"]
+        assert (code, follows["standing"]) == (ended, standing), error
+        assert follows["origin"] == latest.checkpoint.origin
 
 
 def check(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
