@@ -32,7 +32,7 @@ from ledger.errors import (
     WitnessUnreachable,
 )
 from ledger.log import consistency
-from ledger.ports import HeadHolder, LogDatabase, WitnessPort
+from ledger.ports import HeadHolder, LogDatabase, LogStore, WitnessPort
 from ledger.tree import cover, range_hash
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
@@ -69,15 +69,16 @@ def require_newest(
             silent[holder.name] = error
             continue
         if head is not None:
-            _require_contained(database, head, holder.name)
+            with database.transaction() as store:
+                require_contained(store, head, holder.name)
     counted = {witness.key: witness.name for witness in policy.witnesses}
     missing = set(counted.values())
-    errors = ask_all(witnesses, lambda witness: _compare(database, witness, origin, signer))
-    for witness, error in zip(witnesses, errors, strict=True):
-        if isinstance(error, LogBehind | LogDiverged | WitnessDisagrees):
-            raise error
-        if error is not None:
-            silent[witness.key.name] = error
+    failures = ask_all(witnesses, lambda witness: _compare(database, witness, origin, signer))
+    for witness, failure in zip(witnesses, failures, strict=True):
+        if isinstance(failure, LogBehind | LogDiverged | WitnessDisagrees):
+            raise failure
+        if failure is not None:
+            silent[witness.key.name] = failure
             continue
         missing -= {counted[key] for key in witness.keys if key in counted}
     if policy.quorum != NO_QUORUM:
@@ -85,6 +86,21 @@ def require_newest(
             raise NotCompared(silent, tuple(sorted(missing)))
     elif any(holder.name in silent for holder in holders):
         raise NotCompared(silent, ())
+
+
+def require_contained(store: LogStore, head: Checkpoint, where: str) -> None:
+    """Raises LogBehind or LogDiverged unless the stored log extends `head`, which `where` holds."""
+    latest = store.latest()
+    if latest is not None and latest.checkpoint == head:
+        return
+    signed = 0 if latest is None else latest.size
+    if head.size > signed:
+        raise LogBehind(where, held=head.size, stored=signed)
+    if range_hash((0, head.size), store.nodes(cover((0, head.size)))) != head.root:
+        raise LogDiverged(
+            f"{where} holds another root of size {head.size} than the stored tree has: the log "
+            "has forked, or was damaged. Sign nothing; compare both with a full copy"
+        )
 
 
 def _compare(database: LogDatabase, witness: WitnessPort, origin: str, signer: Signer) -> None:
@@ -119,17 +135,6 @@ def _compare(database: LogDatabase, witness: WitnessPort, origin: str, signer: S
             raise WitnessUnreachable(f"{witness.key.name} answered without its cosignature")
         return
     raise WitnessUnreachable(f"{witness.key.name} stated another size each time it was asked")
-
-
-def _require_contained(database: LogDatabase, head: Checkpoint, where: str) -> None:
-    _require_signed(database, head.size, where)
-    with database.transaction() as store:
-        root = range_hash((0, head.size), store.nodes(cover((0, head.size))))
-    if root != head.root:
-        raise LogDiverged(
-            f"{where} holds another root of size {head.size} than the stored tree has: the log "
-            "has forked, or was damaged. Sign nothing; compare both with a full copy"
-        )
 
 
 def _require_signed(database: LogDatabase, size: int, where: str) -> None:

@@ -7,7 +7,7 @@ processes may run this at once, and a crash between two steps leaves the second 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from crypto.keys import Signer
 from exchange import evidence, jobs
@@ -20,8 +20,20 @@ from ledger import evidence as log_evidence
 from ledger import log, newest, sm3
 from ledger.log import EntryStatus
 from ledger.ports import HeadHolder, LogDatabase, WitnessPort
+from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.note import VerifierKey
 from ledger.verify.policy import Policy
+
+
+@dataclass
+class KnownHead:
+    """The newest head that this process has seen in its database.
+
+    Without any error, one connection may be to a database and the next to an older copy of it: a
+    replica that lags and took over between two rounds, a file that was replaced.
+    """
+
+    head: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class LogKeeping:
 
     holders: who else remembers its heads outside the database. also: keys that sign beside the
     log's own. ever: every key that the log declared, the present ones and the earlier.
-    sm3: what signs the parallel SM3 tree, where there is one.
+    sm3: what signs the parallel SM3 tree, where there is one. known: kept by the functions below.
     """
 
     origin: str
@@ -42,10 +54,13 @@ class LogKeeping:
     also: Sequence[Signer] = ()
     ever: Sequence[VerifierKey] = ()
     sm3: Signer | None = None
+    known: KnownHead = field(default_factory=KnownHead)
 
 
 def require_newest(keeping: LogKeeping) -> None:
     """Nobody knows of more of the ledger than the database does. Before the first signature."""
+    with keeping.database.transaction() as store:
+        latest = store.latest()
     newest.require_newest(
         keeping.database,
         origin=keeping.origin,
@@ -54,11 +69,19 @@ def require_newest(keeping: LogKeeping) -> None:
         policy=keeping.policy,
         holders=keeping.holders,
     )
+    if keeping.known.head is None and latest is not None:
+        keeping.known.head = latest.checkpoint  # what was compared is what is signed from
 
 
 def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
-    """Give pending entries their places and sign the grown tree. Whether there were any."""
+    """Give pending entries their places and sign the grown tree. Whether there were any.
+
+    Raises LogBehind or LogDiverged if the database does not contain the head that this process
+    saw in it last, and what `integrate` raises.
+    """
     with store.transaction() as tx:
+        if keeping.known.head is not None:
+            newest.require_contained(tx.log, keeping.known.head, "this process")
         grown = log.integrate(
             tx.log,
             origin=keeping.origin,
@@ -66,6 +89,9 @@ def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
             now=operator.clock.now(),
             also=keeping.also,
         )
+        latest = tx.log.latest()
+    if latest is not None:
+        keeping.known.head = latest.checkpoint  # not before the commit: it may be refused
     return grown is not None
 
 
