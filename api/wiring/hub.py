@@ -66,6 +66,7 @@ from ledger.errors import (
     LogDiverged,
     NotCompared,
     OtherLog,
+    SourceUnreachable,
     WitnessDisagrees,
 )
 from ledger.ports import AnchorBackend, AnchorDatabase, HeadHolder, Place
@@ -441,7 +442,10 @@ def loops_of(
                 filing.wake()
         return True
 
+    unfiled: str | None = None
+
     def file(folder: Path) -> bool:
+        nonlocal unfiled
         if hub.fault.words is not None or not hub.fault.compared:
             return False
         open_own = partial(open_own_note, hub.keeping.ever)
@@ -450,6 +454,12 @@ def loops_of(
         except (LogBehind, LogDiverged) as error:
             hub.fault.find(error)
             return False
+        except SourceUnreachable as error:
+            if str(error) != unfiled:
+                log.warning("files.waiting", reason=str(error))
+            unfiled = str(error)
+            return False
+        unfiled = None
         if done is not None and done.files:
             log.info("log.filed", size=done.checkpoint.size, files=done.files)
         return done is not None and done.files > 0

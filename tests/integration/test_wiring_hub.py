@@ -347,6 +347,23 @@ def test_a_hub_keeps_static_files_and_refuses_a_database_that_is_older_than_they
     assert _note(tmp_path / "log") == note
 
 
+def test_a_hub_whose_disk_for_static_files_is_not_mounted_waits_for_it_and_says_so(
+    tmp_path: Path,
+) -> None:
+    path, files = a_hub(tmp_path / "hub"), tmp_path / "log"
+    files.mkdir()  # the mount point
+    path.write_text(path.read_text().replace("# tiles_folder", f'tiles_folder = "{files}" #'))
+    opened = open_hub(HubSettings.load(path))
+    with loops_of(opened, HubSettings.load(path)) as loops:
+        loops.start()
+        assert "mount its disk" in until(lambda: opened.fault.waiting)
+        assert list(files.iterdir()) == []
+        (files / "checkpoint").touch()
+        until(lambda: _note(files))
+        assert opened.fault.waiting is None
+    opened.close()
+
+
 def _note(folder: Path) -> bytes | None:
     file = folder / "checkpoint"
     return (file.read_bytes() or None) if file.exists() else None
