@@ -89,6 +89,7 @@ _OF_CHECK: Final[Mapping[str, Kind]] = MappingProxyType(
         "log.tiles": Kind.DAMAGED,
         "log.heads": Kind.FORK,
         "log.head": Kind.FORGED,
+        "log.keys": Kind.FORGED,
         "log.consistent": Kind.FORK,
         "entry.readable": Kind.FORGED,
         "entry.signed": Kind.FORGED,
@@ -430,6 +431,9 @@ class Follower:
             self.alert(Kind.DAMAGED, f"entries from {self.size}", phrase("reason", reason=error))
         if past:
             self._walk.take(Chunk([], tuple(past), None, [], ""))
+        if self._state is not None and self.size == tree.size:
+            note = Note.parse(self._state.note.encode())
+            self._walk.declared.signed(PastHead(tree.checkpoint, note, None))
 
     def _past_heads(self, tree: SignedTree) -> list[PastHead]:
         """Witnessed heads that are new, each of the same history, by size."""
@@ -616,7 +620,7 @@ class _Heads:
                     if checkpoint.size > self._last:
                         self._last = checkpoint.size
                         checked = CheckedCheckpoint(checkpoint, cosigned)
-                        yield PastHead(checkpoint, quorum_time(checked, self._policy))
+                        yield PastHead(checkpoint, parsed, quorum_time(checked, self._policy))
             except TileMissing:
                 return
             except LedgerError as error:

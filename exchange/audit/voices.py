@@ -203,6 +203,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "entry.logged": "该条目在已认可的树头之下的日志中。",
     "log.tiles": "每个瓦片与每条条目都是签名根所承诺的。",
     "log.heads": "日志此前签署的每个树头都属于同一历史，且其时间不倒退。",
+    "log.keys": "日志就其自身密钥与策略所作的声明具有相应授权，且其树头含有每个有效密钥的签名行。",
     "entry.readable": "该条目是一份陈述。",
     "entry.signed": "该陈述由其行为方当时有效的密钥签名。",
     "entry.time": "其所述时间位于相邻两个经见证树头之间，容差 15 分钟。",
@@ -241,6 +242,9 @@ _CHINESE: Final[Mapping[str, str]] = {
     "entry.no_statement": "它不是陈述：{reason}",
     "signature.not_asked": "{count} 个签名未检查：密钥归属载于主体文件，由 "
     "`python -m exchange.audit log` 读取",
+    "keys.line": "条目 {index} 声明了必须签署它的密钥，而 {reason}；已被替换或被盗的密钥只能如此",
+    "keys.none": "日志未声明自己的密钥，因此策略中的任何密钥均可",
+    "keys.forgotten": "此后其密钥更换次数过多，无法比对",
     "signature.no_document": "手头没有赋予 {actor} 密钥的主体文件",
     "signature.other_key": "签名所用密钥为 {found}；{actor} 当时有效的密钥为 {expected}",
     "signature.forged": "签名在密钥 {key_id} 下不成立",

@@ -35,7 +35,9 @@ from ledger.errors import ConsistencyRefused, FormatRefused, LedgerError, Quorum
 from ledger.tree import Node
 from ledger.verify.chain import Problem
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
+from ledger.verify.declared import DeclaredKeys
 from ledger.verify.heads import read_heads
+from ledger.verify.history import KINDS
 from ledger.verify.merkle import EMPTY_ROOT, HASH_BYTES
 from ledger.verify.note import Note
 from ledger.verify.policy import CheckedCheckpoint, Policy
@@ -70,7 +72,7 @@ class Entry(NamedTuple):
     place:   its index in the log.
     problem: why it is no statement, or "" if it is one; then all else is of the statement.
     signed:  whether the key with this key_id signed it; None if that key was not known yet.
-    data:    the entry's bytes, where `signed` is None.
+    data:    the entry's bytes, where `signed` is None, and where the log may speak of its keys.
     """
 
     place: int
@@ -188,9 +190,11 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class PastHead:
-    """A head that the log signed. time: when its quorum was complete; None if it never was."""
+    """A head that the log signed. note: as it was shown. time: when its quorum was complete; None
+    if it never was."""
 
     checkpoint: Checkpoint
+    note: Note
     time: datetime | None
 
 
@@ -241,6 +245,8 @@ def audit_log(
         number = _processes(head.size) if workers is None else workers
         chunks = _Chunks(place, head, reader, number, stack)
         whole = all(walk.take(chunk) for chunk in chunks.read(past))
+    if whole:
+        walk.declared.signed(PastHead(head, Note.parse(note), None))
     if reader is not None:
         reader.finish()
     walk.finish(whole)
@@ -310,7 +316,7 @@ def past_heads(
         if checkpoint.size > head.size or checkpoint.origin != head.origin:
             return  # signed after the checkpoint was read
         time = quorum_time(CheckedCheckpoint(checkpoint, cosigned), policy)
-        yield PastHead(checkpoint, time)
+        yield PastHead(checkpoint, parsed, time)
 
 
 class _PastHeads:
@@ -522,7 +528,7 @@ def read_entry(index: int, data: bytes, keys: dict[tuple[str, str], PublicKey]) 
         tuple(d.raw for d in statement.outputs),
         key_id,
         signed,
-        data if signed is None else b"",
+        data if signed is None or statement.type in KINDS else b"",
     )
 
 
@@ -552,6 +558,7 @@ class Walk:
         self._reader = reader
         self.actors: dict[PartyId, _Actor] = {}
         self.entries = 0
+        self.declared = DeclaredKeys(tree.checkpoint.origin, tally)
         self._broken = False
         self._witnessed = 0  # the largest witnessed size so far
         self._before: datetime | None = None  # the latest time of a head passed so far
@@ -569,7 +576,10 @@ class Walk:
             else:
                 self._tally.passes("log.heads")
         timed = deque(h for h in heads if h.time is not None and h.checkpoint.size not in wrong)
+        signed = deque(h for h in heads if h.checkpoint.size not in wrong)
         for entry in chunk.entries:
+            while signed and signed[0].checkpoint.size <= entry.place:
+                self.declared.signed(signed.popleft())
             while timed and timed[0].checkpoint.size <= entry.place:
                 self._pass_head(timed.popleft())
             self._entry(entry, timed[0] if timed else chunk.after)
@@ -581,11 +591,14 @@ class Walk:
             index = chunk.entries[-1].place + 1 if chunk.entries else self.entries
             self._tally.fails("log.tiles", f"entries from {index}", why, index=index)
             return False
+        for head in signed:
+            self.declared.signed(head)
         return True
 
     def finish(self, whole: bool) -> None:
         if whole:
             self._tally.passes("log.tiles", self.entries)
+            self.declared.finish()
         if self._unsigned and self._reader is None:
             count = f"{self._unsigned:,}"
             self._tally.unopened("entry.signed", "log", phrase("signature.not_asked", count=count))
@@ -612,6 +625,8 @@ class Walk:
             return
         tally.passes("entry.readable")
         signed = self._signature(entry)
+        if signed is not False:
+            self.declared.heard(entry)
         if signed is None and self._reader is not None:
             self._actor(entry).unheard += 1
             self._reader.unheard(entry)

@@ -34,6 +34,8 @@ CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
         "log.tiles": "Every tile and every entry is the one that the signed root commits to.",
         "log.heads": "Every earlier head that the log signed is of this very history, and their "
         "times do not run backwards.",
+        "log.keys": "What the log declares of its own keys and policies has the authority for it, "
+        "and its heads carry a line of each key that was in force.",
         "entry.readable": "The entry is a statement.",
         "entry.signed": "The statement is signed with the key that its actor had in force at that "
         "point.",
@@ -84,6 +86,10 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         "and the checkpoint, they show a fork",
         "head.runs_back": "its quorum was complete at {time}, and a smaller head's at {before}",
         # whole logs
+        "keys.line": "entry {index} declares the keys that must sign it, and {reason}; a key that "
+        "was replaced, or stolen, can sign nothing else",
+        "keys.none": "the log declares no keys of its own, so that any key of the policy will do",
+        "keys.forgotten": "its keys were changed too many times since to compare it",
         "entry.no_statement": "it is no statement: {reason}",
         "signature.not_asked": "{count} signatures were not checked: whose key it is stands in "
         "party documents, which `python -m exchange.audit log` reads",

@@ -6,7 +6,7 @@ Each log here is written by an operator who signs whatever helps it, with every 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,14 +18,23 @@ from crypto.keys import ExchangeKey, SigningKey
 from crypto.ports import SystemRandomness
 from crypto.statement import Act, ChainHead, sign_statement
 from exchange.audit import whole
+from exchange.audit.follow import Follower, Kind
 from exchange.audit.roots import Roots
 from exchange.audit.voices import VOICES
 from exchange.audit.whole import FolderDocuments, audit_whole_log
 from exchange.query.explanation import Language
+from ledger.errors import KeysRefused
+from ledger.evidence import log_keys_declared, policy_adopted
+from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
+from ledger.verify.cosignature import cosign
+from ledger.verify.history import LogKeys, SignedLogKeys, sign_log_keys
+from ledger.verify.log import audit_log
+from ledger.verify.note import Note, log_key
 from ledger.verify.report import Report
+from ledger.verify.tiles import FolderSource
 from registry.evidence import REGISTERED, UPDATED
 from registry.party import PartyDocument, Role, SignedParty, party_id, sign_party
-from tests.written_logs import WrittenLog
+from tests.written_logs import ORIGIN, WITNESS, WrittenLog
 
 START = datetime(2026, 3, 4, tzinfo=UTC)
 
@@ -81,6 +90,10 @@ class Exchange:
         self.third = self.victim.document(self.keys[2], self.second)
         self.announce(self.victim, self.first, self.keys[0])
 
+    @property
+    def parties(self) -> tuple[Party, Party]:
+        return self.operator, self.victim
+
     def announce(
         self, party: Party, document: SignedParty, key: SigningKey, *, kind: str = ""
     ) -> None:
@@ -128,7 +141,7 @@ class Exchange:
         }
         end = START + timedelta(minutes=len(self.entries))
         self.log.write(self.entries, heads, end)
-        roots = frozenset(p.identity.public.fingerprint for p in (self.operator, self.victim))
+        roots = frozenset(p.identity.public.fingerprint for p in self.parties)
         documents = FolderDocuments(self.documents)
         return audit_whole_log(str(self.log.folder), self.log.policy, Roots(roots, ()), documents)
 
@@ -155,7 +168,7 @@ def passed(report: Report, check: str) -> str:
     return found.words(VOICES[Language.ENGLISH])
 
 
-DEED = Act("alarm.raised", "something")
+DEED = Act("deed.done", "something")
 
 
 # Keys of participants
@@ -173,7 +186,7 @@ def test_every_key_is_good_from_its_document_to_the_next(exchange: Exchange) -> 
 def test_a_revoked_key_is_refused(exchange: Exchange) -> None:
     exchange.announce(exchange.victim, exchange.second, exchange.keys[1])
     exchange.say(exchange.victim, DEED, exchange.keys[0])
-    assert failing(exchange.audit()) == {("entry.signed", "entry 3 alarm.raised")}
+    assert failing(exchange.audit()) == {("entry.signed", "entry 3 deed.done")}
 
 
 @pytest.mark.parametrize("kind", [REGISTERED, UPDATED])
@@ -186,7 +199,7 @@ def test_a_revoked_key_does_not_come_back_behind_a_document_that_nobody_serves(
     exchange.say(exchange.victim, DEED, exchange.keys[0])
     report = exchange.audit()
     assert failing(report) == {("party.document", f"entry 4 {kind}")}
-    assert ("entry.signed", "entry 5 alarm.raised") in unopened(report)
+    assert ("entry.signed", "entry 5 deed.done") in unopened(report)
     assert passed(report, "party.document").endswith("3 times")
 
 
@@ -196,7 +209,7 @@ def test_a_document_that_comes_again_is_a_failure_without_any_gap(exchange: Exch
     exchange.say(exchange.victim, DEED, exchange.keys[0])
     assert failing(exchange.audit()) == {
         ("party.document", f"entry 3 {REGISTERED}"),
-        ("entry.signed", "entry 4 alarm.raised"),
+        ("entry.signed", "entry 4 deed.done"),
     }
 
 
@@ -215,7 +228,7 @@ def test_what_anybody_may_have_signed_takes_no_place_in_the_victims_chain(
     assert report.failed == ()
     assert unopened(report) == {
         ("entry.signed", f"entry 2 {UPDATED}"),
-        ("entry.signed", "entry 3 alarm.raised"),
+        ("entry.signed", "entry 3 deed.done"),
     }
 
 
@@ -229,7 +242,7 @@ def test_after_a_gap_the_chain_goes_on_where_nobody_can_see_it(exchange: Exchang
     report = exchange.audit()
     assert report.failed == ()
     assert ("actor.chain", f"entry 4 {UPDATED}") in unopened(report)
-    assert ("entry.signed", "entry 5 alarm.raised") not in unopened(report)
+    assert ("entry.signed", "entry 5 deed.done") not in unopened(report)
 
 
 def test_more_numbers_than_unread_statements_are_missing_all_the_same(exchange: Exchange) -> None:
@@ -249,7 +262,7 @@ def test_the_next_document_after_a_gap_may_be_the_one_that_is_missing(exchange: 
     report = exchange.audit()
     assert report.failed == ()
     assert ("party.document", f"entry 3 {UPDATED}") in unopened(report)
-    assert ("entry.signed", "entry 4 alarm.raised") in unopened(report)
+    assert ("entry.signed", "entry 4 deed.done") in unopened(report)
 
 
 def test_a_document_under_the_wrong_word_has_no_effect_and_accuses_nobody(
@@ -280,6 +293,177 @@ def test_a_step_that_anybody_may_have_signed_is_nobodys_step(exchange: Exchange)
     assert ("job.public", "entry 2 funds.held") in failing(exchange.audit())
 
 
+# Keys of the log
+
+OLD, NEW, RECOVERY, THIEF = (SigningKey.generate() for _ in range(4))
+
+
+@dataclass
+class RotatedLog(WrittenLog):
+    """signers: who signs the heads from which size on. The policy lists the old key as well."""
+
+    signers: dict[int, tuple[SigningKey, ...]] = field(default_factory=lambda: {0: (OLD,)})
+
+    @property
+    def policy_text(self) -> str:
+        logs = "".join(f"log {log_key(ORIGIN, key)}\n" for key in (OLD, NEW))
+        return logs + "".join(super().policy_text.splitlines(keepends=True)[1:])
+
+    def sign(self, head: Checkpoint, at: datetime | None) -> Note:
+        by = self.signers[max(size for size in self.signers if size <= head.size)]
+        note = sign_checkpoint(head, *by)
+        assert at is not None
+        return note.with_signatures([cosign(note.text, WITNESS, self.witness, now=at)])
+
+
+def keys_of(*keys: SigningKey, after: SignedLogKeys | None = None) -> LogKeys:
+    return LogKeys(
+        1,
+        ORIGIN,
+        0 if after is None else after.document.seq + 1,
+        None if after is None else after.digest,
+        tuple(str(log_key(ORIGIN, key)) for key in keys),
+        RECOVERY.public,
+        (),
+    )
+
+
+FIRST = sign_log_keys(keys_of(OLD), OLD, RECOVERY)
+BOTH = sign_log_keys(keys_of(OLD, NEW, after=FIRST), OLD, NEW)
+ALONE = sign_log_keys(keys_of(NEW, after=BOTH), NEW)
+RESCUED = sign_log_keys(keys_of(NEW, after=FIRST), NEW, RECOVERY)
+STOLEN = sign_log_keys(keys_of(THIEF, after=FIRST), THIEF)
+
+
+@dataclass
+class Rotating:
+    """An exchange whose log declares its keys, one document after the other, a few entries each."""
+
+    exchange: Exchange
+    log: RotatedLog
+
+    def declare(
+        self, document: SignedLogKeys, before: SignedLogKeys | None, *, entries: int
+    ) -> int:
+        """The size of the first head that holds the declaration."""
+        try:
+            act = log_keys_declared(document, before)
+        except KeysRefused:  # so says nobody but a thief
+            act = replace(log_keys_declared(BOTH, FIRST), outputs=(document.digest,))
+            act = replace(act, body={"document": document.envelope.to_bytes().decode()})
+        self.exchange.say(self.exchange.operator, act, self.exchange.key)
+        size = len(self.exchange.entries)
+        for _ in range(entries):
+            self.exchange.say(self.exchange.operator, DEED, self.exchange.key)
+        return size
+
+
+@pytest.fixture
+def rotating(tmp_path: Path) -> Rotating:
+    log = RotatedLog(tmp_path / "log")
+    made = Rotating(Exchange(log, tmp_path / "documents"), log)
+    made.declare(FIRST, None, entries=2)
+    return made
+
+
+def test_each_head_is_signed_by_the_keys_of_its_time(rotating: Rotating) -> None:
+    both = rotating.declare(BOTH, FIRST, entries=2)
+    alone = rotating.declare(ALONE, BOTH, entries=2)
+    rotating.log.signers = {0: (OLD,), both: (OLD, NEW), alone: (NEW,)}
+    report = rotating.exchange.audit()
+    assert report.failed == ()
+    heads = len(rotating.exchange.entries) - 2  # without the two before any key was declared
+    assert passed(report, "log.keys").endswith(f"{heads + 3} times")
+
+
+@pytest.mark.parametrize("only", [OLD, NEW])
+def test_while_two_keys_are_in_force_a_head_carries_both_lines(
+    rotating: Rotating, only: SigningKey
+) -> None:
+    both = rotating.declare(BOTH, FIRST, entries=2)
+    rotating.log.signers = {0: (OLD,), both: (OLD, NEW), both + 1: (only,), both + 2: (OLD, NEW)}
+    assert failing(rotating.exchange.audit()) == {("log.keys", f"head {both + 1}")}
+
+
+def test_a_key_that_was_replaced_signs_no_later_head(rotating: Rotating) -> None:
+    """The policy lists it still, so that heads of its time are accepted."""
+    both = rotating.declare(BOTH, FIRST, entries=2)
+    alone = rotating.declare(ALONE, BOTH, entries=2)
+    rotating.log.signers = {0: (OLD,), both: (OLD, NEW), alone: (NEW,), alone + 2: (OLD,)}
+    # The newest head, the checkpoint itself.
+    assert failing(rotating.exchange.audit()) == {("log.keys", f"head {alone + 2}")}
+
+
+def test_a_stolen_key_signs_no_head_after_its_recovery(rotating: Rotating) -> None:
+    rescued = rotating.declare(RESCUED, FIRST, entries=2)
+    rotating.log.signers = {0: (OLD,), rescued: (NEW,)}
+    assert rotating.exchange.audit().failed == ()
+    rotating.log.signers = {0: (OLD,)}
+    assert failing(rotating.exchange.audit()) == {
+        ("log.keys", f"head {size}") for size in range(rescued, rescued + 3)
+    }
+
+
+def test_keys_that_nobody_had_authority_to_declare_are_named_and_change_nothing(
+    rotating: Rotating,
+) -> None:
+    stolen = rotating.declare(STOLEN, FIRST, entries=2)
+    rotating.log.signers = {0: (OLD,), stolen + 1: (OLD, THIEF), stolen + 2: (OLD,)}
+    report = rotating.exchange.audit()
+    assert failing(report) == {("log.keys", f"entry {stolen - 1} log_keys.rotated")}
+
+
+def test_a_policy_that_the_entry_does_not_hold_is_named(rotating: Rotating) -> None:
+    policy = rotating.log.policy_text.encode()
+    act = policy_adopted(ORIGIN, policy, None)
+    rotating.exchange.say(rotating.exchange.operator, act, rotating.exchange.key)
+    assert rotating.exchange.audit().failed == ()
+    act = replace(act, body={"policy": "quorum none\n"})
+    rotating.exchange.say(rotating.exchange.operator, act, rotating.exchange.key)
+    (named,) = failing(rotating.exchange.audit())
+    assert named == ("log.keys", f"entry {len(rotating.exchange.entries) - 1} log_policy.adopted")
+
+
+def test_what_others_say_of_the_logs_keys_changes_nothing(rotating: Rotating) -> None:
+    act = log_keys_declared(BOTH, FIRST)
+    rotating.exchange.say(rotating.exchange.victim, act, rotating.exchange.keys[0])
+    assert rotating.exchange.audit().failed == ()
+
+
+def test_a_log_that_declares_no_keys_is_said_to(exchange: Exchange) -> None:
+    report = exchange.audit()
+    assert "log.keys" in {check.id for check in report.not_opened}
+
+
+def test_without_any_party_document_keys_and_heads_are_judged_all_the_same(
+    rotating: Rotating,
+) -> None:
+    rotating.declare(RESCUED, FIRST, entries=2)
+    rotating.exchange.audit()  # writes the log
+    _, tally = audit_log(str(rotating.log.folder), rotating.log.policy)
+    assert {check.id for check in tally.checks() if check.passed is False} == {"log.keys"}
+
+
+def test_whoever_follows_the_log_is_alerted_when_a_replaced_key_signs_the_next_head(
+    rotating: Rotating,
+) -> None:
+    exchange, log = rotating.exchange, rotating.log
+    rescued = rotating.declare(RESCUED, FIRST, entries=1)
+    log.signers = {0: (OLD,), rescued: (NEW,)}
+    exchange.audit()
+    roots = Roots(frozenset(p.identity.public.fingerprint for p in exchange.parties), ())
+    documents = FolderDocuments(exchange.documents)
+    follower = Follower(FolderSource(log.folder), log.policy, roots, documents)
+    assert follower.look(START) == []
+    exchange.say(exchange.operator, DEED, exchange.key)
+    log.signers = {0: (OLD,), rescued: (NEW,), rescued + 2: (OLD,)}
+    exchange.audit()
+    assert [(alert.kind, alert.subject) for alert in follower.look(START)] == [
+        (Kind.FORGED, f"head {rescued + 2}")
+    ]
+    follower.close()
+
+
 # Late statements
 
 
@@ -300,8 +484,8 @@ def test_late_statements_that_were_forgotten_are_said_to_be_not_judged(
     late = exchange.say(exchange.victim, DEED, exchange.keys[0], dated=old)
     for _ in range(more):
         exchange.say(exchange.victim, DEED, exchange.keys[0], dated=old)
-    exchange.say(exchange.operator, Act("alarm.raised", "x", after=(late,)), exchange.key)
+    exchange.say(exchange.operator, Act("deed.done", "x", after=(late,)), exchange.key)
     report = exchange.audit()
-    assert (("entry.time", "entry 22 alarm.raised") in failing(report)) is judged
+    assert (("entry.time", "entry 22 deed.done") in failing(report)) is judged
     notes = [check.words(VOICES[Language.ENGLISH]) for check in report.not_opened]
     assert any("more than 2 statements came late" in words for words in notes) is not judged
