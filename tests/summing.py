@@ -170,7 +170,7 @@ def seat(rank: int, attempt: str = "attempt_1") -> Seat:
         peers=("", other) if rank == 0 else (other, ""),
         keys=(b"", b"k" * 32) if rank == 0 else (b"k" * 32, b""),
         connect_timeout_ms=1000,
-        receive_timeout_ms=1000,
+        receive_timeout_ms=6000,
     )
 
 

@@ -42,4 +42,4 @@ def seats(
 def nowhere(parties: int) -> tuple[Seat, ...]:
     """Seats of parties that are never connected."""
     addresses = [f"127.0.0.1:{7001 + rank}" for rank in range(parties)]
-    return seats(addresses, addresses, connect_timeout_ms=1000, receive_timeout_ms=1000)
+    return seats(addresses, addresses, connect_timeout_ms=1000, receive_timeout_ms=6000)

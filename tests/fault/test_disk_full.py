@@ -56,7 +56,7 @@ def test_a_checkpoint_that_cannot_be_stored_is_not_signed_and_comes_later(tmp_pa
     number = deal.submit()
     # Enough waits for its place that hashes and checkpoint need pages of their own.
     clinic, one = world.members["clinic"].id, Money("TEST", Amount(1))
-    for n in range(40):
+    for n in range(160):
         world.service.fund(world.operator.party, clinic, one, key=f"small-{n}")
     before, checkpoint = the_head(world), world.service.checkpoint()
     with full(world.engines["hub"]):

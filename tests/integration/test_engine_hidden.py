@@ -345,9 +345,11 @@ def test_a_party_of_four_killed_mid_run_fails_every_run_the_third_holders_too(
                 os.kill(pid, signal.SIGKILL)
 
     ends = three.run(three.tasks(OF_THREE), sides, kill, third=rows)
-    faults = [end.fault for end in ends if isinstance(end, EngineFailed)]
-    assert len(faults) == 4
-    assert set(faults) <= {EngineFault.PEER, EngineFault.CRASHED}
+    failed = {rank: end.fault for rank, end in enumerate(ends) if isinstance(end, EngineFailed)}
+    assert set(failed.values()) <= {EngineFault.PEER, EngineFault.CRASHED}
+    # All that the third holder had to say may have left before it died: then the others go on,
+    # and its own receipt, which it cannot sign, is what the job lacks.
+    assert set(failed) in ({0, 1, 2, 3}, {3} if victim == 3 else {0, 1, 2, 3})
 
 
 @pytest.mark.slow

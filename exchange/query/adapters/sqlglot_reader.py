@@ -37,6 +37,8 @@ from exchange.query.sql import (
 if TYPE_CHECKING:
     from sqlglot import exp
 
+MAX_DEPTH: Final = 500  # of the tree; 400 conditions joined by OR make one of 400
+_TOO_DEEP: Final = "is nested too deep"
 MAX_TEXT: Final = 20_000  # characters; a longer question is a mistake, or meant to exhaust us
 MAX_DIGITS: Final = 30
 SHOWN: Final = 80
@@ -107,9 +109,21 @@ class SqlglotReader:
         if len(text) > MAX_TEXT:
             raise QuestionRefused("sql", f"is longer than {MAX_TEXT} characters")
         try:
-            return _select(_parsed(text))
+            statement = _parsed(text)
+            _require_shallow(statement)
+            return _select(statement)
         except RecursionError:
-            raise QuestionRefused("sql", "is nested too deep") from None
+            raise QuestionRefused("sql", _TOO_DEEP) from None
+
+
+def _require_shallow(statement: exp.Expr) -> None:
+    """Whatever Python's own limit is: a library may have raised it for the whole process."""
+    level, depth = [statement], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise QuestionRefused("sql", _TOO_DEEP)
+        level = [part for one in level for part in one.iter_expressions()]
 
 
 def _parsed(text: str) -> exp.Expr:
