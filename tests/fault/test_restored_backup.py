@@ -267,6 +267,19 @@ def test_a_log_that_takes_the_place_of_a_lost_one_says_so_first(
     policy = Policy.parse((hub.path / "policy").read_bytes())
     keys = (tmp_path / "new" / "log.vkey").read_text().split()
     assert check_succession(before, policy, "unseen.test/second", keys) is Standing.LOG_KEY
+    recovery = ["--old-key", str(hub.path / "log-recovery.key")]
+    recovery += ["--old-keys", str(hub.path / "log-keys" / "0.json")]
+    for name, more, expected in (
+        ("claimed", [], Standing.CLAIMED),
+        ("recovered", recovery, Standing.RECOVERY_KEY),
+    ):
+        path = str(tmp_path / name)
+        other_new = ["hub", "init", path, "--name", "Operator", "--origin", f"unseen.test/{name}"]
+        code, _, error = run(capsys, *other_new, *succeeds[:4], *more)
+        assert code == 0, error
+        before = Predecessor.from_bytes((tmp_path / name / "predecessor").read_bytes())
+        keys = (tmp_path / name / "log.vkey").read_text().split()
+        assert check_succession(before, policy, f"unseen.test/{name}", keys) is expected
     # What an auditor is told of it, without the old log's policy, with it, and with another's.
     history = ["audit", "history", str(copy), str(tmp_path / "found"), "--json"]
     history += ["--policy", str(tmp_path / "new" / "policy")]
