@@ -4,6 +4,10 @@ A Follower looks again and again. It remembers, in a State that its caller keeps
 that it accepted: whatever is shown later must extend that, also after a restart. Entries are
 taken from the first one on each time it starts, under a head that extends the remembered one, so
 that nothing rests on what a state file says of them; an alert that was raised is not raised again.
+Only what is about the moment (a forged head, a missing answer) is, if it had ended and returns.
+
+Where an answer fails, a look ends with SourceUnreachable and accuses nobody: what was found before
+is told by the next call, and the next look goes on from there.
 
 What is public (order, keys, chains, the steps of jobs) is judged by `exchange.audit.whole`. What
 is not (terms, budgets, counts, amounts) is judged from the bundles of deals, as far as this
@@ -15,6 +19,7 @@ waited for its witnesses too long; and that nothing grew for long is said as jus
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from bisect import bisect_right
@@ -28,12 +33,13 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from crypto import record
-from crypto.digest import Digest
+from crypto.digest import Digest, digest
 from crypto.errors import CryptoError
 from crypto.identifiers import DealId, PartyId
 from crypto.record import encode_time
 from crypto.statement import Statement, read_statement
 from exchange.audit import bundle as bundles
+from exchange.audit.chains import KEY_CHANGES
 from exchange.audit.deal import audit_deal
 from exchange.audit.errors import AuditError, StateRefused
 from exchange.audit.openings import Opener
@@ -43,7 +49,14 @@ from exchange.audit.whole import Documents, Everybody
 from exchange.errors import BundleNotReady
 from exchange.evidence import ALARM
 from exchange.query.explanation import Language
-from ledger.errors import ConsistencyRefused, LedgerError, QuorumMissing, TileMissing
+from ledger.errors import (
+    ConsistencyRefused,
+    FormatRefused,
+    LedgerError,
+    QuorumMissing,
+    SourceUnreachable,
+    TileMissing,
+)
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.heads import HEADS_PER_PAGE, parse_page
 from ledger.verify.history import KINDS
@@ -58,6 +71,9 @@ from pricing.evidence import HELD, REFUNDED
 
 VERSION: Final = 1
 MAX_STATE_BYTES: Final = 16 << 20
+MAX_RAISED: Final = 400_000  # keys that a state holds, of 35 bytes each: what was saved is read
+KEY_BYTES: Final = 16
+MAX_AHEAD_BYTES: Final = 32 << 20  # of party documents; those of a chunk have a few kB each
 CHUNK: Final = 1024  # entries
 # As long as a plan may let a run take (`Plan.run_seconds`), and the hub wait for it after that.
 LONGEST_RUN: Final = timedelta(seconds=86_400 + 30)
@@ -128,7 +144,8 @@ USUAL: Final = Limits()
 @dataclass(frozen=True)
 class Alert:
     """words: in both languages. index: of the entry it is about. notes: signed notes that prove it
-    to anybody. key: the same for the same finding, however often it is found."""
+    to anybody. key: the same for the same finding, however often it is found, and another where
+    any of its facts differs: a digest, in hexadecimal."""
 
     kind: Kind
     subject: str
@@ -157,13 +174,15 @@ class Alert:
 @dataclass(frozen=True)
 class State:
     """What outlives the follower. note: the last head it accepted. grew_at, unwitnessed_since: by
-    this follower's clock. raised: keys of alerts."""
+    this follower's clock. raised: keys of alerts, the newest MAX_RAISED. standing: keys of those
+    about what was shown at the last look, which are forgotten when it is over."""
 
     v: int
     note: str
     grew_at: datetime
     unwitnessed_since: datetime | None
     raised: tuple[str, ...]
+    standing: tuple[str, ...]
 
 
 class Bundles(Protocol):
@@ -241,15 +260,25 @@ class Follower:
         self._limits = limits
         self._state = state
         self._raised = dict.fromkeys(() if state is None else state.raised)
+        self._standing = dict.fromkeys(() if state is None else state.standing)
+        self._now_so: set[str] = set()  # keys of what this look found to be shown
         self._new: list[Alert] = []
-        self._tally = _Loud(self)
-        self._ears = _Ears(documents, roots, self._tally, self)
-        self._walk: Walk | None = None
-        self._heads = _Heads(source, policy)
+        self._documents = _Ahead(documents)
         self._given = dict(given)
+        self._known = None if state is None else _head_of(state).size
+        self._said = _Said()
+        self._begin()
+
+    def _begin(self) -> None:
+        """At the first entry."""
+        self._said.close()
         self._said = _Said()
         self._work = _Work()
-        self._known = None if state is None else _head_of(state).size
+        self._tally = _Loud(self)
+        self._ears = _Ears(self._documents, self._roots, self._tally, self)
+        self._walk: Walk | None = None
+        self._heads = _Heads(self._source, self._policy)
+        self._past: list[PastHead] = []  # of this history, and beyond the entries taken
         self.size = 0
         """How many entries have been taken."""
 
@@ -261,11 +290,13 @@ class Follower:
         """To be kept until the next look."""
         if self._state is None:
             return None
-        return replace(self._state, raised=tuple(self._raised))
+        raised = tuple(self._raised)[-MAX_RAISED:]
+        return replace(self._state, raised=raised, standing=tuple(self._standing))
 
     def look(self, now: datetime) -> list[Alert]:
-        """Everything that is newly wrong. Raises SourceUnreachable."""
-        self._new = []
+        """Everything that is newly wrong. Raises SourceUnreachable; what was found before it is
+        told by the next call of `look` or `unanswered`."""
+        self._now_so = set()
         head = self._head(now)
         if head is not None:
             if self._known is None:
@@ -273,20 +304,27 @@ class Follower:
             self._take(head)
         if self._state is not None:
             self._check_age(now)
-        self._check_given(now)
         if head is not None:
             self._check_deals(head)
-        self._check_deadlines(now)  # which deals' plans say, where they may be read
-        return self._new
+        if self._state is None or self.size == _head_of(self._state).size:
+            # Of a part of the log nobody can tell what the rest lacks.
+            self._check_given(now)
+            self._check_deadlines(now)  # which deals' plans say, where they may be read
+        # What is over is forgotten: when it comes again, it is told again.
+        self._standing = {key: None for key in self._standing if key in self._now_so}
+        return self._told()
 
     def unanswered(self, since: datetime, now: datetime) -> list[Alert]:
         """The log has given no answer since; for as long as a head may be stale, that is no
         alert."""
-        self._new = []
         if now - since > self._limits.stale:
             why = phrase("follow.unanswered", since=encode_time(since))
-            self.alert(Kind.STALE, "log", why, check=f"unanswered {encode_time(since)}")
-        return self._new
+            self.shows(Kind.STALE, "log", why)
+        return self._told()
+
+    def _told(self) -> list[Alert]:
+        found, self._new = self._new, []
+        return found
 
     def alert(
         self,
@@ -298,22 +336,32 @@ class Follower:
         notes: Sequence[str] = (),
         check: str = "",
     ) -> None:
-        words = {language: why.text(VOICES[language]) for language in Language}
-        self._raise(kind, subject, words, f"{check or why.key}", index, notes)
+        """What stays so: it is in the log, or somebody signed it. Told once."""
+        self._raise(_alert(kind, subject, why, [check, *_facts(why)], index, notes))
 
-    def _raise(
+    def _raise(self, found: Alert) -> None:
+        if found.key not in self._raised:
+            self._raised[found.key] = None
+            self._new.append(found)
+
+    def shows(
         self,
         kind: Kind,
         subject: str,
-        words: Mapping[Language, str],
-        what: str,
-        index: int | None,
-        notes: Sequence[str],
+        why: Phrase,
+        *,
+        notes: Sequence[str] = (),
+        facts: Sequence[object] | None = None,
     ) -> None:
-        key = f"{kind.value} {subject} {what}"
-        if key not in self._raised:
-            self._raised[key] = None
-            self._new.append(Alert(kind, subject, words, key, index, tuple(notes)))
+        """What is so at this look, and may be over at the next. Told when it begins.
+
+        facts: what it is known by, where the facts of `why` change while it lasts.
+        """
+        found = _alert(kind, subject, why, _facts(why) if facts is None else facts, None, notes)
+        self._now_so.add(found.key)
+        if found.key not in self._standing:
+            self._standing[found.key] = None
+            self._new.append(found)
 
     # Heads
 
@@ -323,19 +371,21 @@ class Follower:
             note = self._source.read(CHECKPOINT)
         except TileMissing:
             if self._state is not None:
-                self.alert(Kind.ROLLBACK, "log", phrase("follow.no_head"))
+                self.shows(Kind.ROLLBACK, "log", phrase("follow.no_head"))
             return None
         try:
             parsed = Note.parse(note)
             head = open_checkpoint(parsed, self._policy.log_keys)
             witnessed = self._is_witnessed(note)
         except LedgerError as error:
-            self.alert(Kind.FORGED, "head", phrase("reason", reason=error))
+            self.shows(Kind.FORGED, "head", phrase("reason", reason=error))
             return None
         try:
             tree = open_tree(self._source, head)
+        except SourceUnreachable:
+            raise
         except LedgerError as error:
-            self.alert(Kind.DAMAGED, f"head {head.size}", phrase("reason", reason=error))
+            self.shows(Kind.DAMAGED, f"head {head.size}", phrase("reason", reason=error))
             return None
         text = parsed.to_bytes().decode()
         if not self._extends(tree, text):
@@ -358,21 +408,23 @@ class Follower:
         subject = f"heads {last.size} and {head.size}"
         if head.origin != last.origin:
             why = phrase("follow.other_log", before=last.origin, now=head.origin)
-            self.alert(Kind.FORK, subject, why, notes=notes)
+            self.shows(Kind.FORK, subject, why, notes=notes)
             return False
         if head.size < last.size:
             why = phrase("follow.shrank", before=last.size, now=head.size)
-            self.alert(Kind.ROLLBACK, subject, why, notes=notes)
+            self.shows(Kind.ROLLBACK, subject, why, notes=notes)
             return False
         try:
             if last.size > 0:
                 tree.consistency(last.size, last.root)
         except ConsistencyRefused as error:
             why = phrase("follow.forked", reason=error)
-            self.alert(Kind.FORK, subject, why, notes=notes)
+            self.shows(Kind.FORK, subject, why, notes=notes)
             return False
+        except SourceUnreachable:
+            raise
         except LedgerError as error:
-            self.alert(Kind.DAMAGED, subject, phrase("reason", reason=error))
+            self.shows(Kind.DAMAGED, subject, phrase("reason", reason=error))
             return False
         return True
 
@@ -380,7 +432,7 @@ class Follower:
         before = self._state
         if before is None:
             since = None if witnessed else now
-            self._state = State(VERSION, note, now, since, ())
+            self._state = State(VERSION, note, now, since, (), ())
             return
         last = _head_of(before)
         self._state = State(
@@ -388,6 +440,7 @@ class Follower:
             note,
             now if head.size > last.size else before.grew_at,
             None if witnessed else before.unwitnessed_since or now,
+            (),
             (),
         )
 
@@ -399,10 +452,10 @@ class Follower:
         since = state.unwitnessed_since
         if since is not None and now - since > self._limits.stale:
             why = phrase("follow.unwitnessed", since=encode_time(since))
-            self.alert(Kind.STALE, f"head {size}", why)
+            self.shows(Kind.STALE, f"head {size}", why, facts=[why.key])
         if now - state.grew_at > self._limits.quiet:
             why = phrase("follow.quiet", since=encode_time(state.grew_at))
-            self.alert(Kind.STALE, f"head {size}", why)
+            self.shows(Kind.STALE, f"head {size}", why, facts=[why.key])
 
     # Entries
 
@@ -411,44 +464,56 @@ class Follower:
         if self._walk is None:
             self._walk = Walk(tree, self._tally, self._ears)
         self._walk.tree = tree
-        past = self._past_heads(tree)
-        sizes = [head.checkpoint.size for head in past]
+        self._find_past_heads(tree)
         try:
             while self.size < tree.size:
                 end = min(self.size + CHUNK, tree.size)
-                entries = [
-                    read_entry(index, data, {}) for index, data in tree.entries(self.size, end)
-                ]
-                cut = bisect_right(sizes, end)
-                timed = [head for head in past[cut:] if head.time is not None]
-                after = timed[0] if timed else None
-                self._walk.take(Chunk(entries, tuple(past[:cut]), after, [], ""))
-                del past[:cut], sizes[:cut]
-                for entry in entries:
-                    self._given.pop(Digest(entry.digest), None)
-                self.size = end
+                read = tree.entries(self.size, end)
+                self._take_chunk([read_entry(index, data, {}) for index, data in read], end)
+        except SourceUnreachable:
+            raise
         except LedgerError as error:
-            self.alert(Kind.DAMAGED, f"entries from {self.size}", phrase("reason", reason=error))
-        if past:
-            self._walk.take(Chunk([], tuple(past), None, [], ""))
-        if self._state is not None and self.size == tree.size:
+            self.shows(Kind.DAMAGED, f"entries from {self.size}", phrase("reason", reason=error))
+            return
+        if self._past:  # of entries that were taken before
+            self._take_chunk([], self.size)
+        if self._state is not None:
             note = Note.parse(self._state.note.encode())
             self._walk.declared.signed(PastHead(tree.checkpoint, note, None))
 
-    def _past_heads(self, tree: SignedTree) -> list[PastHead]:
-        """Witnessed heads that are new, each of the same history, by size."""
-        found: list[PastHead] = []
+    def _take_chunk(self, entries: list[Entry], end: int) -> None:
+        """Entries up to `end`, with the heads that lie among them and none beyond: whole, or, where
+        an answer fails on the way, from the first entry again at the next look."""
+        if self._walk is None:
+            return
+        self._documents.fetch(entries)
+        heads = list(self._past)
+        cut = bisect_right(heads, end, key=lambda head: head.checkpoint.size)
+        after = next((head for head in heads[cut:] if head.time is not None), None)
+        try:
+            self._walk.take(Chunk(entries, tuple(heads[:cut]), after, [], ""))
+        except LedgerError:
+            self._begin()
+            raise
+        del self._past[:cut]
+        for entry in entries:
+            self._given.pop(Digest(entry.digest), None)
+        self.size = end
+
+    def _find_past_heads(self, tree: SignedTree) -> None:
+        """Keeps the heads that are new, each of the same history, by size."""
         for note in self._heads.new(tree.checkpoint, self):
             head = note.checkpoint
             try:
                 tree.consistency(head.size, head.root)
-                found.append(note)
+                self._past.append(note)
+            except SourceUnreachable:
+                raise
             except ConsistencyRefused as error:
                 why = phrase("follow.forked", reason=error)
                 self.alert(Kind.FORK, f"heads {head.size} and {tree.size}", why)
             except LedgerError as error:
-                self.alert(Kind.DAMAGED, f"head {head.size}", phrase("reason", reason=error))
-        return found
+                self.shows(Kind.DAMAGED, f"head {head.size}", phrase("reason", reason=error))
 
     def heard(self, entry: Entry) -> None:
         """A genuine statement: what the public replay does not keep."""
@@ -477,7 +542,7 @@ class Follower:
 
     def failed(self, check: str, subject: str, why: Phrase, index: int) -> None:
         kind = _OF_CHECK.get(check, Kind.UNAUTHORISED)
-        self.alert(kind, subject, why, index=index, check=f"{check} {why.key}")
+        self.alert(kind, subject, why, index=index, check=check)
 
     # What ought to be there
 
@@ -486,33 +551,45 @@ class Follower:
             said = read_statement(entry).statement
             if now - said.time > self._limits.patience:
                 why = phrase("follow.given", kind=said.type, about=said.subject, time=said.time)
-                self.alert(Kind.MISSING, str(name), why)
+                self.shows(Kind.MISSING, str(name), why)
 
     def _check_deadlines(self, now: datetime) -> None:
         for job, run in self._work.running():
             if now - run.deadline > self._limits.patience:
                 missing = ", ".join(sorted(set(run.started) - run.sealed)) or "-"
                 why = phrase("follow.overdue", deadline=encode_time(run.deadline), missing=missing)
-                self.alert(Kind.OVERDUE, job, why)
+                self.shows(Kind.OVERDUE, job, why, facts=[why.key])
 
     # Deals
 
     def _check_deals(self, tree: SignedTree) -> None:
-        for deal in self._work.changed():
+        changed = self._work.changed()
+        for at, deal in enumerate(changed):
             try:
-                data = None if self._deals is None else self._deals.read(deal)
-            except BundleNotReady:
-                self._work.again(deal)
-                continue
-            if data is None:
-                self._not_opened(deal)
-                continue
-            try:
-                shown = bundles.read(data)
-                if self._is_of_this_log(deal, shown, tree):
-                    self._audit(deal, data, shown, tree)
-            except (AuditError, LedgerError) as error:
-                self.alert(Kind.FORGED, deal, phrase("follow.bundle", reason=error))
+                self._check_deal(deal, tree)
+            except SourceUnreachable:
+                for left in changed[at:]:
+                    self._work.again(left)
+                raise
+
+    def _check_deal(self, deal: DealId, tree: SignedTree) -> None:
+        try:
+            data = None if self._deals is None else self._deals.read(deal)
+        except BundleNotReady:
+            self._work.again(deal)
+            return
+        if data is None:
+            self._not_opened(deal)
+            return
+        try:
+            shown = bundles.read(data)
+            if self._is_of_this_log(deal, shown, tree):
+                self._audit(deal, data, shown, tree)
+        except SourceUnreachable:
+            raise
+        except (AuditError, LedgerError) as error:
+            why = phrase("follow.bundle", reason=error)
+            self.alert(Kind.FORGED, deal, why, check=str(digest(data)))
 
     def _is_of_this_log(self, deal: DealId, shown: bundles.Bundle, tree: SignedTree) -> bool:
         """Whether the bundle's head is one of the history that is followed. One that is newer is
@@ -541,7 +618,7 @@ class Follower:
         for index in self._work.entries(deal):
             if index < size and index not in shown.entries:
                 why = phrase("follow.withheld", index=index)
-                self.alert(Kind.MISSING, deal, why, index=index, check=f"withheld {index}")
+                self.alert(Kind.MISSING, deal, why, index=index)
         if any(index >= size for index in self._work.entries(deal)):
             self._work.again(deal)  # the bundle is older than what was heard
         for answer in report.answers.ran:
@@ -555,7 +632,8 @@ class Follower:
         words = {
             language: f"{check.subject}: {check.words(VOICES[language])}" for language in Language
         }
-        self._raise(kind, deal, words, f"{check.id} {check.subject}", None, ())
+        facts = [check.id, check.subject, *(_facts(check.note) if check.note else ())]
+        self._raise(Alert(kind, deal, words, _key(kind, deal, facts)))
 
     def _not_opened(self, deal: DealId) -> None:
         self.alert(Kind.NOT_OPENED, deal, phrase("follow.not_opened"))
@@ -563,6 +641,34 @@ class Follower:
 
 def _head_of(state: State) -> Checkpoint:
     return Checkpoint.parse(Note.parse(state.note.encode()).text)
+
+
+def _alert(
+    kind: Kind,
+    subject: str,
+    why: Phrase,
+    facts: Sequence[object],
+    index: int | None,
+    notes: Sequence[str],
+) -> Alert:
+    words = {language: why.text(VOICES[language]) for language in Language}
+    return Alert(kind, subject, words, _key(kind, subject, facts), index, tuple(notes))
+
+
+def _key(kind: Kind, subject: str, facts: Sequence[object]) -> str:
+    """Short, for there is one for each deal that was not opened."""
+    said = json.dumps([kind.value, subject, *facts]).encode()
+    return digest(said).raw[:KEY_BYTES].hex()
+
+
+def _facts(why: Phrase) -> list[object]:
+    return [
+        why.key,
+        *(
+            [name, _facts(fact) if isinstance(fact, Phrase) else fact]
+            for name, fact in sorted(why.facts.items())
+        ),
+    ]
 
 
 class _Loud(Tally):
@@ -595,6 +701,27 @@ class _Ears(Everybody):
         self._follower.heard(entry)
 
 
+class _Ahead:
+    """Party documents, read before any entry is taken that needs them: so an answer that fails
+    leaves nothing taken by half."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._read: dict[Digest, bytes | None] = {}
+
+    def fetch(self, entries: Sequence[Entry]) -> None:
+        """Those of these entries, in place of what was read for others."""
+        self._read, size = {}, 0
+        for entry in entries:
+            if entry.type in KEY_CHANGES and len(entry.outputs) == 1 and size < MAX_AHEAD_BYTES:
+                name = Digest(entry.outputs[0])
+                data = self._read[name] = self._documents.read(name)
+                size += len(data or b"")
+
+    def read(self, name: Digest) -> bytes | None:
+        return self._read[name] if name in self._read else self._documents.read(name)
+
+
 class _Heads:
     """The pages of past heads, each note once."""
 
@@ -614,18 +741,24 @@ class _Heads:
                     parsed = Note.parse(data)
                     checkpoint = open_checkpoint(parsed, self._policy.log_keys)
                     cosigned = self._policy.cosigned_by(parsed)
+                    if not self._last < checkpoint.size:
+                        # A server that repeats heads could show one page after another for ever.
+                        problem = f"has size {checkpoint.size} after size {self._last}"
+                        raise FormatRefused("heads", problem)
                     if checkpoint.size > head.size:
                         return
+                    checked = CheckedCheckpoint(checkpoint, cosigned)
+                    yield PastHead(checkpoint, parsed, quorum_time(checked, self._policy))
+                    # Only now: whoever could not look at it is shown it again.
                     self._taken += 1
-                    if checkpoint.size > self._last:
-                        self._last = checkpoint.size
-                        checked = CheckedCheckpoint(checkpoint, cosigned)
-                        yield PastHead(checkpoint, parsed, quorum_time(checked, self._policy))
+                    self._last = checkpoint.size
             except TileMissing:
                 return
+            except SourceUnreachable:
+                raise
             except LedgerError as error:
                 subject = f"head after size {self._last}"
-                follower.alert(Kind.FORGED, subject, phrase("reason", reason=error))
+                follower.shows(Kind.FORGED, subject, phrase("reason", reason=error))
                 return
             if len(notes) < HEADS_PER_PAGE:
                 return

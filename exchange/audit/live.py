@@ -67,7 +67,8 @@ def follow(
     alert, for the operator of this program.
 
     Returns QUIET, ALERTED if any alert was raised meanwhile, or, after a single look that got no
-    answer, UNREACHABLE. Raises StateRefused, Malformed for a given entry that is none, OSError.
+    answer and told of nothing, UNREACHABLE. Raises StateRefused, Malformed for a given entry that
+    is none, OSError.
     A crash between an alert and its keeping says it again: better twice than never.
     """
     follower = Follower(
@@ -89,8 +90,6 @@ def follow(
                 found, silent_since = follower.look(now), None
             except (SourceUnreachable, TileMissing) as error:
                 complain(str(error))
-                if what.once:
-                    return UNREACHABLE
                 silent_since = silent_since or now
                 found = follower.unanswered(silent_since, now)
             for alert in found:
@@ -99,6 +98,8 @@ def follow(
             if follower.state is not None:
                 save_state(what.state, follower.state)
             if what.once:
+                if silent_since is not None and not alerted:
+                    return UNREACHABLE
                 break
             sleep(what.interval_s)
     except KeyboardInterrupt:

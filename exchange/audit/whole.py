@@ -22,7 +22,7 @@ from exchange.audit.chains import KEY_CHANGES
 from exchange.audit.public import PublicReplay
 from exchange.audit.roots import Roots
 from exchange.submission import document_digest
-from ledger.errors import TileMissing
+from ledger.errors import TileMissing, TileRefused
 from ledger.verify.log import Entry, Tally, Timing, audit_log, report_log
 from ledger.verify.policy import Policy
 from ledger.verify.report import Report, phrase
@@ -74,7 +74,7 @@ class HttpDocuments:
     def read(self, name: Digest) -> bytes | None:
         try:
             return self._source.fetch(str(name), MAX_ENVELOPE_BYTES)
-        except TileMissing:
+        except (TileMissing, TileRefused):  # or more bytes than a document can have
             return None
 
 

@@ -411,6 +411,23 @@ def test_a_log_that_gives_no_answer_is_for_the_caller_to_try_again(done: Done) -
         follower(done.world, source=Away()).look(done.world.clock.now())
 
 
+def test_a_deal_whose_bundle_could_not_be_fetched_is_asked_for_again(done: Done) -> None:
+    class AwayAtFirst:
+        asked = 0
+
+        def read(self, deal: DealId) -> bytes | None:
+            self.asked += 1
+            if self.asked == 1:
+                raise SourceUnreachable("away")
+            return None
+
+    following = follower(done.world, deals=AwayAtFirst())
+    with pytest.raises(SourceUnreachable):
+        following.look(done.world.clock.now())
+    found = following.look(done.world.clock.now())
+    assert [(a.kind, a.subject) for a in found] == [(Kind.NOT_OPENED, done.deal.deal)]
+
+
 # What ought to be there
 
 

@@ -1,0 +1,348 @@
+"""A follower whose answers fail, repeat themselves or change: nothing silences it, and no failure
+of an answer accuses anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from crypto.digest import Digest, digest
+from crypto.keys import SigningKey
+from crypto.ports import SystemRandomness
+from crypto.statement import Act, sign_statement
+from exchange.audit import follow as following_module
+from exchange.audit.follow import (
+    KEY_BYTES,
+    MAX_RAISED,
+    Alert,
+    Follower,
+    State,
+    load_state,
+    save_state,
+)
+from exchange.audit.live import ALERTED, Following, follow
+from exchange.audit.roots import Roots
+from ledger.errors import SourceUnreachable, TileMissing
+from ledger.verify.heads import HEADS_PER_PAGE, page_bytes
+from ledger.verify.report import Phrase
+from ledger.verify.tile_names import CHECKPOINT
+from ledger.verify.tiles import FolderSource
+from registry.evidence import REGISTERED, UPDATED
+from registry.party import SignedParty
+from tests.integration.test_audit_keys import Party
+from tests.written_logs import Actor, WrittenLog
+
+START = datetime(2026, 11, 23, 9, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+LATER = START + timedelta(hours=6)
+ROOTS = Roots(frozenset({"x"}), ())
+
+
+class EndlessReading(Exception):
+    """Not one that a follower could take for an answer."""
+
+
+@dataclass
+class Unsteady:
+    """A log's files. failing: which of all reads fails, once. instead: by path or its first part,
+    what is served in place of a file."""
+
+    folder: Path
+    failing: int | None = None
+    instead: Mapping[str, bytes] = field(default_factory=dict)
+    reads: int = 0
+
+    def ask(self) -> None:
+        self.reads += 1
+        if self.reads - 1 == self.failing:
+            raise SourceUnreachable("answered 503")
+        if self.reads > 1000:
+            raise EndlessReading
+
+    def read(self, path: str) -> bytes:
+        self.ask()
+        given = self.instead.get(path) or self.instead.get(path.split("/", maxsplit=1)[0])
+        return given or FolderSource(self.folder).read(path)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Answers as unsteadily as the log."""
+
+    source: Unsteady
+    documents: Mapping[Digest, bytes] = field(default_factory=dict)
+
+    def read(self, name: Digest) -> bytes | None:
+        self.source.ask()
+        return self.documents.get(name)
+
+
+def a_follower(log: WrittenLog, source: Unsteady, state: State | None = None) -> Follower:
+    return Follower(source, log.policy, ROOTS, Registry(source), state=state)
+
+
+def said(alerts: list[Alert]) -> list[tuple[str, str]]:
+    return [(alert.kind.value, alert.subject) for alert in alerts]
+
+
+def a_short_log(folder: Path) -> WrittenLog:
+    log, actor = WrittenLog(folder), Actor("a")
+    entries = [actor.says(Act("thing.done", f"t{n}"), START + n * MINUTE) for n in range(5)]
+    log.write(entries, {3: START + 3 * MINUTE}, START + 5 * MINUTE)
+    return log
+
+
+# One answer fails
+
+
+FIRST, ALL = 270, 320
+
+
+class Grown:
+    """A log at two moments: with changed keys, with a statement dated ahead and one that stands in
+    it twice."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.documents: dict[Digest, bytes] = {}
+        party = Party("Clinic")
+        entries: list[bytes] = []
+        document: SignedParty | None = None
+        while len(entries) < ALL:
+            place = len(entries)
+            at = START + (timedelta(hours=12) if place == 150 else place * MINUTE)
+            act = Act("thing.done", f"t{place}")
+            if place in (0, 40, 200, 290):
+                key = SigningKey.generate()
+                document = party.document(key, document)
+                self.documents[document.digest] = document.envelope.to_bytes()
+                kind = UPDATED if place else REGISTERED
+                act = Act(kind, party.id, outputs=(document.digest,))
+            elif place == 310:
+                entries.append(entries[300])
+                continue
+            signed = sign_statement(
+                act,
+                actor=party.id,
+                head=party.head,
+                signer=key,
+                now=at,
+                randomness=SystemRandomness(),
+            )
+            party.head = signed.head
+            entries.append(signed.entry)
+        self.entries = entries
+
+        log = WrittenLog(folder)
+        self.policy = log.policy
+        for size in (FIRST, ALL):
+            heads = {n: START + n * MINUTE for n in range(1, size, 10)}
+            now = replace(log, folder=self.at(size))
+            now.write(entries[:size], heads, START + size * MINUTE)
+
+    def at(self, size: int) -> Path:
+        return self.folder / f"{size}"
+
+    def followed(self, source: Unsteady) -> Follower:
+        return Follower(source, self.policy, ROOTS, Registry(source, self.documents))
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Grown:
+    return Grown(tmp_path_factory.mktemp("grown") / "log")
+
+
+def look_through(grown: Grown, failing: int | None) -> tuple[list[Alert], int, int]:
+    """What is found, as both moments are looked at until an answer comes; reads, and failures."""
+    source = Unsteady(grown.at(FIRST), failing)
+    following = grown.followed(source)
+    found: list[Alert] = []
+    failures = 0
+    for size in (FIRST, ALL):
+        source.folder = grown.at(size)
+        while True:
+            try:
+                found += following.look(LATER)
+                break
+            except SourceUnreachable:
+                failures += 1
+        assert following.size == size
+    following.close()
+    return found, source.reads, failures
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
+    """What each walk counted: checks that passed, and those that nothing could be said of."""
+    counted: list[dict[str, int]] = []
+
+    class Counted(following_module._Loud):
+        def __init__(self, follower: Follower) -> None:
+            super().__init__(follower)
+            counted.append(self.passed)
+
+        def unopened(self, check: str, subject: str, why: Phrase) -> None:
+            super().unopened(check, subject, why)
+            self.passes(f"{check} not opened")
+
+    monkeypatch.setattr(following_module, "_Loud", Counted)
+    return counted
+
+
+@pytest.mark.parametrize("chunk", [100, 1024])
+def test_one_answer_that_fails_changes_nothing_of_what_is_found(
+    grown: Grown, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any one: of a tile, of a page of heads, of a document, in the midst of a walk."""
+    monkeypatch.setattr(following_module, "CHUNK", chunk)
+    counted = counting(monkeypatch)
+    expected, reads, _ = look_through(grown, None)
+    assert said(expected) == [
+        ("time", "entry 150 thing.done"),
+        ("chain", "entry 310 thing.done"),
+    ]
+    expected_counts = counted[-1]
+    for failing in range(reads):
+        found, _, failures = look_through(grown, failing)
+        assert failures == 1
+        assert said(found) == said(expected), f"read {failing}"
+        assert counted[-1] == expected_counts, f"read {failing}"
+
+
+def test_what_was_found_before_an_answer_failed_is_told_all_the_same(
+    grown: Grown, tmp_path: Path
+) -> None:
+    """Also by a single look, which then ends as one that found something."""
+    lines: list[str] = []
+    for failing in range(100):
+        source = Unsteady(grown.at(ALL), failing)
+        what = Following(
+            source,
+            grown.policy,
+            ROOTS,
+            Registry(source, grown.documents),
+            tmp_path / f"{failing}",
+            once=True,
+        )
+        lines = []
+        code = follow(
+            what, clock=Fixed(), sleep=lambda _: None, write=lines.append, complain=lambda _: None
+        )
+        if source.reads <= failing:
+            break
+        assert (code == ALERTED) == bool(lines)
+        state = load_state(tmp_path / f"{failing}")
+        kept = 0 if state is None else len(state.raised)
+        assert kept == len(lines)  # never kept as told without having been told
+    assert len(lines) == 2
+    assert 8 < failing < 100
+
+
+class Fixed:
+    def now(self) -> datetime:
+        return LATER
+
+
+def test_a_part_of_the_log_does_not_show_that_something_is_missing(
+    grown: Grown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following_module, "CHUNK", 100)
+    last = "tile/entries/001.p/64"
+    source = Unsteady(grown.at(ALL), instead={last: b"altered"})
+    given = {digest(grown.entries[-1]): grown.entries[-1]}
+    following = Follower(
+        source, grown.policy, ROOTS, Registry(source, grown.documents), given=given
+    )
+    assert said(following.look(LATER)) == [
+        ("time", "entry 150 thing.done"),
+        ("damaged", "entries from 200"),
+    ]
+    source.instead = {}
+    assert said(following.look(LATER)) == [("chain", "entry 310 thing.done")]
+    assert following.size == ALL
+
+
+# Pages without end
+
+
+def test_a_server_that_repeats_a_head_for_ever_is_told_of(tmp_path: Path) -> None:
+    log = a_short_log(tmp_path / "log")
+    note = FolderSource(log.folder).read("heads/0")
+    source = Unsteady(log.folder, instead={"heads": page_bytes([note] * HEADS_PER_PAGE)})
+    following = a_follower(log, source)
+    assert said(following.look(LATER)) == [("forged", "head after size 3")]
+    assert following.size == 5
+    assert following.look(LATER) == []
+
+
+# Alerts about a moment
+
+
+def test_a_second_forged_head_is_told_of_as_well(tmp_path: Path) -> None:
+    log = a_short_log(tmp_path / "log")
+    foreign = a_short_log(tmp_path / "foreign")
+    foreign_head = FolderSource(foreign.folder).read(CHECKPOINT)
+    source = Unsteady(log.folder)
+    following = a_follower(log, source)
+    assert following.look(LATER) == []
+
+    def look(instead: bytes | None) -> list[tuple[str, str]]:
+        source.instead = {} if instead is None else {CHECKPOINT: instead}
+        return said(following.look(LATER))
+
+    forged = [("forged", "head")]
+    assert look(b"half a note") == forged
+    assert look(b"half a note") == []  # it lasts
+    assert look(foreign_head) == forged  # for another reason
+    assert look(None) == []
+    assert look(b"half a note") == forged  # it had ended
+    state = following.state
+    assert state is not None
+    again = a_follower(log, source, state)
+    assert again.look(LATER) == []  # it lasts, over a restart too
+    source.instead = {}
+    assert again.look(LATER) == []
+    source.instead = {CHECKPOINT: foreign_head}
+    assert said(again.look(LATER)) == forged
+
+
+def test_a_log_that_goes_away_a_second_time_is_told_of_again(tmp_path: Path) -> None:
+    log = a_short_log(tmp_path / "log")
+    following = a_follower(log, Unsteady(log.folder))
+    assert following.look(LATER) == []
+    (log.folder / CHECKPOINT).rename(tmp_path / "kept")
+    with pytest.raises(TileMissing):
+        FolderSource(log.folder).read(CHECKPOINT)
+    assert said(following.look(LATER)) == [("rollback", "log")]
+    assert following.look(LATER) == []
+    (tmp_path / "kept").rename(log.folder / CHECKPOINT)
+    assert following.look(LATER) == []
+    (log.folder / CHECKPOINT).unlink()
+    assert said(following.look(LATER)) == [("rollback", "log")]
+
+
+# The state
+
+
+def test_a_state_that_was_saved_is_read_however_much_was_said(tmp_path: Path) -> None:
+    log = a_short_log(tmp_path / "log")
+    first = a_follower(log, Unsteady(log.folder))
+    first.look(LATER)
+    assert first.state is not None
+    many = tuple(f"{n:0{2 * KEY_BYTES}x}" for n in range(MAX_RAISED + 10))
+    crowded = a_follower(log, Unsteady(log.folder), replace(first.state, raised=many))
+    assert crowded.state is not None
+    save_state(tmp_path / "state", crowded.state)
+    kept = load_state(tmp_path / "state")
+    assert kept is not None
+    assert kept.raised == many[10:]  # the newest
+
+
+def test_the_key_of_an_alert_is_short_whatever_it_says(tmp_path: Path) -> None:
+    log = a_short_log(tmp_path / "log")
+    source = Unsteady(log.folder, instead={"heads": b"x" * 1000})
+    (alert,) = a_follower(log, source).look(LATER)
+    assert len(bytes.fromhex(alert.key)) == KEY_BYTES
