@@ -369,7 +369,7 @@ def _next_number_at(anchor: Anchor, rules: AnchorRules) -> datetime | None:
             since.setdefault(one.nonce, one.sent_at)
     if not since:
         return None
-    wait = timedelta(seconds=rules.patience_s) * 2 ** (len(since) - 1)
+    wait = timedelta(seconds=rules.patience_s) * (1 << len(since) - 1)
     return max(since.values()) + wait
 
 

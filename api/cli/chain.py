@@ -57,13 +57,16 @@ def deploy(
     key: Annotated[Path, typer.Option(metavar="FILE", help="chain.key")],
     log: Annotated[str, typer.Option(metavar="ORIGIN", help="chain.log")],
     anchorer: Annotated[str | None, typer.Option(metavar="ADDRESS", help="chain.anchorer")] = None,
+    continues: Annotated[bool, typer.Option("--continues", help="chain.continues")] = False,
 ) -> None:
     import httpx2
 
     from ledger.adapters.evm import JsonRpc, deploy_anchor, read_key
 
+    if continues and anchorer is not None:
+        raise typer.BadParameter(say("chain.continues_alone"))
     owner = read_key(key)
-    who = anchorer or owner.address
+    who = None if continues else (anchorer or owner.address).lower()
     with httpx2.Client(trust_env=False) as client:
         made = deploy_anchor(JsonRpc(rpc, client), owner, log, who, patience_s=PATIENCE_S)
     # One block is enough where nobody else makes any; a chain of others has its own word for it.
@@ -82,7 +85,7 @@ def deploy(
         {
             **shown,
             "administrator": owner.address,
-            "anchorer": who.lower(),
+            "anchorer": who,
             "block": made.block,
             "gas_used": made.gas_used,
             "simulated": made.simulated,
@@ -90,7 +93,9 @@ def deploy(
         lines(
             say("chain.deployed", address=made.address, chain=made.chain_id, block=made.block),
             *([say("chain.simulated")] if made.simulated else []),
-            say("chain.roles", administrator=owner.address, anchorer=who.lower()),
+            say("chain.to_take_over", administrator=owner.address)
+            if who is None
+            else say("chain.roles", administrator=owner.address, anchorer=who),
             say("chain.settings", table=table),
         ),
         as_json=common().as_json,

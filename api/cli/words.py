@@ -158,9 +158,11 @@ ENGLISH: Final[Mapping[str, str]] = {
     "option.chain.state": "Where anvil keeps its chain from one start to the next.",
     "option.chain.fund": "An account that gets money of this chain; may be repeated.",
     "option.chain.rpc": "JSON-RPC address of a node of the chain.",
-    "option.chain.key": "Key of the contract's administrator, who pays for both transactions.",
+    "option.chain.key": "Key of the contract's administrator, who pays for the transactions.",
     "option.chain.log": "The log's name, as in its checkpoints: exchange.example/log",
     "option.chain.anchorer": "Account that may anchor; absent: the administrator's own.",
+    "option.chain.continues": "The contract is to take the log over from another one: begin and "
+    "grant nothing yet.",
     "option.FOLDER": "A new folder.",
     "option.JOB": "job_…",
     "option.PRODUCT": "prd_…",
@@ -389,6 +391,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "chain.simulated": "SIMULATED: this is a development chain. What is anchored there proves "
     "nothing.",
     "chain.roles": "Administrator {administrator}; {anchorer} may anchor.",
+    "chain.to_take_over": "Administrator {administrator}; nobody may anchor yet: hand_over at the "
+    "old contract, then take_over and grant here.",
+    "chain.continues_alone": "--continues grants nothing yet; leave out --anchorer",
     "chain.settings": "Put this into the hub's settings file, and check the rule of finality:\n\n"
     "[anchor]\n{table}",
     "init.next": "Read your fingerprint out to your partners; confirm theirs. Next:\n"
@@ -733,6 +738,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "option.chain.key": "合约管理员的密钥；两笔交易由其付费。",
     "option.chain.log": "日志名，与检查点中一致：exchange.example/log",
     "option.chain.anchorer": "可以锚定的账户；缺省为管理员自己的账户。",
+    "option.chain.continues": "该合约将从另一合约接管日志：暂不启用日志，也不授权。",
     "option.FOLDER": "一个新文件夹。",
     "option.JOB": "job_…",
     "option.PRODUCT": "prd_…",
@@ -948,6 +954,9 @@ CHINESE: Final[Mapping[str, str]] = {
     "chain.deployed": "锚定合约 {address}，链 {chain}，区块 {block}。",
     "chain.simulated": "模拟：这是开发用链，锚定于此不证明任何事情。",
     "chain.roles": "管理员 {administrator}；{anchorer} 可以锚定。",
+    "chain.to_take_over": "管理员 {administrator}；尚无人可以锚定：先在旧合约 hand_over，"
+    "再在此处 take_over 并 grant。",
+    "chain.continues_alone": "--continues 暂不授权；请去掉 --anchorer",
     "chain.settings": "请写入平台的设置文件，并核对终局规则：\n\n[anchor]\n{table}",
     "init.next": "把您的指纹念给合作方，并核对对方的指纹。接下来：\n"
     "  exchange node trust {operator} 指纹 --settings {settings}\n"

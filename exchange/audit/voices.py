@@ -214,6 +214,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "anchor.held": "合约中存有该日志的树头。",
     "anchor.code": "该合约正是本程序所附源码的合约：只接受延伸前一树头的树头。",
     "anchor.current": "该日志仍在此合约中锚定。",
+    "anchor.continued": "该合约从前一合约结束之处延续该日志。",
     "anchor.same_history": "所锚定的树头属于该日志自身的历史。",
     "note.signed": "策略信任的日志签署了该签名注记。",
     "notes.agree": "两份签名注记互不矛盾。",
@@ -267,6 +268,9 @@ _CHINESE: Final[Mapping[str, str]] = {
     "anchor.none": "在区块 {block}，合约中没有该日志的树头",
     "anchor.at": "大小 {size}，存于区块 {anchored}；于区块 {block} 读取，链上最新为 {tip}",
     "anchor.other_code": "其代码不同：在采信其内容之前请先审阅",
+    "anchor.from": "自大小 {size} 起；此前的锚定在该合约中",
+    "anchor.not_continued": "该合约的最后树头（大小 {size}）并非本合约起始的树头，"
+    "或其所指后继另有其他",
     "anchor.handed_over": "该日志已移交至 {successor}：请一并查询该合约",
     "anchor.ahead": "合约中为大小 {size}，而所给树头止于 {own}：请取更新的检查点；若日志没有，"
     "则它丢失了条目",

@@ -374,20 +374,25 @@ class Deployed:
 
 
 def deploy_anchor(
-    rpc: JsonRpc, key: ChainKey, origin: str, anchorer: str, *, patience_s: float
+    rpc: JsonRpc, key: ChainKey, origin: str, anchorer: str | None, *, patience_s: float
 ) -> Deployed:
-    """Put the anchor contract on the chain, and let `anchorer` anchor the log of that origin.
+    """Put the anchor contract on the chain, begin the log of that origin there, and let `anchorer`
+    anchor it.
 
-    key: the administrator's, who alone grants and revokes later; it pays for both transactions.
+    key:      the administrator's, who alone grants and revokes later; it pays for all of it
+    anchorer: None for a log that this contract is to take over: then nothing is begun or granted
     Raises ChainRefused, ChainUnreachable, TimeoutError once it has waited `patience_s` seconds.
     """
-    if not _ADDRESS.fullmatch(anchorer):
+    if anchorer is not None and not _ADDRESS.fullmatch(anchorer):
         raise ChainRefused(f"{anchorer} is not an address: 0x and 40 hexadecimal digits")
     made = deploy(rpc, key, "anchor", patience_s=patience_s)
+    if anchorer is None:
+        return made
+    contract, log = contract_of(load("anchor").abi), log_id(origin)
     # The checksum spelling of EIP-55 is web3's own demand, and no part of the call.
-    abi = load("anchor").abi
-    grant = contract_of(abi).encode_abi("grant", args=[log_id(origin), checksummed(anchorer)])
-    transact(rpc, key, made.chain_id, {"to": made.address, "data": str(grant)}, patience_s)
+    for name, arguments in (("begin", [log]), ("grant", [log, checksummed(anchorer)])):
+        data = str(contract.encode_abi(name, args=arguments))
+        transact(rpc, key, made.chain_id, {"to": made.address, "data": data}, patience_s)
     return made
 
 

@@ -8,6 +8,8 @@
     anchoring key can therefore add to a log's history, and never replace it.
     A log is named by the SHA-256 of its origin. No code can be exchanged: a log leaves this
     contract by a hand-over that everyone sees, and enters its successor with its last head.
+    Nobody anchors before the administrator has said how the log begins here: anew, or where
+    its predecessor ended. So the anchoring key cannot use a hand-over to replace history.
 @dev
     Trees, proofs and sizes are those of RFC 6962 and RFC 9162 with SHA-256, computed by the
     precompiled contract at address 2. What is accepted is exactly what
@@ -17,6 +19,10 @@
 interface Anchoring:
     def head(log_id: bytes32) -> (uint64, bytes32, uint256): view
     def successor(log_id: bytes32) -> address: view
+    def begun(log_id: bytes32) -> bool: view
+
+event Begun:
+    log_id: indexed(bytes32)
 
 event Anchored:
     log_id: indexed(bytes32)
@@ -68,6 +74,8 @@ administrator: public(address)
 candidate: public(address)
 # The addresses that may anchor a log.
 is_anchorer: public(HashMap[bytes32, HashMap[address, bool]])
+# Whether it was said how a log begins here, by `begin` or by `take_over`.
+begun: public(HashMap[bytes32, bool])
 # The contract that a log was handed over to; zero while it is anchored here.
 successor: public(HashMap[bytes32, address])
 # The contract whose last head of a log this one continues; zero if the log began here.
@@ -168,11 +176,24 @@ def verify_inclusion(
 
 
 @external
-def grant(log_id: bytes32, who: address):
+def begin(log_id: bytes32):
     """
-    @notice Let an address anchor a log. Only the administrator.
+    @notice Begin a log here, with whatever head an anchorer sends first. Only the administrator.
+            A log that another contract anchored is taken over instead.
     """
     self._only_administrator()
+    assert not self.begun[log_id], "begun"
+    self.begun[log_id] = True
+    log Begun(log_id=log_id)
+
+
+@external
+def grant(log_id: bytes32, who: address):
+    """
+    @notice Let an address anchor a log that was begun or taken over. Only the administrator.
+    """
+    self._only_administrator()
+    assert self.begun[log_id], "not begun"
     assert who != empty(address), "zero address"
     assert not self.is_anchorer[log_id][who], "is an anchorer"
     self.is_anchorer[log_id][who] = True
@@ -203,11 +224,7 @@ def hand_over(log_id: bytes32, successor: address):
     assert successor != self and successor.is_contract, "successor is not another contract"
     # A mistake here could not be mended: the successor must be able to take the log over.
     assert staticcall Anchoring(successor).successor(log_id) == empty(address), "successor handed it over"
-    size: uint64 = 0
-    root: bytes32 = empty(bytes32)
-    block_number: uint256 = 0
-    size, root, block_number = staticcall Anchoring(successor).head(log_id)
-    assert size == 0, "successor has a head"
+    assert not staticcall Anchoring(successor).begun(log_id), "successor has begun it"
     self.successor[log_id] = successor
     log HandedOver(log_id=log_id, successor=successor)
 
@@ -219,7 +236,7 @@ def take_over(log_id: bytes32, predecessor: address):
             hand-over is no occasion to rewrite history. Only the administrator.
     """
     self._only_administrator()
-    assert self.latest[log_id].size == 0, "has a head"
+    assert not self.begun[log_id], "begun"
     assert predecessor != self, "predecessor is this contract"
     assert staticcall Anchoring(predecessor).successor(log_id) == self, "not handed over to this contract"
     size: uint64 = 0
@@ -227,6 +244,7 @@ def take_over(log_id: bytes32, predecessor: address):
     block_number: uint256 = 0
     size, root, block_number = staticcall Anchoring(predecessor).head(log_id)
     assert size != 0 and size <= MAX_SIZE and root != empty(bytes32), "predecessor has no head"
+    self.begun[log_id] = True
     self.predecessor[log_id] = predecessor
     self._store(log_id, size, root)
     log TakenOver(log_id=log_id, predecessor=predecessor, size=size, root=root)

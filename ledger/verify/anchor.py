@@ -47,6 +47,7 @@ SELECTORS: Final[Mapping[str, str]] = {
     "head(bytes32)": "f339e3b2",
     "root_at(bytes32,uint64)": "c773f71b",
     "successor(bytes32)": "c3eef03c",
+    "predecessor(bytes32)": "e7d4948d",
 }
 BLOCK_TAGS: Final = ("latest", "safe", "finalized")
 MAX_ANSWER_BYTES: Final = 1 << 20
@@ -155,9 +156,16 @@ class AnchorContract:
 
     def successor(self, origin: str) -> str | None:
         """The contract that the log was handed over to; None while it is anchored here."""
-        (word,) = self._ask("successor(bytes32)", [log_id(origin)], answers=1)
+        return self._address("successor", origin)
+
+    def predecessor(self, origin: str) -> str | None:
+        """The contract whose last head of the log this one continues; None if it began here."""
+        return self._address("predecessor", origin)
+
+    def _address(self, which: str, origin: str) -> str | None:
+        (word,) = self._ask(f"{which}(bytes32)", [log_id(origin)], answers=1)
         if any(word[:12]):
-            raise FormatRefused("successor", "is not an address")
+            raise FormatRefused(which, "is not an address")
         return f"0x{word[12:].hex()}" if any(word) else None
 
     def _ask(self, function: str, arguments: Sequence[bytes], *, answers: int) -> list[bytes]:
@@ -233,6 +241,7 @@ def _contract_checks(
         anchored = contract.head(head.origin)
         own = contract.root_at(head.origin, head.size) if head.size else None
         successor = contract.successor(head.origin)
+        predecessor = contract.predecessor(head.origin)
     except FormatRefused as error:
         return [Check("anchor.held", False, subject, phrase("reason", reason=error))]
     if successor is not None:
@@ -254,7 +263,30 @@ def _contract_checks(
     checks.append(_same_history(anchored.size, anchored.root, head, source, where))
     if own is not None and head.size != anchored.size:
         checks.append(_same_history(head.size, own, head, source, f"anchored head {head.size}"))
+    if predecessor is not None:
+        about["predecessor"] = predecessor
+        checks += _taken_over(contract, predecessor, head, source)
     return checks
+
+
+def _taken_over(
+    contract: AnchorContract, predecessor: str, head: Checkpoint, source: TileSource | None
+) -> list[Check]:
+    """Whether this contract continues where the one before it ended, and that is our history."""
+    before = AnchorContract(contract.rpc, predecessor, contract.block)
+    subject = f"predecessor {predecessor}"
+    try:
+        last = before.head(head.origin)  # which can't change any more: it handed the log over
+        named = before.successor(head.origin)
+        held = contract.root_at(head.origin, last.size)
+    except FormatRefused as error:
+        return [Check("anchor.continued", False, subject, phrase("reason", reason=error))]
+    if named != contract.address.lower() or last.size == 0 or held != last.root:
+        note = phrase("anchor.not_continued", size=last.size)
+        return [Check("anchor.continued", False, subject, note)]
+    continued = Check("anchor.continued", True, subject, phrase("anchor.from", size=last.size))
+    where = f"head {last.size} taken over"
+    return [continued, _code(before), _same_history(last.size, last.root, head, source, where)]
 
 
 def _code(contract: AnchorContract) -> Check:

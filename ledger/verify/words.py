@@ -50,6 +50,7 @@ CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
         "anchor.code": "The contract is the one whose source this program comes with: it takes "
         "only heads that extend the last.",
         "anchor.current": "The log is still anchored in this contract.",
+        "anchor.continued": "The contract continues the log where the one before it ended.",
         "anchor.same_history": "The anchored head is of the log's own history.",
         # equivocation
         "note.signed": "A log that the policy trusts signed the note.",
@@ -122,6 +123,9 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         "anchor.at": "size {size}, stored in block {anchored}; read at block {block}, the chain's "
         "newest being {tip}",
         "anchor.other_code": "its code is another: read it before you believe what it holds",
+        "anchor.from": "from size {size}; what was anchored before is in that contract",
+        "anchor.not_continued": "that contract's last head, of size {size}, is not the one that "
+        "this contract began with, or it names another successor",
         "anchor.handed_over": "the log was handed over to {successor}: ask that contract as well",
         "anchor.ahead": "the contract holds size {size}, and the given head ends at {own}: take a "
         "newer checkpoint; if the log has none, it has lost entries",

@@ -59,6 +59,8 @@ def machine() -> Machine:
 def anchor(machine: Machine) -> Deployed:
     """With one anchorer of one log."""
     contract = machine.deploy(load("anchor"))
+    contract("begin", LOG)
+    assert contract.events == [Event("Begun", {"log_id": LOG})]
     contract("grant", LOG, ANCHORER)
     return contract
 
@@ -167,6 +169,7 @@ def test_only_an_anchorer_of_the_very_log_anchors(anchor: Deployed) -> None:
 
 def test_two_logs_are_anchored_side_by_side(anchor: Deployed) -> None:
     anchored(anchor, 5)
+    anchor("begin", OTHER_LOG)
     anchor("grant", OTHER_LOG, STRANGER)
     anchor("anchor", OTHER_LOG, 3, range_hash((0, 3), OTHER), [], by=STRANGER)
     assert anchor("head", LOG)[0] == 5
@@ -177,6 +180,7 @@ def test_two_logs_are_anchored_side_by_side(anchor: Deployed) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
+        ("begin", (OTHER_LOG,)),
         ("grant", (LOG, STRANGER)),
         ("revoke", (LOG, ANCHORER)),
         ("hand_over", (LOG, address(1))),
@@ -191,6 +195,12 @@ def test_the_roles_are_the_administrators_alone(
         refused(anchor, name, *arguments, by=who, why="not the administrator")
 
 
+def test_a_log_is_begun_once_and_before_anybody_may_anchor_it(anchor: Deployed) -> None:
+    refused(anchor, "begin", LOG, by=ADMINISTRATOR, why="begun")
+    refused(anchor, "grant", OTHER_LOG, ANCHORER, by=ADMINISTRATOR, why="not begun")
+    assert (anchor("begun", LOG), anchor("begun", OTHER_LOG)) == (True, False)
+
+
 def test_a_role_is_granted_and_revoked_once(anchor: Deployed) -> None:
     refused(anchor, "grant", LOG, ANCHORER, by=ADMINISTRATOR, why="is an anchorer")
     refused(anchor, "grant", LOG, ZERO, by=ADMINISTRATOR, why="zero address")
@@ -203,7 +213,8 @@ def test_the_administration_changes_hands_in_two_steps(anchor: Deployed) -> None
     anchor("offer_administration", other)
     anchor("offer_administration", new)  # a second offer replaces the first
     refused(anchor, "accept_administration", by=other, why="not offered to the sender")
-    anchor("grant", OTHER_LOG, STRANGER)  # an offer alone takes nothing away
+    anchor("revoke", LOG, ANCHORER)
+    anchor("grant", LOG, ANCHORER)  # an offer alone takes nothing away
     anchor("accept_administration", by=new)
     assert anchor.events == [
         Event("AdministrationAccepted", {"previous": ADMINISTRATOR, "administrator": new})
@@ -234,7 +245,11 @@ def test_a_log_handed_over_goes_on_in_its_successor_and_only_from_its_last_head(
     )  # for good
     assert anchor("head", LOG)[:2] == (8, root(8))  # what was anchored stays readable
 
-    successor("grant", LOG, ANCHORER, by=STRANGER)
+    # Whoever may anchor cannot get in first with another history: nobody may before the take-over.
+    refused(successor, "grant", LOG, ANCHORER, by=STRANGER, why="not begun")
+    forged = range_hash((0, 11), OTHER)
+    why = "not an anchorer of this log"
+    refused(successor, "anchor", LOG, 11, forged, [], by=ANCHORER, why=why)
     successor("take_over", LOG, anchor.address, by=STRANGER)
     assert successor.events == [
         Event(
@@ -243,11 +258,11 @@ def test_a_log_handed_over_goes_on_in_its_successor_and_only_from_its_last_head(
         )
     ]
     assert successor("predecessor", LOG) == anchor.address
-    forged = range_hash((0, 11), OTHER)
+    successor("grant", LOG, ANCHORER, by=STRANGER)
     refused(successor, "anchor", LOG, 11, forged, [], by=ANCHORER, why="not consistent")
     successor("anchor", LOG, 11, root(11), proof(8, 11), by=ANCHORER)
     refused(
-        successor, "take_over", LOG, anchor.address, by=STRANGER, why="has a head"
+        successor, "take_over", LOG, anchor.address, by=STRANGER, why="begun"
     )  # would go back to the older one
 
 
@@ -278,9 +293,10 @@ def test_a_successor_that_began_the_log_anew_can_not_claim_to_continue_it(
     anchored(anchor, 5)
     successor = machine.deploy(load("anchor"))
     anchor("hand_over", LOG, successor.address)
+    successor("begin", LOG)  # the administrator's own word, which everybody sees
+    refused(successor, "take_over", LOG, anchor.address, by=ADMINISTRATOR, why="begun")
     successor("grant", LOG, ANCHORER)
     successor("anchor", LOG, 3, range_hash((0, 3), OTHER), [], by=ANCHORER)
-    refused(successor, "take_over", LOG, anchor.address, by=ADMINISTRATOR, why="has a head")
     assert successor("predecessor", LOG) == ZERO  # which an auditor sees
 
 
@@ -301,11 +317,14 @@ def test_a_log_is_not_handed_to_a_contract_that_could_not_take_it_over(
     """It would be for good, and the log would go on nowhere with a proof."""
     anchored(anchor, 5)
     begun, stranger = machine.deploy(load("anchor")), machine.deploy(load("rights"))
+    begun("begin", LOG)
+    refused(
+        *(anchor, "hand_over", LOG, begun.address),
+        by=ADMINISTRATOR,
+        why="successor has begun it",
+    )
     begun("grant", LOG, ANCHORER)
     begun("anchor", LOG, 3, root(3), [], by=ANCHORER)
-    refused(
-        *(anchor, "hand_over", LOG, begun.address), by=ADMINISTRATOR, why="successor has a head"
-    )
     with pytest.raises(Reverted):
         anchor("hand_over", LOG, stranger.address)  # a contract of another kind
     anchor("hand_over", LOG, machine.deploy(load("anchor")).address)
@@ -352,6 +371,7 @@ def test_a_chain_that_computes_sha_256_wrongly_gets_no_contract(machine: Machine
 
 def test_the_longest_proof_fits_into_a_block_many_times() -> None:
     anchor = Machine().deploy(load("anchor"))
+    anchor("begin", LOG)
     anchor("grant", LOG, ANCHORER)
     levels = [leaf_hash(b"")]
     for _ in range(63):

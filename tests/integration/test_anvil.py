@@ -17,6 +17,7 @@ from ledger.adapters.evm import (
 )
 from ledger.contracts import load
 from ledger.errors import ChainBehind, ChainDisagrees, WrongChain
+from ledger.ports import Place
 from tests.anchoring import NewHub, hubs
 from tests.chains import ORIGIN, EvmChain, anvil, deployed, funded
 
@@ -250,12 +251,14 @@ def test_after_a_hand_over_the_hub_names_the_successor(chain: EvmChain, new_hub:
     hub.grow(0, 5)
     hub.round()
     hub.round()
-    successor = deployed(chain.rpc, chain.key)
+    made = deploy_anchor(chain.rpc, chain.key, ORIGIN, None, patience_s=20)
+    successor = EvmChain(chain.rpc, Place(made.chain_id, made.address), chain.key)
     administer(chain, "hand_over", successor.place.contract)
     hub.grow(5, 9)
     with pytest.raises(WrongChain, match=successor.place.contract):
         hub.round()
     administer(successor, "take_over", chain.place.contract)
+    administer(successor, "grant", chain.key.address)
     hub.backend = successor.backend()
     hub.round()
     hub.round()

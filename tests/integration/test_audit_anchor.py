@@ -42,6 +42,7 @@ from tests.written_logs import ORIGIN, Actor, WrittenLog
 
 START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CONTRACT = "0x" + "c0" * 20
+PREDECESSOR = "0x" + "1d" * 20
 
 
 def entries(count: int) -> list[bytes]:
@@ -55,10 +56,15 @@ def word(value: int | bytes) -> str:
 
 @dataclass
 class ChainOfAnswers:
-    """A JSON-RPC that says what it was told to say. heads: by size, the last one is the head."""
+    """A JSON-RPC that says what it was told to say. heads: by size, the last one is the head.
+
+    before: heads of the contract that the log was taken over from. handed_to: whom that names.
+    """
 
     heads: dict[int, bytes]
     chain_id: str = "0x7a69"
+    before: dict[int, bytes] = field(default_factory=dict)
+    handed_to: str = "00" * 12 + CONTRACT[2:]
     client: str = "Geth/v1.16"
     successor: str = "00" * 32
     code: str = field(default_factory=lambda: load("anchor").runtime)
@@ -82,18 +88,22 @@ class ChainOfAnswers:
                 }
             case _:
                 assert isinstance(parameters[0], dict)
-                return "0x" + self._contract(str(parameters[0]["data"])[2:])
+                own = parameters[0]["to"] == CONTRACT
+                return "0x" + self._contract(str(parameters[0]["data"])[2:], own)
 
-    def _contract(self, data: str) -> str:
+    def _contract(self, data: str, own: bool) -> str:
         assert data[8:72] == log_id(ORIGIN).hex()
         match next(name for name, four in SELECTORS.items() if data.startswith(four)):
             case "head(bytes32)":
-                size = max(self.heads, default=0)
-                return word(size) + word(self.heads.get(size, bytes(32))) + word(80 if size else 0)
+                heads = self.heads if own else self.before
+                size = max(heads, default=0)
+                return word(size) + word(heads.get(size, bytes(32))) + word(80 if size else 0)
             case "root_at(bytes32,uint64)":
-                return word(self.heads.get(int(data[72:], 16), bytes(32)))
+                return word((self.heads if own else self.before).get(int(data[72:], 16), bytes(32)))
+            case "predecessor(bytes32)":
+                return "00" * 12 + (PREDECESSOR[2:] if self.before else "00" * 20)
             case _:
-                return self.successor
+                return self.successor if own else self.handed_to
 
 
 @pytest.fixture
@@ -136,6 +146,7 @@ def test_what_is_called_is_what_the_contract_offers() -> None:
     assert returned["head(bytes32)"] == ["uint64", "bytes32", "uint256"]
     assert returned["root_at(bytes32,uint64)"] == ["bytes32"]
     assert returned["successor(bytes32)"] == ["address"]
+    assert returned["predecessor(bytes32)"] == ["address"]
 
 
 def test_an_anchored_head_is_the_logs_own_and_its_place_is_stated(log: WrittenLog) -> None:
@@ -203,6 +214,46 @@ def test_a_log_that_was_handed_over_says_to_whom(log: WrittenLog) -> None:
     report = audit(log, ChainOfAnswers({7: own_root(log, 7)}, successor=successor))
     assert outcome(report)["anchor.current"] is None
     assert report.about["successor"] == "0x" + "ab" * 20
+
+
+def test_a_log_that_was_taken_over_is_followed_to_where_the_contract_before_ended(
+    log: WrittenLog,
+) -> None:
+    heads = {4: own_root(log, 4), 7: own_root(log, 7)}
+    report = audit(log, ChainOfAnswers(heads, before={4: own_root(log, 4)}))
+    assert set(outcome(report).values()) == {True}
+    assert report.about["predecessor"] == PREDECESSOR
+    assert "head 4 taken over" in [check.subject for check in report.checks]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {4: head(4, forged=True)},  # it ended with another history
+        {6: head(6)},  # with a head that this contract never held
+        {0: bytes(32)},
+    ],
+)
+def test_a_contract_that_does_not_go_on_where_the_one_before_ended_is_told(
+    log: WrittenLog, before: dict[int, bytes]
+) -> None:
+    heads = {4: own_root(log, 4), 7: own_root(log, 7)}
+    report = audit(log, ChainOfAnswers(heads, before=before))
+    assert outcome(report)["anchor.continued"] is False
+
+
+def test_a_predecessor_that_names_another_successor_is_told(log: WrittenLog) -> None:
+    heads = {4: own_root(log, 4), 7: own_root(log, 7)}
+    before = {4: own_root(log, 4)}
+    elsewhere = "00" * 12 + "ee" * 20
+    report = audit(log, ChainOfAnswers(heads, before=before, handed_to=elsewhere))
+    assert outcome(report)["anchor.continued"] is False
+
+
+def test_a_fork_that_was_handed_over_and_goes_on_is_found(log: WrittenLog) -> None:
+    fork = head(4, forged=True)
+    report = audit(log, ChainOfAnswers({4: fork, 7: own_root(log, 7)}, before={4: fork}))
+    assert [check.subject for check in report.failed] == ["head 4 taken over"]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from api.wiring.hub import Anchorer, OpenedHub, loops_of, open_hub
 from crypto.ports import SystemClock
 from exchange.hub import background
 from ledger.adapters.anchor_sql import SqlAnchorDatabase
-from ledger.adapters.evm import JsonRpc, create_key
+from ledger.adapters.evm import JsonRpc, contract_of, create_key, log_id
 from ledger.anchor import AnchorRules
+from ledger.contracts import load
 from ledger.errors import ChainRefused
 from ledger.log import append
 from ledger.ports import AnchoredEvent, Block
@@ -109,6 +110,28 @@ def test_what_is_not_a_request_is_answered_with_an_error(
     answer = httpx2.post(chain[0].ready["url"], content=body, trust_env=False)
     found = answer.json()
     assert found == [] or found["error"]["code"] < 0
+
+
+@pytest.mark.slow
+def test_a_contract_that_is_to_take_a_log_over_is_deployed_with_nothing_begun_or_granted(
+    chain: tuple[Process, Path],
+) -> None:
+    process, key = chain
+    url = process.ready["url"]
+    deploy = ("chain", "deploy", "--rpc", url, "--key", key, "--log", ORIGIN)
+    contract = contract_of(load("anchor").abi)
+    begun = str(contract.encode_abi("begun", args=[log_id(ORIGIN)]))
+    for options, expected in (((), 1), (("--continues",), 0)):
+        made = command(*deploy, *options)
+        assert (made["anchorer"] is None) is (expected == 0)
+        answer = ask(url, "eth_call", {"to": made["contract"], "data": begun}, "latest")
+        assert int(answer, 16) == expected
+    done = subprocess.run(
+        [PROGRAM, *map(str, deploy), "--continues", "--anchorer", "0x" + "11" * 20],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "--anchorer" in done.stderr
 
 
 @pytest.mark.slow
