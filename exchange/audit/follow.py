@@ -62,8 +62,7 @@ from ledger.verify.heads import HEADS_PER_PAGE, parse_page
 from ledger.verify.history import KINDS
 from ledger.verify.log import Chunk, Entry, PastHead, Tally, Timing, Walk, read_entry
 from ledger.verify.note import Note
-from ledger.verify.policy import CheckedCheckpoint, Policy
-from ledger.verify.receipt import quorum_time
+from ledger.verify.policy import Policy
 from ledger.verify.report import Check, Phrase, phrase
 from ledger.verify.tile_names import CHECKPOINT, heads_path
 from ledger.verify.tiles import SignedTree, TileSource, open_tree
@@ -264,6 +263,7 @@ class Follower:
         self._now_so: set[str] = set()  # keys of what this look found to be shown
         self._new: list[Alert] = []
         self._documents = _Ahead(documents)
+        self._newest: PastHead | None = None  # the head that is shown, of the tree that is taken
         self._given = dict(given)
         self._known = None if state is None else _head_of(state).size
         self._said = _Said()
@@ -376,7 +376,7 @@ class Follower:
         try:
             parsed = Note.parse(note)
             head = open_checkpoint(parsed, self._policy.log_keys)
-            witnessed = self._is_witnessed(note)
+            shown = self._shown(note, head)
         except LedgerError as error:
             self.shows(Kind.FORGED, "head", phrase("reason", reason=error))
             return None
@@ -390,15 +390,16 @@ class Follower:
         text = parsed.to_bytes().decode()
         if not self._extends(tree, text):
             return None
-        self._remember(head, text, now, witnessed=witnessed)
+        self._newest = shown
+        self._remember(head, text, now, witnessed=shown.witnessed)
         return tree
 
-    def _is_witnessed(self, note: bytes) -> bool:
+    def _shown(self, note: bytes, head: Checkpoint) -> PastHead:
         try:
-            self._policy.check(note)
+            cosigned = self._policy.check(note).cosigned
+            return PastHead.of(head, Note.parse(note), cosigned, self._policy)
         except QuorumMissing:
-            return False
-        return True
+            return PastHead(head, Note.parse(note), witnessed=False, time=None)
 
     def _extends(self, tree: SignedTree, note: str) -> bool:
         if self._state is None:
@@ -477,9 +478,6 @@ class Follower:
             return
         if self._past:  # of entries that were taken before
             self._take_chunk([], self.size)
-        if self._state is not None:
-            note = Note.parse(self._state.note.encode())
-            self._walk.declared.signed(PastHead(tree.checkpoint, note, None))
 
     def _take_chunk(self, entries: list[Entry], end: int) -> None:
         """Entries up to `end`, with the heads that lie among them and none beyond: whole, or, where
@@ -488,6 +486,8 @@ class Follower:
             return
         self._documents.fetch(entries)
         heads = list(self._past)
+        if self._newest is not None and entries:
+            heads.append(self._newest)  # bounds times, whatever past heads the log leaves out
         cut = bisect_right(heads, end, key=lambda head: head.checkpoint.size)
         after = next((head for head in heads[cut:] if head.time is not None), None)
         try:
@@ -747,8 +747,7 @@ class _Heads:
                         raise FormatRefused("heads", problem)
                     if checkpoint.size > head.size:
                         return
-                    checked = CheckedCheckpoint(checkpoint, cosigned)
-                    yield PastHead(checkpoint, parsed, quorum_time(checked, self._policy))
+                    yield PastHead.of(checkpoint, parsed, cosigned, self._policy)
                     # Only now: whoever could not look at it is shown it again.
                     self._taken += 1
                     self._last = checkpoint.size

@@ -7,8 +7,10 @@ of the operator is made in one transaction with what it says, and a party says *
 *verified* or *finalized* only after it has checked what went before. Those that do not follow are
 failures.
 
-Memory: MAX_OPEN open negotiations and jobs. More of them, how closed ones ended, and which
-agreements became final are in a temporary file.
+Memory and work: MAX_OPEN open negotiations and jobs, of each at most MAX_SAID statements. More of
+them, how closed ones ended, and which agreements became final are in a temporary file. Anybody may
+say more about one subject than that; it is then not judged, and neither is a job that names an
+agreement made there.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from crypto.identifiers import PartyId
+from crypto.digest import Digest
+from crypto.errors import Malformed
+from crypto.identifiers import Identifier, JobId, NegotiationId, PartyId
 from exchange import jobs as lifecycle
+from exchange.audit.doubts import replay_with_doubts
 from exchange.errors import ExchangeError, IllegalTransition
 from exchange.jobs import JobEvent, JobState
 from exchange.terms import negotiation as table
@@ -33,6 +38,9 @@ from pricing.evidence import HELD, REFUNDED, RELEASED
 T = TypeVar("T")
 
 MAX_OPEN: Final = 10_000  # of each kind in memory
+MAX_SAID: Final = 100  # statements about one negotiation or job that are kept and replayed
+MAX_REPLAYS: Final = 16  # of one negotiation, between whoever verified and whoever finalised
+UNJUDGED: Final = "not judged"  # how one ended about which more was said
 _NEGOTIATION: Final = "negotiation."
 _ENDS: Final = {
     "job.refused": JobEvent.REFUSE,
@@ -62,6 +70,7 @@ class _Talk:
     """An open negotiation: what was said, in order. What came too late is not among it."""
 
     steps: list[_Step] = field(default_factory=list)
+    replays: int = 0
 
 
 @dataclass
@@ -69,8 +78,8 @@ class _Job:
     """An open job. Digests name statements. sealed: by digest. holders: of the agreements that the
     submission names; None where one of them is not known to have become final.
 
-    ends: what may have ended it, with the event. doubtful: whether a step that may have come too
-    late was counted, so that what does not fit is no failure.
+    ends: what may have ended it, with the event. surely_started: whether one of `started` came in
+    time for certain; while none did, the job may never have been RUNNING.
     """
 
     submitted: Entry
@@ -84,7 +93,7 @@ class _Job:
     receipts: tuple[bytes, ...] = ()
     relied_to: int = 0
     ends: dict[bytes, JobEvent] = field(default_factory=dict)
-    doubtful: bool = False
+    surely_started: bool = False
 
     @property
     def admitting(self) -> bool:
@@ -94,6 +103,10 @@ class _Job:
     @property
     def plan(self) -> bytes:
         return self.submitted.outputs[0]
+
+    @property
+    def said(self) -> int:
+        return len(self.admitted) + len(self.started) + len(self.sealed) + len(self.ends)
 
     def step(self, event: JobEvent) -> None:
         self.state = lifecycle.advance(self.submitted.subject, self.state, event)
@@ -113,10 +126,11 @@ class PublicReplay:
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
         """One statement in its order. One that certainly came too late has no effect."""
         late = timing is Timing.LATE
+        doubtful = timing in (Timing.PERHAPS, Timing.OPEN)
         try:
             if entry.type.startswith(_NEGOTIATION):
                 if not late:
-                    self._talk(entry, doubtful=timing is Timing.PERHAPS)
+                    self._talk(entry, doubtful=doubtful)
             elif self.operator is None:
                 return  # no job can be told from one that came to nothing
             elif entry.type == "job.submitted":
@@ -126,7 +140,7 @@ class PublicReplay:
                 if entry.actor == self.operator:
                     self._operators(act, entry, witnessed)
             elif (said := _PARTIES.get(entry.type)) is not None and not late:
-                self._parties(said, entry, doubtful=timing is Timing.PERHAPS)
+                self._parties(said, entry, doubtful=doubtful)
         except _DoesNotFollow as error:
             check = "negotiation.public" if entry.type.startswith(_NEGOTIATION) else "job.public"
             self._fails(check, entry, error.why)
@@ -160,17 +174,26 @@ class PublicReplay:
             event = Event(entry.type.removeprefix(_NEGOTIATION))
         except ValueError:
             return
-        if self._closed.state(entry.subject) is not None:
+        was = self._closed.state(entry.subject)
+        if was is not None:
+            if was == UNJUDGED:
+                self._closed.leave_open(entry.outputs)
             return
         talk = self._talks.get(entry.subject)
         if talk is None:
             if event not in (Event.REQUESTED, Event.OFFERED):
                 return
+            if not _is_id(NegotiationId, entry.subject):
+                return  # of no effect at the hub; and a job's id must not be closed from here
             talk = _Talk()
+        if len(talk.steps) == MAX_SAID:
+            self._give_up_talk(talk, entry)
+            return
+        entry = _slim(entry)
         talk.steps.append(_Step(entry, event, doubtful))
         self._talks.put(entry.subject, talk)
         began = entry.actor == talk.steps[0].entry.actor
-        if event is Event.TERMINATED and began:
+        if event is Event.TERMINATED and began and not doubtful:
             # Of the other side a stranger cannot be told apart, so its word closes nothing here.
             self._close(entry.subject, State.TERMINATED)
         elif event is Event.FINALIZED:
@@ -200,21 +223,51 @@ class PublicReplay:
                 brought.setdefault(step.entry.outputs, step.entry.actor)
         if holder not in brought.values():
             return  # a stranger, as far as anybody can see
-        final = False
+        final: list[tuple[bytes, PartyId]] = []
+        supposed = False
         verified = [s.entry.actor for s in talk.steps if s.event is Event.VERIFIED]
-        for consumer in dict.fromkeys(verified):
-            state, agreement = self._play(talk.steps, consumer, holder)
+        consumers = dict.fromkeys(verified)
+        talk.replays += len(consumers)
+        if talk.replays > MAX_REPLAYS:
+            self._give_up_talk(talk, entry)
+            return
+        for consumer in consumers:
+            (state, agreement), without = self._play_with_doubts(talk.steps, consumer, holder)
             if state is State.FINALIZED and brought.get((agreement,)) == holder:
-                self._closed.finalised(agreement, consumer, holder)
-                final = True
-        if final:
-            self._tally.passes("negotiation.public")
-            self._close(entry.subject, State.FINALIZED)
-        elif any(step.doubtful for step in talk.steps):
+                final.append((agreement, consumer))
+                supposed |= bool(without)
+        if not final:
+            raise _DoesNotFollow("public.not_verified", kind=entry.type)
+        for agreement, consumer in final:
+            self._closed.finalised(agreement, consumer, holder)
+        if supposed:
             note = phrase("public.doubtful")
             self._tally.unopened("negotiation.public", entry.name, note)
         else:
-            raise _DoesNotFollow("public.not_verified", kind=entry.type)
+            self._tally.passes("negotiation.public")
+        self._close(entry.subject, State.FINALIZED)
+
+    def _play_with_doubts(
+        self, steps: Sequence[_Step], consumer: PartyId, holder: PartyId
+    ) -> tuple[tuple[State | None, bytes], tuple[Digest, ...]]:
+        """Where the table leads, if need be without steps that may have come too late.
+
+        Heads that are left out make every step doubtful, but a step that was never made is not
+        made up for by leaving out another: what then does not fit, fails as it would with them.
+        """
+        doubtful = [
+            Digest(step.entry.digest)
+            for step in steps
+            if step.doubtful and step.entry.actor in (consumer, holder)
+        ]
+        return replay_with_doubts(
+            lambda without: self._play(
+                [s for s in steps if Digest(s.entry.digest) not in without], consumer, holder
+            ),
+            lambda found: found[0] is State.FINALIZED,
+            late={},
+            doubtful=doubtful,
+        )
 
     def _play(
         self, steps: Sequence[_Step], consumer: PartyId, holder: PartyId
@@ -241,12 +294,26 @@ class PublicReplay:
     def _close(self, subject: str, state: State | JobState) -> None:
         self._talks.remove(subject)
         self._jobs.remove(subject)
-        self._closed.put(subject, state)
+        self._closed.put(subject, state.value)
+
+    def _give_up_talk(self, talk: _Talk, entry: Entry) -> None:
+        for step in talk.steps:
+            self._closed.leave_open(step.entry.outputs)
+        self._closed.leave_open(entry.outputs)
+        self._give_up("negotiation.public", entry, phrase("public.too_much", count=MAX_SAID))
+
+    def _give_up(self, check: str, entry: Entry, why: Phrase) -> None:
+        """Nothing more is judged of this subject, so that no stranger's flood of statements makes
+        an audit endless, or an honest act look wrong."""
+        self._tally.unopened(check, f"{entry.name} {entry.subject}", why)
+        self._talks.remove(entry.subject)
+        self._jobs.remove(entry.subject)
+        self._closed.put(entry.subject, UNJUDGED)
 
     # Jobs
 
     def _submitted(self, entry: Entry) -> None:
-        if len(entry.outputs) != 1 or not entry.inputs:
+        if len(entry.outputs) != 1 or not entry.inputs or not _is_id(JobId, entry.subject):
             return
         if self._jobs.get(entry.subject) or self._closed.state(entry.subject) is not None:
             return
@@ -254,7 +321,12 @@ class PublicReplay:
         known = frozenset(holder for holder in found if holder is not None)
         if self._closed.was_unheard(*entry.inputs):
             self._closed.unheard(entry.subject.encode())
-        self._jobs.put(entry.subject, _Job(entry, None if None in found else known))
+        missing = [name for name, holder in zip(entry.inputs, found, strict=True) if not holder]
+        if self._closed.left_open(missing):
+            self._give_up("job.public", entry, phrase("public.agreement_unjudged"))
+            return
+        job = _Job(entry._replace(data=b"", after=()), None if missing else known)
+        self._jobs.put(entry.subject, job)
 
     def _parties(
         self, said: Callable[[_Job, Entry], bool], entry: Entry, *, doubtful: bool
@@ -263,13 +335,11 @@ class PublicReplay:
         job = self._jobs.get(entry.subject)
         if job is None or job.plan not in entry.inputs:
             return
-        try:
-            counts = said(job, entry)
-        except _DoesNotFollow as error:
-            self._misfit(job, entry, error.why)
-            return
-        if counts:
-            job.doubtful |= doubtful
+        if said(job, entry):
+            job.surely_started |= entry.type == "job.started" and not doubtful
+            if job.said > MAX_SAID:
+                self._give_up("job.public", entry, phrase("public.too_much", count=MAX_SAID))
+                return
             self._jobs.put(entry.subject, job)
             self._tally.passes("job.public")
 
@@ -280,31 +350,47 @@ class PublicReplay:
         job = self._jobs.get(entry.subject)
         if job is None:
             was = self._closed.state(entry.subject)
+            if was == UNJUDGED:
+                return
             if was is None:
                 raise _DoesNotFollow("public.not_submitted", kind=entry.type)
             raise _DoesNotFollow("public.closed", kind=entry.type, state=was)
+        if job.plan not in entry.inputs:
+            raise _DoesNotFollow("public.other_plan", kind=entry.type)
         try:
-            if job.plan not in entry.inputs:
-                raise _DoesNotFollow("public.other_plan", kind=entry.type)
-            ended = act(job, entry, witnessed)
+            ended = self._act(act, job, entry, witnessed)
         except ExchangeError as error:
-            self._misfit(job, entry, phrase("reason", reason=error))
-            return
-        except _DoesNotFollow as error:
-            self._misfit(job, entry, error.why)
-            return
-        self._tally.passes("job.public")
+            raise _DoesNotFollow("reason", reason=error) from None
         if ended is None:
             self._jobs.put(entry.subject, job)
         else:
             self._close(entry.subject, ended)
 
-    def _misfit(self, job: _Job, entry: Entry, why: Phrase) -> None:
-        if job.doubtful:
-            note = phrase("public.doubtful_because", reason=why)
+    def _act(
+        self,
+        act: Callable[[_Job, Entry, int], JobState | None],
+        job: _Job,
+        entry: Entry,
+        witnessed: int,
+    ) -> JobState | None:
+        """The act, if need be on the supposition that every *started* came too late.
+
+        Nothing else is excused. A statement without effect takes steps away and adds none, so of
+        all that an act may lack (receipts, a release, a witnessed head) none can be owed to one:
+        only that a job which may still be ended so is already RUNNING.
+        """
+        try:
+            ended = act(job, entry, witnessed)
+        except IllegalTransition as error:
+            if job.state is not JobState.RUNNING or job.surely_started:
+                raise
+            job.state = JobState.REQUESTED
+            ended = act(job, entry, witnessed)
+            note = phrase("public.doubtful_because", reason=error)
             self._tally.unopened("job.public", entry.name, note)
         else:
-            self._fails("job.public", entry, why)
+            self._tally.passes("job.public")
+        return ended
 
 
 def _admitted(job: _Job, entry: Entry) -> bool:
@@ -315,7 +401,7 @@ def _admitted(job: _Job, entry: Entry) -> bool:
             raise _DoesNotFollow("public.other_agreement", kind=entry.type)
         if job.held is None:
             raise _DoesNotFollow("public.not_held", kind=entry.type)
-    job.admitted[entry.actor] = entry
+    job.admitted[entry.actor] = _slim(entry)
     return True
 
 
@@ -332,7 +418,7 @@ def _started(job: _Job, entry: Entry) -> bool:
     if job.state is JobState.REQUESTED:
         job.step(JobEvent.ADMIT)
         job.step(JobEvent.START)
-    job.started[entry.actor] = entry
+    job.started[entry.actor] = _slim(entry)
     return True
 
 
@@ -342,7 +428,7 @@ def _sealed(job: _Job, entry: Entry) -> bool:
             raise _DoesNotFollow("public.not_started", kind=entry.type)
         return False
     # Of several the operator's release says which one counted: one without its openings did not.
-    job.sealed[entry.digest] = entry
+    job.sealed[entry.digest] = _slim(entry)
     return True
 
 
@@ -373,7 +459,7 @@ def _held(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
         raise _DoesNotFollow("public.after", kind=entry.type, what="the submission")
     if entry.inputs != (job.plan, *job.submitted.inputs):
         raise _DoesNotFollow("public.other_plan", kind=entry.type)
-    job.held = entry
+    job.held = _slim(entry)
     return None
 
 
@@ -392,7 +478,7 @@ def _released(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
         raise _DoesNotFollow("public.no_receipts", kind=entry.type)
     job.step(JobEvent.SEAL)
     job.step(JobEvent.RELEASE)
-    job.released = entry
+    job.released = _slim(entry)
     job.receipts = entry.after
     job.relied_to = entry.place
     return None
@@ -414,6 +500,19 @@ def _refunded(job: _Job, entry: Entry, witnessed: int) -> JobState | None:
         raise _DoesNotFollow("public.after", kind=entry.type, what="what ended the job")
     job.step(event)
     return job.state
+
+
+def _slim(entry: Entry) -> Entry:
+    """An entry has up to 64 KiB; of one that is kept, what a replay looks at."""
+    return entry._replace(data=b"", after=(), inputs=(), outputs=entry.outputs[:2])
+
+
+def _is_id(kind: type[Identifier], subject: str) -> bool:
+    try:
+        kind.parse(subject)
+    except Malformed:
+        return False
+    return True
 
 
 def _is_holder(job: _Job, entry: Entry) -> bool:
@@ -452,6 +551,7 @@ class _Closed:
             "PRIMARY KEY (digest, consumer))"
         )
         self.database.execute("CREATE TABLE unheard (name BLOB PRIMARY KEY)")
+        self.database.execute("CREATE TABLE left_open (digest BLOB PRIMARY KEY)")
         self.database.execute("BEGIN")
 
     def unheard(self, *names: bytes) -> None:
@@ -462,8 +562,17 @@ class _Closed:
         asked = "SELECT 1 FROM unheard WHERE name = ?"
         return any(self.database.execute(asked, (name,)).fetchone() for name in names)
 
-    def put(self, subject: str, state: State | JobState) -> None:
-        self.database.execute("INSERT OR IGNORE INTO closed VALUES (?, ?)", (subject, state.value))
+    def put(self, subject: str, state: str) -> None:
+        self.database.execute("INSERT OR IGNORE INTO closed VALUES (?, ?)", (subject, state))
+
+    def leave_open(self, agreements: Sequence[bytes]) -> None:
+        """Whether these became final is not known: their negotiation was not judged."""
+        rows = [(name,) for name in agreements]
+        self.database.executemany("INSERT OR IGNORE INTO left_open VALUES (?)", rows)
+
+    def left_open(self, agreements: Sequence[bytes]) -> bool:
+        asked = "SELECT 1 FROM left_open WHERE digest = ?"
+        return any(self.database.execute(asked, (name,)).fetchone() for name in agreements)
 
     def state(self, subject: str) -> str | None:
         found = self.database.execute("SELECT state FROM closed WHERE subject = ?", (subject,))

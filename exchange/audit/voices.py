@@ -124,6 +124,15 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "the statement's type is not the one that announces this document, so it had no effect",
         "该陈述的类型与其所宣告的文件不符，因此未生效",
     ),
+    "public.too_much": (
+        "not judged: more than {count} statements were made about it, or replaying it would take "
+        "too many tries",
+        "未作判断：有关它的陈述超过 {count} 份，或需重放的次数过多",
+    ),
+    "public.agreement_unjudged": (
+        "not judged: it names an agreement of a negotiation that was not judged",
+        "未作判断：其所依协议出自一项未作判断的谈判",
+    ),
     "public.not_agreed": (
         "{kind}: no holder had signed this agreement",
         "{kind}：此前没有持有方签署该协议",
@@ -204,6 +213,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "log.tiles": "每个瓦片与每条条目都是签名根所承诺的。",
     "log.heads": "日志此前签署的每个树头都属于同一历史，且其时间不倒退。",
     "log.keys": "日志就其自身密钥与策略所作的声明具有相应授权，且其树头含有每个有效密钥的签名行。",
+    "log.follows": "本日志所接续的旧日志已予同意。",
     "entry.readable": "该条目是一份陈述。",
     "entry.signed": "该陈述由其行为方当时有效的密钥签名。",
     "entry.time": "其所述时间位于相邻两个经见证树头之间，容差 15 分钟。",
@@ -240,6 +250,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     "head.other_history": "日志签署了另一历史的树头：{reason}；请保存该注记与检查点，"
     "二者可证明分叉",
     "head.runs_back": "其法定数完成于 {time}，而更小的树头完成于 {before}",
+    "log.says_follows": "它自称接续另一日志，任何人均可如此自称；"
+    "`exchange audit history` 读出是哪一个，并以 --old-policy 核验旧日志的密钥或恢复密钥是否签署",
     "entry.no_statement": "它不是陈述：{reason}",
     "signature.not_asked": "{count} 个签名未检查：密钥归属载于主体文件，由 "
     "`python -m exchange.audit log` 读取",
@@ -260,6 +272,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "time.early": "时间被推后：它自称 {time}，而此前已在日志中",
     "time.old": "时间被提前或迟到：它自称 {time}，而此后超过 15 分钟的经见证树头中没有它",
     "time.no_head": "没有更早的经见证树头，无法证明其最早时间",
+    "time.no_later_head": "手头含有它的树头均无见证方所述的时间，无法证明其入日志的时间",
     "chain.other": "该链自称为 {found}，而非 {expected}",
     "chain.simulated": "它自称 {name}：模拟链，不具持久性，运行者可以改写",
     "chain.client": "它自称 {name}",

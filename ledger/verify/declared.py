@@ -24,6 +24,7 @@ from ledger.verify.history import (
     require_every_line,
 )
 from ledger.verify.report import phrase
+from ledger.verify.succession import SUCCEEDED
 
 if TYPE_CHECKING:
     from ledger.verify.log import Entry, PastHead, Tally
@@ -51,6 +52,9 @@ class DeclaredKeys:
             self._operator = entry.actor
         if (entry.actor, entry.subject) != (self._operator, self._origin):
             return
+        if entry.type == SUCCEEDED:
+            note = phrase("log.says_follows")
+            self._tally.unopened("log.follows", entry.name, note)
         if entry.type not in KINDS:
             return
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -105,7 +105,7 @@ class Timing(Enum):
     LATE = "late"  # was not in the log when a later time than it states was witnessed
     PERHAPS = "perhaps"  # old when it arrived, as far as the heads around it can tell
     EARLY = "early"  # was in the log before the time that it states
-    OPEN = "open"  # no head bounds it
+    OPEN = "open"  # no witnessed head bounds it from one side or the other
 
 
 # The hub logs a participant's statement that is older than this when it arrives, without effect:
@@ -190,12 +190,24 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class PastHead:
-    """A head that the log signed. note: as it was shown. time: when its quorum was complete; None
-    if it never was."""
+    """A head that the log signed. note: as it was shown.
+
+    witnessed: whether it has the policy's quorum. time: when that was complete; None without one,
+    and where the policy asks for no witness and none stated a time.
+    """
 
     checkpoint: Checkpoint
     note: Note
+    witnessed: bool
     time: datetime | None
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, note: Note, cosigned: Mapping[str, datetime], policy: Policy
+    ) -> PastHead:
+        """cosigned: when, by the policy's witness names (`Policy.cosigned_by`)."""
+        time = quorum_time(CheckedCheckpoint(checkpoint, cosigned), policy)
+        return cls(checkpoint, note, policy.met_by(cosigned), time)
 
 
 def open_source(place: str) -> TileSource:
@@ -230,7 +242,8 @@ def audit_log(
         tally.fails("log.head", CHECKPOINT, phrase("reason", reason=error), index=0)
         return about, tally
     about |= {"log": head.origin, "size": head.size}
-    if not _accept(note, head, policy, tally):
+    last = _accept(note, head, policy, tally)
+    if last is None:
         return about, tally
     try:
         if head.size == 0 and head.root != EMPTY_ROOT:
@@ -239,14 +252,12 @@ def audit_log(
     except LedgerError as error:
         tally.fails("log.tiles", "tiles", phrase("reason", reason=error), index=0)
         return about, tally
-    past = _PastHeads(past_heads(source, head, policy, tally))
+    past = _PastHeads(past_heads(source, head, policy, tally), last)
     walk = Walk(tree, tally, reader)
     with ExitStack() as stack:
         number = _processes(head.size) if workers is None else workers
         chunks = _Chunks(place, head, reader, number, stack)
         whole = all(walk.take(chunk) for chunk in chunks.read(past))
-    if whole:
-        walk.declared.signed(PastHead(head, Note.parse(note), None))
     if reader is not None:
         reader.finish()
     walk.finish(whole)
@@ -276,19 +287,20 @@ def report_log(about: dict[str, object], tally: Tally, not_proved: Sequence[str]
 # Heads
 
 
-def _accept(note: bytes, head: Checkpoint, policy: Policy, tally: Tally) -> bool:
-    """Whether the log signed its checkpoint. One that waits for witnesses is audited all the
-    same: what it adds is new."""
+def _accept(note: bytes, head: Checkpoint, policy: Policy, tally: Tally) -> PastHead | None:
+    """The checkpoint, if the log signed it. One that waits for witnesses is audited all the same:
+    what it adds is new."""
     subject = f"head {head.size}"
     try:
-        policy.check(note)
+        cosigned = policy.check(note).cosigned
         tally.passes("log.head")
     except QuorumMissing as error:
         tally.unopened("log.head", subject, phrase("reason", reason=error))
+        return PastHead(head, Note.parse(note), witnessed=False, time=None)
     except LedgerError as error:
         tally.fails("log.head", subject, phrase("reason", reason=error), index=0)
-        return False
-    return True
+        return None
+    return PastHead.of(head, Note.parse(note), cosigned, policy)
 
 
 def past_heads(
@@ -315,15 +327,19 @@ def past_heads(
         last = checkpoint.size
         if checkpoint.size > head.size or checkpoint.origin != head.origin:
             return  # signed after the checkpoint was read
-        time = quorum_time(CheckedCheckpoint(checkpoint, cosigned), policy)
-        yield PastHead(checkpoint, parsed, time)
+        yield PastHead.of(checkpoint, parsed, cosigned, policy)
 
 
 class _PastHeads:
-    """Past heads in order, with a look at the next."""
+    """Past heads in order, with a look at the next.
 
-    def __init__(self, heads: Iterator[PastHead]) -> None:
+    last: the checkpoint, behind all of them: a server that leaves past heads out cannot leave out
+    this one, so no entry's time is without an upper bound once witnesses cosigned it.
+    """
+
+    def __init__(self, heads: Iterator[PastHead], last: PastHead) -> None:
         self._heads = heads
+        self._last: PastHead | None = last
         self._ahead: deque[PastHead] = deque()
         self.count = 0
 
@@ -351,6 +367,9 @@ class _PastHeads:
         head = next(self._heads, None)
         if head is not None:
             self.count += 1
+        else:
+            head, self._last = self._last, None
+        if head is not None:
             self._ahead.append(head)
         return head
 
@@ -558,7 +577,7 @@ class Walk:
         self._reader = reader
         self.actors: dict[PartyId, _Actor] = {}
         self.entries = 0
-        self.declared = DeclaredKeys(tree.checkpoint.origin, tally)
+        self._declared = DeclaredKeys(tree.checkpoint.origin, tally)
         self._broken = False
         self._witnessed = 0  # the largest witnessed size so far
         self._before: datetime | None = None  # the latest time of a head passed so far
@@ -573,17 +592,20 @@ class Walk:
             if size in wrong:
                 why = phrase("head.other_history", reason=wrong[size])
                 self._tally.fails("log.heads", f"head {size}", why, index=size - 1)
-            else:
+            elif size < self.tree.size:  # the newest is no earlier one: it bounds times
                 self._tally.passes("log.heads")
-        timed = deque(h for h in heads if h.time is not None and h.checkpoint.size not in wrong)
         signed = deque(h for h in heads if h.checkpoint.size not in wrong)
+        passing = deque(h for h in signed if h.witnessed)
+        timed = deque(h for h in passing if h.time is not None)
         for entry in chunk.entries:
             while signed and signed[0].checkpoint.size <= entry.place:
-                self.declared.signed(signed.popleft())
+                self._declared.signed(signed.popleft())
+            while passing and passing[0].checkpoint.size <= entry.place:
+                self._pass_head(passing.popleft())
             while timed and timed[0].checkpoint.size <= entry.place:
-                self._pass_head(timed.popleft())
+                timed.popleft()
             self._entry(entry, timed[0] if timed else chunk.after)
-        for head in timed:
+        for head in passing:
             self._pass_head(head)
         self.entries += len(chunk.entries)
         if chunk.broken:
@@ -592,18 +614,19 @@ class Walk:
             self._tally.fails("log.tiles", f"entries from {index}", why, index=index)
             return False
         for head in signed:
-            self.declared.signed(head)
+            self._declared.signed(head)
         return True
 
     def finish(self, whole: bool) -> None:
         if whole:
             self._tally.passes("log.tiles", self.entries)
-            self.declared.finish()
+            self._declared.finish()
         if self._unsigned and self._reader is None:
             count = f"{self._unsigned:,}"
             self._tally.unopened("entry.signed", "log", phrase("signature.not_asked", count=count))
 
     def _pass_head(self, head: PastHead) -> None:
+        self._witnessed = head.checkpoint.size
         time = head.time
         if time is None:
             return
@@ -612,7 +635,6 @@ class Walk:
             size = head.checkpoint.size
             self._tally.fails("log.heads", f"head {size}", why, index=size - 1)
         self._before = time if self._before is None else max(self._before, time)
-        self._witnessed = head.checkpoint.size
 
     def _entry(self, entry: Entry, after: PastHead | None) -> None:
         tally = self._tally
@@ -626,7 +648,7 @@ class Walk:
         tally.passes("entry.readable")
         signed = self._signature(entry)
         if signed is not False:
-            self.declared.heard(entry)
+            self._declared.heard(entry)
         if signed is None and self._reader is not None:
             self._actor(entry).unheard += 1
             self._reader.unheard(entry)
@@ -639,7 +661,8 @@ class Walk:
             why = phrase("time.early", time=entry.time)
             tally.fails("entry.time", entry.name, why, index=entry.place)
         elif timing is Timing.OPEN:
-            tally.unopened("entry.time", entry.name, phrase("time.no_head"))
+            key = "time.no_later_head" if after is None else "time.no_head"
+            tally.unopened("entry.time", entry.name, phrase(key))
         elif timing is not Timing.LATE:
             tally.passes("entry.time")
         elif self._reader is None:
@@ -734,8 +757,8 @@ class Walk:
             return Timing.LATE
         if after is not None and time > after + TOLERANCE:
             return Timing.EARLY
-        if self._before is None and entry.place > 0:
+        if after is None or (self._before is None and entry.place > 0):
             return Timing.OPEN
-        if after is None or time < after - LATE_AFTER:
+        if time < after - LATE_AFTER:
             return Timing.PERHAPS
         return Timing.FITS

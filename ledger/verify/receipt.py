@@ -1,7 +1,8 @@
 """The audit of a receipt: an entry, its `.tlog-proof` and a policy say who vouches for what.
 
 *Acknowledged*: the log's operator signed a head that holds the entry, and can no longer deny it.
-*Witnessed*: the policy's quorum cosigned that head, so nobody is shown another history.
+*Witnessed*: the policy's quorum cosigned that head, so nobody is shown another history. A policy
+that asks for no witness makes no receipt a witnessed one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ledger.errors import LedgerError, QuorumMissing
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.merkle import leaf_hash, verify_inclusion
 from ledger.verify.note import Note
-from ledger.verify.policy import CheckedCheckpoint, Policy
+from ledger.verify.policy import NO_QUORUM, CheckedCheckpoint, Policy
 from ledger.verify.proof import Proof
 from ledger.verify.report import Check, Report, phrase, try_to
 
@@ -24,7 +25,11 @@ NOT_PROVED = ("not_proved.signature", "not_proved.rest", "not_proved.truth")
 def audit_receipt(entry: bytes, proof: bytes, policy: Policy) -> Report:
     """What the proof shows about `entry`. Raises nothing: bytes that are no proof are a failed
     check. `about["status"]` is witnessed, acknowledged or refused."""
-    about: dict[str, object] = {"entry": str(digest(entry)), "status": "refused"}
+    about: dict[str, object] = {
+        "entry": str(digest(entry)),
+        "status": "refused",
+        "quorum": policy.quorum,
+    }
     checks: list[Check] = []
     try:
         parsed = Proof.parse(proof)
@@ -56,10 +61,12 @@ def audit_receipt(entry: bytes, proof: bytes, policy: Policy) -> Report:
     except LedgerError as error:
         checks.append(Check("log.witnessed", False, subject, phrase("reason", reason=error)))
         return _report(about, checks)
-    who = ", ".join(f"{name} {encode_time(time)}" for name, time in _in_time(checked))
-    by = phrase("quorum.met", who=who) if who else phrase("quorum.none")
-    checks.append(Check("log.witnessed", True, subject, by))
     about["cosigned"] = {name: encode_time(time) for name, time in _in_time(checked)}
+    if policy.quorum == NO_QUORUM:
+        checks.append(Check("log.witnessed", None, subject, phrase("quorum.none")))
+        return _report(about, checks)
+    who = ", ".join(f"{name} {encode_time(time)}" for name, time in _in_time(checked))
+    checks.append(Check("log.witnessed", True, subject, phrase("quorum.met", who=who)))
     if logged.passed:
         about["status"] = "witnessed"
     return _report(about, checks)

@@ -90,7 +90,8 @@ def exit_code(report: Report) -> int:
     for its witnesses, else PASSED."""
     if report.failed:
         return FAILED
-    return TRY_LATER if report.about.get("status") == "acknowledged" else PASSED
+    waits = report.about.get("status") == "acknowledged" and report.about.get("quorum") != "none"
+    return TRY_LATER if waits else PASSED
 
 
 def try_to(check: str, subject: str, step: Callable[[], Phrase | None]) -> Check:

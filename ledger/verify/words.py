@@ -36,6 +36,7 @@ CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
         "times do not run backwards.",
         "log.keys": "What the log declares of its own keys and policies has the authority for it, "
         "and its heads carry a line of each key that was in force.",
+        "log.follows": "The log that this one follows agreed to that.",
         "entry.readable": "The entry is a statement.",
         "entry.signed": "The statement is signed with the key that its actor had in force at that "
         "point.",
@@ -91,6 +92,9 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         "was replaced, or stolen, can sign nothing else",
         "keys.none": "the log declares no keys of its own, so that any key of the policy will do",
         "keys.forgotten": "its keys were changed too many times since to compare it",
+        "log.says_follows": "it says that it follows another log, which anybody can say; "
+        "`exchange audit history` reads which one, and with --old-policy whether that one's key or "
+        "recovery key signed it",
         "entry.no_statement": "it is no statement: {reason}",
         "signature.not_asked": "{count} signatures were not checked: whose key it is stands in "
         "party documents, which `python -m exchange.audit log` reads",
@@ -112,6 +116,8 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         "time.old": "back-dated or late: it says {time}, and a head witnessed more than 15 minutes "
         "after that does not hold it",
         "time.no_head": "no earlier witnessed head is at hand, so nothing shows how old it can be",
+        "time.no_later_head": "no head at hand that holds it has a time stated by witnesses, so "
+        "nothing shows when it was in the log",
         # anchors
         "chain.other": "the chain says that it is {found}, not {expected}",
         "chain.simulated": "it calls itself {name}: a SIMULATED chain, not durable, which whoever "

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import cryptography
@@ -133,7 +133,8 @@ def forged(
     originals = exchange.statements()
     old_names = old_digests(exchange)
     entries: list[bytes] = []
-    for index, statement in enumerate(change(list(originals))):
+    said = change(list(originals))
+    for index, statement in enumerate(said):
         signed = sign_statement(
             Act(
                 statement.type,
@@ -157,17 +158,14 @@ def forged(
             renamed[old_names[statement.id]] = signed.digest
         entries.append(forge(index, signed.entry))
     latest = max(s.time for s in originals)
+    was = {statement.id: statement.time for statement in originals}
     heads, now = {}, originals[0].time
     for size in range(1, len(entries)):
-        now = max(now, original_time(originals, size - 1)) + timedelta(milliseconds=1)
+        now = max(now, was.get(said[size - 1].id, now)) + timedelta(milliseconds=1)
         if size % heads_every == 0:
             heads[size] = now
     log.write(entries, heads, latest + timedelta(minutes=1))
     return audit_whole_log(str(log.folder), log.policy, exchange.roots, exchange.documents)
-
-
-def original_time(originals: Sequence[Statement], index: int) -> datetime:
-    return originals[min(index, len(originals) - 1)].time
 
 
 def old_digests(exchange: Exchange) -> dict[str, Digest]:

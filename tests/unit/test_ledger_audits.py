@@ -24,7 +24,7 @@ from ledger.verify.note import Note
 from ledger.verify.policy import Policy
 from ledger.verify.proof import Proof
 from ledger.verify.receipt import audit_receipt
-from ledger.verify.report import Report
+from ledger.verify.report import Report, exit_code
 from ledger.verify.text import decode_base64
 from ledger.verify.tiles import FolderSource
 from ledger.verify.words import ENGLISH
@@ -93,6 +93,20 @@ def test_a_receipt_without_a_quorum_is_acknowledged_only(log: WrittenLog) -> Non
     report = audit_receipt(*receipt(log, 5, 9, None), log.policy)
     assert report.failed == ()
     assert report.about["status"] == "acknowledged"
+    assert exit_code(report) == 4
+
+
+def test_a_policy_that_asks_for_no_witness_makes_no_receipt_a_witnessed_one(
+    log: WrittenLog,
+) -> None:
+    log_line, witness_line, _ = log.policy_text.splitlines()
+    for lines, at in (([log_line], None), ([log_line], START), ([log_line, witness_line], START)):
+        nobody = Policy.parse("\n".join([*lines, "quorum none", ""]).encode())
+        report = audit_receipt(*receipt(log, 5, 9, at), nobody)
+        assert report.failed == ()
+        assert report.about["status"] == "acknowledged"
+        assert "log.witnessed" not in [check.id for check in report.passed]
+        assert exit_code(report) == 0  # there is no witness to wait for
 
 
 def test_the_nearest_forgeries_of_a_receipt_are_refused(log: WrittenLog, tmp_path: Path) -> None:
@@ -153,7 +167,7 @@ def test_worker_processes_find_what_one_process_finds(log: WrittenLog) -> None:
     alone = audit_log(str(log.folder), log.policy, workers=0)[1]
     together = audit_log(str(log.folder), log.policy, workers=2)[1]
     assert alone == together
-    assert first(alone)[0] == 2500
+    assert first(alone)[0] == 2501  # the next of the actor whose statement is gone
 
 
 def test_a_flipped_bit_in_a_tile_an_entry_or_the_checkpoint_is_named(log: WrittenLog) -> None:
