@@ -16,6 +16,7 @@ from ledger.verify.archive import read_archive
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import cosign
 from ledger.verify.history import LogKeys, sign_log_keys
+from ledger.verify.log import audit_log
 from ledger.verify.note import Note, cosigner_key, log_key
 from ledger.verify.policy import Policy
 from ledger.verify.succession import Predecessor, Standing, authorise, check_succession
@@ -134,3 +135,6 @@ def test_a_log_is_read_for_the_one_that_it_follows_by_its_operators_word_alone(
     source = FolderSource(tmp_path)
     tree = open_tree(source, log.policy.check(source.read("checkpoint")).checkpoint)
     assert read_archive(tree).follows == [(0, Predecessor(head(9)))]
+    _, tally = audit_log(str(tmp_path), log.policy)
+    named = [(subject, why.key) for subject, why in tally.open["log.follows"] if why is not None]
+    assert named == [("entry 0 log.succeeded", "log.says_follows")]
