@@ -141,7 +141,7 @@ def test_a_foreign_transaction_under_our_number_is_noticed(
     mine(chain.rpc)
     chain.rpc.ask("evm_setAutomine", True)
     for _ in range(3):
-        hub.round()
+        hub.round(70)
     assert hub.states == [(5, "final")]
     assert [one.nonce for one in hub.anchors[0].transactions] == [first.nonce, first.nonce + 1]
 
@@ -157,7 +157,7 @@ def test_a_gap_in_the_numbers_is_closed(chain: EvmChain, new_hub: NewHub) -> Non
     chain.rpc.ask("anvil_reorg", 1, [])  # takes the foreign transaction back, for good
     chain.rpc.ask("evm_setAutomine", True)
     for _ in range(4):
-        hub.round()
+        hub.round(70)
     assert hub.states == [(5, "final")]
     assert [one.nonce for one in hub.anchors[0].transactions] == [nonce + 1, nonce]
 
