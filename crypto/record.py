@@ -192,19 +192,20 @@ def _text_reader(kind: Any) -> Callable[[str, str], object]:
 
 def _dataclass_reader(kind: type) -> Reader:
     tag = getattr(kind, "kind", None)
-    plan: list[tuple[str, Reader, bool]] = []  # filled when first used: a record may hold its kind
+
+    @cache  # found out when first used: a record may hold its own kind
+    def plan() -> tuple[tuple[str, Reader, bool], ...]:
+        return tuple(
+            (name, _reader(annotation), type(None) in typing.get_args(annotation))
+            for name, annotation in _annotations(kind).items()
+        )
 
     def read(value: Any, where: str) -> object:
-        if not plan:
-            plan.extend(
-                (name, _reader(annotation), type(None) in typing.get_args(annotation))
-                for name, annotation in _annotations(kind).items()
-            )
         members = dict(_a(dict, value, where))
         if isinstance(tag, str) and members.pop("kind", None) != tag:
             raise Malformed(_at(where, "kind"), f"is not {tag}")
         found: dict[str, object] = {}
-        for name, member, optional in plan:
+        for name, member, optional in plan():
             if name in members:
                 found[name] = member(members.pop(name), f"{where}.{name}" if where else name)
             elif optional:

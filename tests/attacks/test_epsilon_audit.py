@@ -133,7 +133,7 @@ def test_a_holders_noisy_answer_is_worth_no_more_epsilon_than_the_plan_says(
 
 
 def test_half_the_noise_is_caught() -> None:
-    assert of_one_holder(halved(the_noise()), each=100, runs=40) > EPSILON
+    assert of_one_holder(halved(the_noise()), each=100, runs=150) > EPSILON
 
 
 def test_a_gate_that_tests_the_exact_count_without_slack_is_caught() -> None:
@@ -249,7 +249,7 @@ def test_a_hidden_joins_answer_without_one_authors_noise_is_still_worth_the_stat
 
 @pytest.mark.slow
 def test_half_the_noise_in_a_hidden_join_is_caught() -> None:
-    assert Hidden(runs=10).bound(halved(the_noise())) > EPSILON
+    assert Hidden(runs=30).bound(halved(the_noise())) > EPSILON
 
 
 def test_a_hidden_join_with_one_author_is_caught_where_that_one_is_the_attacker() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from fractions import Fraction
@@ -242,3 +244,33 @@ def test_one_moment_has_one_spelling_in_every_zone() -> None:
 def test_a_member_name_that_is_not_ascii_is_refused_when_written() -> None:
     with pytest.raises(Malformed):
         canonical.encode(record.to_value({"é": "x"}))
+
+
+def test_threads_that_meet_a_record_for_the_first_time_at_once_all_read_it() -> None:
+    """A plan of reading that one thread saw half made by another gave "is missing"."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(40):
+            kind = make_dataclass(f"Met{number}", [(f"m{i}", int) for i in range(12)], frozen=True)
+            data = canonical.encode({f"m{i}": i for i in range(12)})
+            found: list[object] = []
+            together = threading.Barrier(4)
+
+            def read(
+                kind: type = kind,
+                data: bytes = data,
+                found: list[object] = found,
+                together: threading.Barrier = together,
+            ) -> None:
+                together.wait()
+                found.append(record.from_bytes(kind, data))
+
+            threads = [threading.Thread(target=read) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert found == [kind(*range(12))] * 4
+    finally:
+        sys.setswitchinterval(before)
