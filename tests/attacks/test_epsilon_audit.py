@@ -239,7 +239,7 @@ class Hidden:
         )
 
 
-@pytest.mark.parametrize("runs", [5, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [5, pytest.param(80, marks=pytest.mark.slow)])
 def test_a_hidden_joins_answer_without_one_authors_noise_is_still_worth_the_stated_epsilon(
     runs: int,
 ) -> None:
