@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.bench.document import AIMS, FOLDER, PAGE, load, page
+from api.bench.document import FOLDER, PAGE, TITLES, load, page
 
 
 def a_start(**figures: object) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_the_page_is_what_the_saved_documents_give() -> None:
 def test_every_workload_is_on_the_page_with_the_command_that_made_it() -> None:
     text = PAGE.read_text("utf-8")
     for name, document in load(FOLDER).items():
-        assert document["workload"] in AIMS
+        assert document["workload"] in TITLES
         assert name.partition("-")[0] == document["workload"]
         assert f"`{document['command']}`" in text
 
