@@ -147,7 +147,10 @@ receipt, at the rate beside it. *Processor* is this process's own time, which ot
 machine do not stretch as they stretch seconds. No HTTP, and none of what a hub does about an act
 beside logging it: `api` measures that. The root equals one that is computed from the entries
 alone, and receipts of every batch were verified. The audit reads the signed log's published files:
-every tile, entry, signature and chain, by as many processes as there are cores.""",
+every tile, entry, signature and chain, by as many processes as there are cores.
+
+Where an aim is missed, Python is the limit: a million divided by the *processor* microseconds of
+an entry, receipts included, is about the rate, whatever the disk does.""",
     "anchor": """\
 Heads of a growing log sent by the hub's own outbox to anvil, in a process of its own, which mines
 each transaction at once; one block is final. Seconds run from the head that has its quorum to the
