@@ -47,6 +47,10 @@ def main(arguments: list[str]) -> int:
     tests = [str(BIN / "pytest"), "-n", "auto", "--dist", "worksteal"]
     program = [str(BIN / "exchange"), "demo"] if command == "demo" else tests
     os.chdir(ROOT)
+    # Where compiled modules may not be kept beside their sources, they are kept here: both commands
+    # start many processes, and each would compile all that it imports anew.
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ENVIRONMENT / "bytecode"))
     os.execv(program[0], [*program, *rest])
 
 
