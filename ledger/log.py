@@ -175,22 +175,21 @@ def receipt(store: LogStore, entry: Digest) -> str:
 def receipts(store: LogStore, entries: Sequence[Digest]) -> list[str]:
     """`receipt` of many entries, in their order."""
     indices = store.indices_of(entries)
-    waiting = {index: name for name, index in indices.items() if index is not None}
-    if len(waiting) < len(indices):
-        pending = next(name for name, index in indices.items() if index is None)
-        raise NotCovered(f"the entry {pending} is queued and not under a signed head yet")
-    found: dict[Digest, str] = {}
+    waiting = {index for index in indices if index is not None}
+    found: dict[int | None, str] = {}
     for newest in (store.latest_witnessed, store.latest_cosigned, store.latest):
         head = newest() if waiting else None
         if head is None:
             continue
         note = head.note.to_bytes().decode("utf-8")
-        covered = [index for index in waiting if index < head.size]
+        covered = {index for index in waiting if index < head.size}
         for index, hashes in _inclusions(store, covered, head.size).items():
-            found[waiting.pop(index)] = proof_text(index, hashes, note)
-    for name in waiting.values():
-        raise NotCovered(f"the entry {name} is queued and not under a signed head yet")
-    return [found[name] for name in entries]
+            found[index] = proof_text(index, hashes, note)
+        waiting -= covered
+    for name, place in zip(entries, indices, strict=True):
+        if place not in found:
+            raise NotCovered(f"the entry {name} is queued and not under a signed head yet")
+    return [found[place] for place in indices]
 
 
 def status(store: LogStore, entry: Digest) -> EntryStatus:

@@ -87,8 +87,8 @@ class LogStore(Protocol):
         """None while the entry is pending. Raises NotLogged if it was never queued."""
         ...
 
-    def indices_of(self, digests: Collection[Digest]) -> Mapping[Digest, int | None]:
-        """`index_of` for many."""
+    def indices_of(self, digests: Sequence[Digest]) -> Sequence[int | None]:
+        """`index_of` for many, in their order."""
         ...
 
     def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
@@ -182,7 +182,24 @@ class Sm3Store(Protocol):
 
     def latest(self) -> Sm3Head | None: ...
 
+    def sizes(self, above: int, limit: int) -> Sequence[int]:
+        """Of stored heads larger than `above`, in order."""
+        ...
+
+    def at(self, size: int) -> Sm3Head:
+        """Raises NotCovered if there is none of this size; as all that reads a head, LogDiverged
+        if its row was altered."""
+        ...
+
     def add(self, head: Sm3Head) -> None: ...
+
+
+class Sm3Database(Protocol):
+    """Where the SM3 heads are read that belong to no transaction of the log's."""
+
+    def transaction(self) -> AbstractContextManager[Sm3Store]:
+        """Commits at the end, rolls back on an exception."""
+        ...
 
 
 class LogDatabase(Protocol):

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Protocol
 
-from ledger.verify.merkle import HASH_BYTES, fold, parents, subtree_root
+from ledger.verify.merkle import HASH_BYTES, fold, node_hash, parents, subtree_root
 from ledger.verify.tile_names import TILE_HEIGHT, TILE_WIDTH, Tile, hashes_at
 
 TILE_BYTES: Final = TILE_WIDTH * HASH_BYTES
@@ -65,10 +64,13 @@ def inclusion_path(index: int, size: int) -> list[Range]:
 
 def inclusion_tiles(indices: Iterable[int], size: int) -> set[Tile]:
     """The tiles that the proofs of these entries in the tree of `size` are made from."""
-    # The siblings of a tile's first entry are all the others in it, and above it all have the same.
+    # A tile's first entry and its siblings are all that it holds, and above it all have the same.
     first = {index - index % TILE_WIDTH for index in indices}
     return tiles_of(
-        node for index in first for part in inclusion_path(index, size) for node in cover(part)
+        node
+        for index in first
+        for part in [(index, index + 1), *inclusion_path(index, size)]
+        for node in cover(part)
     )
 
 
@@ -90,22 +92,26 @@ class _TileProofs:
     """The paths of the entries of one level-0 tile: within it each its own, above it the same."""
 
     def __init__(self, first: int, size: int, nodes: Nodes) -> None:
-        self._first, self._width, self._nodes = first, min(TILE_WIDTH, size - first), nodes
-        tile = inclusion_path(0, self._width)
+        width = min(TILE_WIDTH, size - first)
+        level = [nodes[Node(0, first + place)] for place in range(width)]
+        self._first, self._levels = first, [level]
+        while len(level) > 1:
+            above = [node_hash(*pair) for pair in zip(level[::2], level[1::2], strict=False)]
+            # A last one without a sibling is its own parent: RFC 6962 has no node in between.
+            level = above + level[2 * len(above) :]
+            self._levels.append(level)
+        within = len(inclusion_path(0, width))
         self._above = tuple(
-            range_hash(part, nodes) for part in inclusion_path(first, size)[len(tile) :]
+            range_hash(part, nodes) for part in inclusion_path(first, size)[within:]
         )
-        self._known: dict[Range, bytes] = {}
 
     def proof(self, index: int) -> tuple[bytes, ...]:
-        known, within = self._known, []
-        for part in _path_in_tile(index - self._first, self._width):
-            found = known.get(part)
-            if found is None:
-                start, end = part
-                leaves = (self._first + start, self._first + end)
-                found = known[part] = range_hash(leaves, self._nodes)
-            within.append(found)
+        place, within = index - self._first, []
+        for level in self._levels:
+            sibling = place ^ 1
+            if sibling < len(level):
+                within.append(level[sibling])
+            place >>= 1
         return (*within, *self._above)
 
 
@@ -181,8 +187,3 @@ def _subproof(old_size: int, tree: Range, *, whole: bool) -> list[Range]:
 def _split(count: int) -> int:
     """The largest power of two below `count`."""
     return 1 << (count - 1).bit_length() - 1
-
-
-@lru_cache(maxsize=2 * TILE_WIDTH)
-def _path_in_tile(place: int, width: int) -> tuple[Range, ...]:
-    return tuple(inclusion_path(place, width))

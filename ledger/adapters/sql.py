@@ -97,11 +97,8 @@ _COPY: Final = "COPY ledger_entry (digest, entry) FROM STDIN (FORMAT BINARY)"
 _PENDING: Final = text(
     "SELECT arrival, entry FROM ledger_entry WHERE position IS NULL ORDER BY arrival LIMIT :limit"
 )
-_PLACE_SQLITE: Final = "UPDATE ledger_entry SET position = ? WHERE arrival = ?"
-_PLACE_POSTGRES: Final = text(
-    "UPDATE ledger_entry AS e SET position = :first + p.place - 1 "
-    "FROM unnest(CAST(:arrivals AS bigint[])) WITH ORDINALITY AS p (arrival, place) "
-    "WHERE e.arrival = p.arrival"
+_PLACE: Final = text(
+    "UPDATE ledger_entry SET position = arrival + :shift WHERE arrival BETWEEN :first AND :last"
 )
 _INDICES_SQLITE: Final = "SELECT digest, position FROM ledger_entry WHERE digest IN"
 _ADOPT: Final = text(
@@ -172,21 +169,27 @@ class SqlLogStore:
         ]
 
     def place(self, arrivals: Sequence[int], first_index: int) -> None:
-        if self._postgres:
-            columns = {"arrivals": list(arrivals), "first": first_index}
-            self._session.execute(_PLACE_POSTGRES, columns)
-            return
-        rows = [(index, arrival) for index, arrival in enumerate(arrivals, start=first_index)]
-        self._session.connection().exec_driver_sql(_PLACE_SQLITE, rows)
+        # One statement for each run of arrivals without a gap: most batches are one run.
+        runs: list[dict[str, int]] = []
+        for index, arrival in enumerate(arrivals, start=first_index):
+            if runs and arrival == runs[-1]["last"] + 1:
+                runs[-1]["last"] = arrival
+            else:
+                runs.append({"first": arrival, "last": arrival, "shift": index - arrival})
+        if runs:
+            self._session.execute(_PLACE, runs)
 
     def adopt(self, digests: Sequence[Digest], first_index: int) -> None:
-        wanted = {digest: index for index, digest in enumerate(digests, start=first_index)}
-        rows = [{"position": index, "digest": digest.raw} for digest, index in wanted.items()]
+        wanted = range(first_index, first_index + len(digests))
+        rows = [
+            {"position": index, "digest": digest.raw}
+            for index, digest in zip(wanted, digests, strict=True)
+        ]
         try:
             self._session.execute(_ADOPT, rows)
         except IntegrityError as error:
             raise LogDiverged("another entry is stored where the full copy has one") from error
-        if len(wanted) != len(digests) or self.indices_of(digests) != wanted:
+        if list(self.indices_of(digests)) != list(wanted):
             raise LogDiverged("an entry of the full copy is stored elsewhere in the log already")
 
     def placed(self) -> int:
@@ -203,7 +206,7 @@ class SqlLogStore:
             raise NotLogged(digest)
         return found[1]
 
-    def indices_of(self, digests: Collection[Digest]) -> Mapping[Digest, int | None]:
+    def indices_of(self, digests: Sequence[Digest]) -> Sequence[int | None]:
         wanted = [digest.raw for digest in digests]
         found: dict[bytes, int | None] = {}
         if self._postgres:
@@ -215,7 +218,7 @@ class SqlLogStore:
             rows = self._session.connection().exec_driver_sql(query, tuple(chunk))
             found.update((row[0], row[1]) for row in rows.all())
         try:
-            return {digest: found[digest.raw] for digest in digests}
+            return [found[raw] for raw in wanted]
         except KeyError as error:
             raise NotLogged(Digest(error.args[0])) from None
 
