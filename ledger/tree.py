@@ -75,7 +75,7 @@ def inclusion_tiles(indices: Iterable[int], size: int) -> set[Tile]:
 
 
 def inclusion_proofs(
-    indices: Iterable[int], size: int, nodes: Nodes
+    indices: Iterable[int], size: int, nodes: TiledNodes
 ) -> dict[int, tuple[bytes, ...]]:
     """By index, the hashes of its path; what entries of one tile have in common is made once."""
     tiles: dict[int, _TileProofs] = {}
@@ -91,9 +91,9 @@ def inclusion_proofs(
 class _TileProofs:
     """The paths of the entries of one level-0 tile: within it each its own, above it the same."""
 
-    def __init__(self, first: int, size: int, nodes: Nodes) -> None:
+    def __init__(self, first: int, size: int, nodes: TiledNodes) -> None:
         width = min(TILE_WIDTH, size - first)
-        level = [nodes[Node(0, first + place)] for place in range(width)]
+        level = nodes.leaves(first, width)
         self._first, self._levels = first, [level]
         while len(level) > 1:
             above = [node_hash(*pair) for pair in zip(level[::2], level[1::2], strict=False)]
@@ -139,6 +139,11 @@ class TiledNodes:
         if not found:
             raise KeyError(node)
         return found
+
+    def leaves(self, first: int, count: int) -> list[bytes]:
+        """The first leaf hashes of the tile that begins at `first`."""
+        hashes = self._rows[0, first // TILE_WIDTH][0]
+        return [hashes[at : at + HASH_BYTES] for at in range(0, count * HASH_BYTES, HASH_BYTES)]
 
 
 def tiles_of(nodes: Iterable[Node]) -> set[Tile]:

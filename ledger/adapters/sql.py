@@ -11,6 +11,8 @@ from sqlalchemy import (
     BigInteger,
     Engine,
     Integer,
+    Row,
+    Select,
     and_,
     bindparam,
     delete,
@@ -84,6 +86,22 @@ class LedgerCosignatureRow(SQLModel, table=True):
     line: str
 
 
+# Composed once: that takes longer than a small query takes to answer.
+_CHECKPOINT: Final = SQLModel.metadata.tables["ledger_checkpoint"]
+_COSIGNATURE: Final = SQLModel.metadata.tables["ledger_cosignature"]
+_NEWEST: Final = _CHECKPOINT.select().order_by(_CHECKPOINT.c.size.desc()).limit(1)
+_AT: Final = _NEWEST.where(_CHECKPOINT.c.size == bindparam("size"))
+_NEWEST_PUBLISHED: Final = _NEWEST.where(_CHECKPOINT.c.published_at.is_not(None))
+_NEWEST_WITNESSED: Final = _NEWEST.where(_CHECKPOINT.c.witnessed_at.is_not(None))
+_NEWEST_COSIGNED: Final = _NEWEST.where(
+    _CHECKPOINT.c.size
+    == _COSIGNATURE.select().with_only_columns(func.max(_COSIGNATURE.c.size)).scalar_subquery()
+)
+_COSIGNATURES: Final = (
+    _COSIGNATURE.select()
+    .where(_COSIGNATURE.c.size == bindparam("size"))
+    .order_by(_COSIGNATURE.c.witness, _COSIGNATURE.c.key_id)
+)
 # On both databases, `arrival` rises in the order in which the rows are given.
 _QUEUE_SQLITE: Final = (
     "INSERT INTO ledger_entry (digest, entry) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
@@ -314,13 +332,13 @@ class SqlLogStore:
         )
 
     def at(self, size: int) -> StoredCheckpoint:
-        found = self._newest(col(LedgerCheckpointRow.size) == size)
+        found = self._head(_AT, size=size)
         if found is None:
             raise NotCovered(f"the log has signed no checkpoint of size {size}")
         return found
 
     def latest(self) -> StoredCheckpoint | None:
-        return self._newest()
+        return self._head(_NEWEST)
 
     def sizes(self, above: int, limit: int) -> Sequence[int]:
         return self._session.exec(
@@ -331,23 +349,23 @@ class SqlLogStore:
         ).all()
 
     def latest_published(self) -> StoredCheckpoint | None:
-        return self._newest(col(LedgerCheckpointRow.published_at).is_not(None))
+        return self._head(_NEWEST_PUBLISHED)
 
     def latest_witnessed(self) -> StoredCheckpoint | None:
-        return self._newest(col(LedgerCheckpointRow.witnessed_at).is_not(None))
+        return self._head(_NEWEST_WITNESSED)
 
     def latest_cosigned(self) -> StoredCheckpoint | None:
-        size = self._session.exec(select(func.max(LedgerCosignatureRow.size))).one()
-        return None if size is None else self._newest(col(LedgerCheckpointRow.size) == size)
+        return self._head(_NEWEST_COSIGNED)
 
     def witnessed(self, *, skip: int = 0, limit: int | None = None) -> Sequence[StoredCheckpoint]:
-        rows = self._session.exec(
-            select(LedgerCheckpointRow)
-            .where(col(LedgerCheckpointRow.witnessed_at).is_not(None))
-            .order_by(col(LedgerCheckpointRow.size))
+        wanted = (
+            _CHECKPOINT.select()
+            .where(_CHECKPOINT.c.witnessed_at.is_not(None))
+            .order_by(_CHECKPOINT.c.size)
             .offset(skip)
             .limit(limit)
         )
+        rows = self._session.execute(wanted).all()
         return [self._stored(row) for row in rows]
 
     def mark_published(self, size: int, at: datetime) -> None:
@@ -389,31 +407,15 @@ class SqlLogStore:
         ).one()
         return 0 if size is None else size
 
-    def _newest(self, *where: Any) -> StoredCheckpoint | None:
-        wanted = (
-            select(LedgerCheckpointRow)
-            .where(*where)
-            .order_by(col(LedgerCheckpointRow.size).desc())
-            .limit(1)
-            .execution_options(populate_existing=True)  # bulk statements go past loaded rows
-        )
+    def _head(self, wanted: Select[Any], **of: int) -> StoredCheckpoint | None:
         with _reading("checkpoints"):
-            row = self._session.exec(wanted).first()
+            row = self._session.execute(wanted, of).first()
         return None if row is None else self._stored(row)
 
-    def _stored(self, row: LedgerCheckpointRow) -> StoredCheckpoint:
+    def _stored(self, row: Row[Any]) -> StoredCheckpoint:
         """Raises LogDiverged for a row that does not hold what was put there: it was altered."""
-        wanted = (
-            select(
-                LedgerCosignatureRow.witness,
-                LedgerCosignatureRow.key_id,
-                LedgerCosignatureRow.line,
-            )
-            .where(LedgerCosignatureRow.size == row.size)
-            .order_by(LedgerCosignatureRow.witness, col(LedgerCosignatureRow.key_id))
-        )
         with _reading(f"cosignatures under size {row.size}"):
-            found = self._session.exec(wanted).all()
+            found = self._session.execute(_COSIGNATURES, {"size": row.size}).all()
         try:
             note = Note.parse(_blob(row.note, f"checkpoint of size {row.size}"))
             checkpoint = Checkpoint.parse(note.text)
@@ -422,7 +424,7 @@ class SqlLogStore:
         if checkpoint.size != row.size:
             raise _altered(f"checkpoint of size {row.size}", f"states size {checkpoint.size}")
         cosignatures = []
-        for witness, key_id, line in found:
+        for _, witness, key_id, _, line in found:
             where = f"cosignature of {witness} under size {row.size}"
             try:
                 (signature,) = parse_lines(line)
