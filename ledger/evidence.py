@@ -1,5 +1,5 @@
-"""The operator's own acts with the log, as statements in it: its keys, policies,
-paired heads, and which log it follows.
+"""The operator's own acts with the log, as statements in it: its keys, policies, where it is
+anchored, paired heads, and which log it follows.
 
 All are public, and must be there when everything else of the operator is gone: the entry holds
 the text itself, not only its digest.
@@ -12,8 +12,16 @@ from typing import Final
 from crypto.digest import Digest, digest
 from crypto.statement import Act
 from ledger.errors import EntryRefused
+from ledger.ports import Place
 from ledger.verify.checkpoint import Checkpoint
-from ledger.verify.history import ADOPTED, SM3_SUFFIX, SignedLogKeys, require_authority
+from ledger.verify.history import (
+    ADOPTED,
+    ANCHORED,
+    ANCHORING_ENDED,
+    SM3_SUFFIX,
+    SignedLogKeys,
+    require_authority,
+)
 from ledger.verify.note import Note
 from ledger.verify.policy import Policy
 from ledger.verify.sm3 import PAIRED
@@ -94,3 +102,14 @@ def policy_adopted(origin: str, policy: bytes, previous: Digest | None) -> Act:
         outputs=(digest(policy),),
         body={"policy": text},
     )
+
+
+def anchor_adopted(origin: str, place: Place) -> Act:
+    """The contract that holds the log's heads from here on, instead of the one named before."""
+    body = {"chain_id": str(place.chain_id), "contract": place.contract}
+    return Act(type=ANCHORED, subject=origin, body=body)
+
+
+def anchoring_ended(origin: str) -> Act:
+    """No contract gets heads of this log any more, until one is named again."""
+    return Act(type=ANCHORING_ENDED, subject=origin)

@@ -207,6 +207,12 @@ def history(
     told += [
         say("audit.policy_since", entry=p["entry"], at=p["from"], file=p["file"]) for p in policies
     ]
+    anchors = []
+    for a in archive.history.anchors:
+        at, chain, contract = f"{a.at:%FT%TZ}", a.chain_id, a.contract
+        key = "audit.anchor_ended" if contract is None else "audit.anchor_since"
+        told.append(say(key, entry=a.index, at=at, chain=chain, contract=contract))
+        anchors.append({"entry": a.index, "from": at, "chain_id": chain, "contract": contract})
     told.append(say("audit.pairs", count=pairs))
     for one in follows:
         whose = name_of("succession", one["standing"])
@@ -220,6 +226,7 @@ def history(
             "size": head.size,
             "keys": keys,
             "policies": policies,
+            "anchors": anchors,
             "pairs": pairs,
             "follows": follows,
         },

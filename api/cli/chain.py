@@ -69,18 +69,7 @@ def deploy(
     who = None if continues else (anchorer or owner.address).lower()
     with httpx2.Client(trust_env=False) as client:
         made = deploy_anchor(JsonRpc(rpc, client), owner, log, who, patience_s=PATIENCE_S)
-    # One block is enough where nobody else makes any; a chain of others has its own word for it.
-    finality: int | str = 1 if made.simulated else "finalized"
-    shown = {
-        "rpc_url": rpc,
-        "chain_id": made.chain_id,
-        "contract": made.address,
-        "finality": finality,
-    }
-    table = "\n".join(
-        f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
-        for name, value in shown.items()
-    )
+    shown = _settings(rpc, made.chain_id, made.address, simulated=made.simulated)
     answer(
         {
             **shown,
@@ -96,7 +85,56 @@ def deploy(
             say("chain.to_take_over", administrator=owner.address)
             if who is None
             else say("chain.roles", administrator=owner.address, anchorer=who),
-            say("chain.settings", table=table),
+            say("chain.settings", table=_table(shown)),
         ),
         as_json=common().as_json,
+    )
+
+
+@app.act("hand-over", "chain.hand_over", plain=True)
+def hand_over_(
+    rpc: Annotated[str, typer.Option(metavar="URL", help="chain.rpc")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="chain.key")],
+    log: Annotated[str, typer.Option(metavar="ORIGIN", help="chain.log")],
+    old: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="chain.from")],
+    new: Annotated[str | None, typer.Option("--to", metavar="ADDRESS", help="chain.to")] = None,
+    anchorer: Annotated[str | None, typer.Option(metavar="ADDRESS", help="chain.anchorer")] = None,
+) -> None:
+    import httpx2
+
+    from ledger.adapters.evm import JsonRpc, is_simulated, read_key
+    from ledger.adapters.evm_hand_over import hand_over
+
+    owner = read_key(key)
+    with httpx2.Client(trust_env=False) as client:
+        node = JsonRpc(rpc, client)
+        done = hand_over(
+            node, owner, log, old, anchorer or owner.address, successor=new, patience_s=PATIENCE_S
+        )
+        simulated = is_simulated(node)
+    place = done.successor
+    shown = _settings(rpc, place.chain_id, place.contract, simulated=simulated)
+    said = "chain.handed_over" if done.sent else "chain.handed_over_before"
+    answer(
+        {**shown, "predecessor": old.lower(), "size": done.size, "sent": done.sent},
+        lines(
+            say(said, old=old.lower(), new=place.contract, size=f"{done.size:,}"),
+            *([say("chain.simulated")] if simulated else []),
+            say("chain.settings", table=_table(shown)),
+        ),
+        as_json=common().as_json,
+    )
+
+
+def _settings(rpc: str, chain: int, contract: str, *, simulated: bool) -> dict[str, int | str]:
+    """The hub's `[anchor]`, as far as the chain can say what belongs there."""
+    # One block is enough where nobody else makes any; a chain of others has its own word for it.
+    finality = 1 if simulated else "finalized"
+    return {"rpc_url": rpc, "chain_id": chain, "contract": contract, "finality": finality}
+
+
+def _table(shown: dict[str, int | str]) -> str:
+    return "\n".join(
+        f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
+        for name, value in shown.items()
     )

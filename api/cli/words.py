@@ -43,6 +43,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "help.chain.init": "Make the key of an account that sends to a chain, in a file of mode 0600.",
     "help.chain.deploy": "Put the anchor contract on a chain and let an account anchor one log; "
     "print what belongs into the hub's settings.",
+    "help.chain.hand-over": "Move a log from its anchor contract to a successor, which goes on "
+    "from the last head; repeat it if it was cut short.",
     "help.witness": "Run a witness of the ledger.",
     "help.bench": "Measure.",
     "help.selfcheck": "Compare every private computation with the same in the clear.",
@@ -161,6 +163,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "option.chain.key": "Key of the contract's administrator, who pays for the transactions.",
     "option.chain.log": "The log's name, as in its checkpoints: exchange.example/log",
     "option.chain.anchorer": "Account that may anchor; absent: the administrator's own.",
+    "option.chain.from": "The contract that the log is anchored in now.",
+    "option.chain.to": "The successor, with nothing of the log begun; absent: it is deployed.",
     "option.chain.continues": "The contract is to take the log over from another one: begin and "
     "grant nothing yet.",
     "option.FOLDER": "A new folder.",
@@ -393,6 +397,10 @@ ENGLISH: Final[Mapping[str, str]] = {
     "chain.roles": "Administrator {administrator}; {anchorer} may anchor.",
     "chain.to_take_over": "Administrator {administrator}; nobody may anchor yet: hand_over at the "
     "old contract, then take_over and grant here.",
+    "chain.handed_over": "{old} has handed the log over after {size} entries; {new} goes on from "
+    "there. Change the settings and restart the hub: it says so in the log.",
+    "chain.handed_over_before": "{old} had handed the log over after {size} entries already, and "
+    "{new} goes on from there; nothing was sent.",
     "chain.continues_alone": "--continues grants nothing yet; leave out --anchorer",
     "chain.settings": "Put this into the hub's settings file, and check the rule of finality:\n\n"
     "[anchor]\n{table}",
@@ -467,6 +475,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "audit.fetch_or_bundles": "--fetch and --bundles are two ways to the same: name one",
     "audit.keys_since": "keys      from entry {entry}, {at}",
     "audit.policy_since": "policy    from entry {entry}, {at}: {file}",
+    "audit.anchor_since": "anchored  from entry {entry}, {at}: {contract} on chain {chain}",
+    "audit.anchor_ended": "anchored  from entry {entry}, {at}: nowhere",
     "audit.pairs": "SM3 tree  {count} pairs of heads recomputed",
     "audit.follows": "follows   {origin} after {size} entries (entry {entry}): ",
     "succession.claimed": "CLAIMED, signed by nobody of the old log",
@@ -634,6 +644,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "help.chain.init": "生成向链发送交易的账户密钥，文件权限为 0600。",
     "help.chain.deploy": "在链上部署锚定合约，并允许一个账户锚定一个日志；"
     "打印应写入平台设置的内容。",
+    "help.chain.hand-over": "将日志从其锚定合约移交给接任合约，由最后的树头延续；"
+    "若被中断，请再次执行。",
     "help.witness": "运行账本的见证方。",
     "help.bench": "测量性能。",
     "help.selfcheck": "将每种隐私计算与明文计算相比对。",
@@ -738,6 +750,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "option.chain.key": "合约管理员的密钥；两笔交易由其付费。",
     "option.chain.log": "日志名，与检查点中一致：exchange.example/log",
     "option.chain.anchorer": "可以锚定的账户；缺省为管理员自己的账户。",
+    "option.chain.from": "日志现在锚定于其中的合约。",
+    "option.chain.to": "接任合约，其中尚未启用该日志；缺省则部署一个。",
     "option.chain.continues": "该合约将从另一合约接管日志：暂不启用日志，也不授权。",
     "option.FOLDER": "一个新文件夹。",
     "option.JOB": "job_…",
@@ -956,6 +970,10 @@ CHINESE: Final[Mapping[str, str]] = {
     "chain.roles": "管理员 {administrator}；{anchorer} 可以锚定。",
     "chain.to_take_over": "管理员 {administrator}；尚无人可以锚定：先在旧合约 hand_over，"
     "再在此处 take_over 并 grant。",
+    "chain.handed_over": "{old} 已在 {size} 条之后移交该日志；{new} 由此延续。请更改设置并"
+    "重新启动平台：平台会将此写入日志。",
+    "chain.handed_over_before": "{old} 此前已在 {size} 条之后移交该日志，{new} 由此延续；"
+    "本次未发送任何交易。",
     "chain.continues_alone": "--continues 暂不授权；请去掉 --anchorer",
     "chain.settings": "请写入平台的设置文件，并核对终局规则：\n\n[anchor]\n{table}",
     "init.next": "把您的指纹念给合作方，并核对对方的指纹。接下来：\n"
@@ -1021,6 +1039,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "audit.fetch_or_bundles": "--fetch 与 --bundles 用途相同：请只用其一",
     "audit.keys_since": "密钥    自第 {entry} 条起，{at}",
     "audit.policy_since": "策略    自第 {entry} 条起，{at}：{file}",
+    "audit.anchor_since": "锚定    自第 {entry} 条起，{at}：链 {chain} 上的 {contract}",
+    "audit.anchor_ended": "锚定    自第 {entry} 条起，{at}：不再锚定",
     "audit.pairs": "SM3 树  已重新计算 {count} 对树头",
     "audit.follows": "接续    {origin}，自其第 {size} 条之后（第 {entry} 条）：",
     "succession.claimed": "仅为自称，旧日志无人签署",

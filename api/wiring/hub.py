@@ -174,6 +174,11 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     bring_up_to_date(engine, "hub")
     store = SqlHubStore(engine, read_only(engine))
     operator = Operator(party.document.party, folder.signing, clock, randomness)
+    stack = ExitStack()
+    client = stack.enter_context(httpx2.Client(trust_env=False))
+    anchorer = None
+    if settings.anchor is not None:  # before anything is said of it
+        anchorer = open_anchorer(settings, settings.anchor, origin, engine, client)
     with store.transaction() as tx:
         chains.require_complete(tx)
         registration.register_operator(party, tx, operator)
@@ -181,16 +186,13 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
             before = Predecessor.from_bytes((settings.folder / PREDECESSOR).read_bytes())
             log_history.follow(origin, before, tx, operator)
         log_history.declare(ring.documents, settings.policy_file.read_bytes(), tx, operator)
+        place = None if anchorer is None else anchorer.backend.place
+        log_history.anchored(origin, place, tx, operator)
     regulators = frozenset(PartyId.parse(text, where="regulators") for text in settings.regulators)
-    stack = ExitStack()
-    client = stack.enter_context(httpx2.Client(trust_env=False))
     witnesses = [
         HttpWitness(address.url, [VerifierKey.parse(text) for text in address.vkeys], client)
         for address in settings.witnesses
     ]
-    anchorer = None
-    if settings.anchor is not None:
-        anchorer = open_anchorer(settings, settings.anchor, origin, engine, client)
     holders: list[HeadHolder] = []
     if anchorer is not None:
         holders.append(ChainHolder(origin, anchorer.backend))

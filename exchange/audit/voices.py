@@ -17,13 +17,14 @@ from ledger.verify.report import Voice
 
 _CLAIMS: Final[Mapping[str, tuple[str, str]]] = {
     "negotiation.public": (
-        "Whoever verified or finalised an agreement did so after the steps that must go before.",
-        "协议的核验与最终确定均在必经步骤之后作出。",
+        "Every agreement that a price was held under had become final between its two parties, by "
+        "the table.",
+        "冻结价款所依据的每份协议，此前均已按状态表在其双方之间最终确定。",
     ),
     "job.public": (
-        "What the operator did about a job, and what its parties admitted, started and sealed, "
-        "follows by the table from the statements before it.",
-        "运营方就作业所作的行为，以及各方的准许、启动与密封，均按状态表承接此前的陈述。",
+        "What the operator did about a job, and what its holders started and sealed, follows by "
+        "the table from the statements before it.",
+        "运营方就作业所作的行为，以及各持有方的启动与密封，均按状态表承接此前的陈述。",
     ),
     "documents.private": (
         "Terms, plans, budgets and amounts were kept to.",
@@ -98,8 +99,10 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "public.open": ("{count} are still open", "仍有 {count} 项未结束"),
     "public.doubtful": (
-        "it fits only if an earlier step came too late to have an effect, which nothing here shows",
-        "仅当此前某一步因迟到而未生效时才相符，而此处无从证明",
+        "an agreement of the job is final only if an earlier step of its negotiation came too late "
+        "or incomplete to have an effect, or was not its party's, which nothing here shows",
+        "仅当谈判中此前某一步因迟到或不完整而未生效，或并非其当事方所为时，"
+        "作业所依据的协议才算最终确定，而此处无从证明",
     ),
     "public.doubtful_because": (
         "{reason}; it fits if an earlier step came too late to have an effect, which nothing here "
@@ -109,6 +112,23 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     "public.unheard": (
         "{reason}; it fits if a step was said under a key that no party document at hand gives",
         "{reason}；若此前某一步所用密钥不在手头主体文件之中则相符",
+    ),
+    "public.rests_on_unheard": (
+        "it rests on a statement under a key that no party document at hand gives",
+        "它所依据的陈述所用密钥不在手头主体文件之中",
+    ),
+    "public.helper": (
+        "{kind}: the job ended by the word of {who}, who may be its helper: before anybody started "
+        "it, nothing public shows",
+        "{kind}：作业因 {who} 的陈述而结束，其或为该作业的协助方；在任何一方启动之前，公开内容无从证明",
+    ),
+    "public.no_part": (
+        "{kind}: it relies on {who}, who had no such part in the job",
+        "{kind}：所依据的 {who} 在该作业中并无相应角色",
+    ),
+    "public.other_parties": (
+        "{kind}: it does not name exactly the admissions of the job's parties",
+        "{kind}：所指明者并非恰为该作业各方的准许",
     ),
     "time.many_late": (
         "more than {count} statements came late or were back-dated; of the earlier ones it was "
@@ -123,23 +143,6 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     "party.no_effect": (
         "the statement's type is not the one that announces this document, so it had no effect",
         "该陈述的类型与其所宣告的文件不符，因此未生效",
-    ),
-    "public.too_much": (
-        "not judged: more than {count} statements were made about it, or replaying it would take "
-        "too many tries",
-        "未作判断：有关它的陈述超过 {count} 份，或需重放的次数过多",
-    ),
-    "public.agreement_unjudged": (
-        "not judged: it names an agreement of a negotiation that was not judged",
-        "未作判断：其所依协议出自一项未作判断的谈判",
-    ),
-    "public.not_agreed": (
-        "{kind}: no holder had signed this agreement",
-        "{kind}：此前没有持有方签署该协议",
-    ),
-    "public.not_verified": (
-        "{kind}: the steps before it do not lead there",
-        "{kind}：此前的步骤不能到达此步",
     ),
     "public.not_submitted": ("{kind}: nobody submitted this job", "{kind}：无人提交过该作业"),
     "public.closed": (
@@ -170,8 +173,8 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "{kind}：作业所依据的协议未与其需方最终确定",
     ),
     "public.no_receipts": (
-        "{kind}: it does not rely on a receipt of every holder",
-        "{kind}：未依据每个持有方的回执",
+        "{kind}: it does not rely on a receipt of every party, and on nothing else",
+        "{kind}：并非恰以各方的回执为依据",
     ),
     "public.unwitnessed": (
         "{kind}: no witnessed head lies between it and what it relies on",
@@ -212,7 +215,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     "entry.logged": "该条目在已认可的树头之下的日志中。",
     "log.tiles": "每个瓦片与每条条目都是签名根所承诺的。",
     "log.heads": "日志此前签署的每个树头都属于同一历史，且其时间不倒退。",
-    "log.keys": "日志就其自身密钥与策略所作的声明具有相应授权，且其树头含有每个有效密钥的签名行。",
+    "log.keys": "日志就其自身密钥、策略与锚定所作的声明具有相应授权，"
+    "且其树头含有每个有效密钥的签名行。",
     "log.follows": "本日志所接续的旧日志已予同意。",
     "entry.readable": "该条目是一份陈述。",
     "entry.signed": "该陈述由其行为方当时有效的密钥签名。",
@@ -225,6 +229,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "anchor.code": "该合约正是本程序所附源码的合约：只接受延伸前一树头的树头。",
     "anchor.current": "该日志仍在此合约中锚定。",
     "anchor.continued": "该合约从前一合约结束之处延续该日志。",
+    "anchor.declared": "日志自称在此合约中锚定。",
     "anchor.same_history": "所锚定的树头属于该日志自身的历史。",
     "note.signed": "策略信任的日志签署了该签名注记。",
     "notes.agree": "两份签名注记互不矛盾。",
@@ -285,6 +290,13 @@ _CHINESE: Final[Mapping[str, str]] = {
     "anchor.not_continued": "该合约的最后树头（大小 {size}）并非本合约起始的树头，"
     "或其所指后继另有其他",
     "anchor.handed_over": "该日志已移交至 {successor}：请一并查询该合约",
+    "anchor.no_log": "请提供日志本身，以便读取其所指明的合约",
+    "anchor.undeclared": "日志前 {size} 条中未指明任何合约",
+    "anchor.declared_at": "自第 {index} 条起，日志指明链 {chain} 上的 {contract}",
+    "anchor.nowhere": "自第 {index} 条起，日志声明不再锚定于任何合约",
+    "anchor.left": "曾经如此，现已不再：{now}",
+    "anchor.not_yet": "日志前 {size} 条中未指明该合约：{now}。请以更新的树头再查",
+    "anchor.elsewhere": "日志前 {size} 条中从未指明该合约：{now}",
     "anchor.ahead": "合约中为大小 {size}，而所给树头止于 {own}：请取更新的检查点；若日志没有，"
     "则它丢失了条目",
     "anchor.no_tiles": "已锚定大小 {size}，所给树头为 {own}：请提供日志瓦片以便比较",

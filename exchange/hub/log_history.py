@@ -1,4 +1,5 @@
-"""At start: what the operator's folder says of the log's keys and policy is said in the log too."""
+"""At start: what the operator's folder says of the log's keys, policy and anchor is said in the log
+too."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ from exchange.hub.model import Operator
 from exchange.hub.ports import HubTransaction
 from ledger import evidence
 from ledger.errors import KeysRefused
-from ledger.verify.history import ADOPTED, KEY_CHANGES, KINDS, SignedLogKeys
+from ledger.ports import Place
+from ledger.verify.history import (
+    ADOPTED,
+    ANCHOR_CHANGES,
+    KEY_CHANGES,
+    KINDS,
+    SignedLogKeys,
+)
 from ledger.verify.succession import SUCCEEDED, Predecessor
 
 _PENDING_LIMIT = 1 << 16  # entries looked through for one that has no place yet; at start, so few
@@ -45,6 +53,25 @@ def follow(origin: str, predecessor: Predecessor, tx: HubTransaction, operator: 
     tx.lock_chain(operator.party)
     if not tx.statements_about([origin], kinds=[SUCCEEDED]):
         chains.act(evidence.log_succeeded(origin, predecessor), tx=tx, operator=operator)
+
+
+def anchored(origin: str, place: Place | None, tx: HubTransaction, operator: Operator) -> None:
+    """Say in which contract the log is anchored from here on, or that it is in none any more.
+
+    Safe to repeat: said when it changes, and never of a log that was not anchored yet.
+    """
+    tx.lock_chain(operator.party)
+    said = [s for s in statements(origin, tx) if s.type in ANCHOR_CHANGES]
+    if place is None and not said:
+        return
+    act = (
+        evidence.anchoring_ended(origin)
+        if place is None
+        else evidence.anchor_adopted(origin, place)
+    )
+    if said and (said[-1].type, said[-1].body) == (act.type, act.body or {}):
+        return
+    chains.act(act, tx=tx, operator=operator)
 
 
 def statements(origin: str, tx: HubTransaction) -> list[Statement]:

@@ -383,8 +383,8 @@ def deploy_anchor(
     anchorer: None for a log that this contract is to take over: then nothing is begun or granted
     Raises ChainRefused, ChainUnreachable, TimeoutError once it has waited `patience_s` seconds.
     """
-    if anchorer is not None and not _ADDRESS.fullmatch(anchorer):
-        raise ChainRefused(f"{anchorer} is not an address: 0x and 40 hexadecimal digits")
+    if anchorer is not None:
+        anchorer = read_address(anchorer)
     made = deploy(rpc, key, "anchor", patience_s=patience_s)
     if anchorer is None:
         return made
@@ -522,6 +522,13 @@ def transact(
             return found
         time.sleep(0.05)
     raise TimeoutError(f"the transaction was not mined in {patience_s:.0f} s")
+
+
+def read_address(text: str) -> str:
+    """As this program writes addresses, in lower case. Raises ChainRefused."""
+    if not _ADDRESS.fullmatch(text):
+        raise ChainRefused(f"{text} is not an address: 0x and 40 hexadecimal digits")
+    return text.lower()
 
 
 def checksummed(address: str) -> str:

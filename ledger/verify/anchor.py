@@ -2,7 +2,8 @@
 
 Asks any JSON-RPC that the auditor picks, with the standard library: three methods, and calls of
 the anchor contract by the first four bytes of their hashes (a test compares them with the
-contract's ABI). Whatever the chain answers is compared with the log's own tree.
+contract's ABI). Whatever the chain answers is compared with the log's own tree, and the contract
+with those that the log itself says it is anchored in (ledger.verify.history).
 
 Source: Ethereum JSON-RPC specification (execution-apis), Solidity contract ABI specification.
 """
@@ -31,6 +32,7 @@ from ledger.errors import (
     TileMissing,
 )
 from ledger.tree import cover, range_hash
+from ledger.verify.archive import read_archive
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.deadline import within
 from ledger.verify.merkle import HASH_BYTES, MAX_SIZE
@@ -225,6 +227,7 @@ def audit_anchor(
     about |= {"block": block, "latest_block": tip, "finality": asked.finality}
     contract = AnchorContract(rpc, asked.contract, hex(block))
     checks += _contract_checks(contract, head, block, tip, source, about)
+    checks += _declared(asked, head, source, about)
     return _report(about, checks)
 
 
@@ -287,6 +290,58 @@ def _taken_over(
     continued = Check("anchor.continued", True, subject, phrase("anchor.from", size=last.size))
     where = f"head {last.size} taken over"
     return [continued, _code(before), _same_history(last.size, last.root, head, source, where)]
+
+
+def _declared(
+    asked: Asked, head: Checkpoint, source: TileSource | None, about: dict[str, object]
+) -> list[Check]:
+    """What the log says of where it is anchored: whoever was given another contract, or one that
+    was left since, must learn which one holds the log's heads now."""
+    here = (asked.chain_id, asked.contract.lower())
+
+    def result(passed: bool | None, note: Phrase, subject: str = "") -> Check:
+        return Check("anchor.declared", passed, subject or f"contract {asked.contract}", note)
+
+    if source is None:
+        return [result(None, phrase("anchor.no_log"))]
+    try:
+        said = read_archive(open_tree(source, head)).history.anchors
+    except (TileMissing, SourceUnreachable) as error:
+        return [result(None, phrase("reason", reason=error))]
+    except LedgerError as error:
+        return [result(False, phrase("reason", reason=error))]
+    about["declared"] = [
+        {"entry": one.index, "chain_id": one.chain_id, "contract": one.contract} for one in said
+    ]
+    if not said:
+        return [result(None, phrase("anchor.undeclared", size=head.size))]
+    places = [(one.chain_id, one.contract) for one in said]
+    last = said[-1]
+    now = phrase("anchor.nowhere", index=last.index)
+    if last.contract is not None:
+        facts = {"index": last.index, "chain": last.chain_id, "contract": last.contract}
+        now = phrase("anchor.declared_at", **facts)
+    predecessor, successor = (
+        (asked.chain_id, about.get(which)) for which in ("predecessor", "successor")
+    )
+    if places[-1] == here:
+        checks = [result(True, now)]
+    elif here in places:
+        checks = [result(None, phrase("anchor.left", now=now))]
+    elif predecessor in places or _ahead(about, head):  # the log may say so after this head
+        checks = [result(None, phrase("anchor.not_yet", size=head.size, now=now))]
+    else:
+        checks = [result(False, phrase("anchor.elsewhere", size=head.size, now=now))]
+    if "successor" in about and successor not in places:
+        note = phrase("anchor.not_yet", size=head.size, now=now)
+        checks.append(result(None, note, f"successor {about['successor']}"))
+    return checks
+
+
+def _ahead(about: Mapping[str, object], head: Checkpoint) -> bool:
+    anchored = about.get("anchored")
+    size = anchored.get("size") if isinstance(anchored, dict) else None
+    return isinstance(size, int) and size > head.size
 
 
 def _code(contract: AnchorContract) -> Check:

@@ -1,4 +1,4 @@
-"""What a log declares of its own keys and policies, judged entry by entry as a whole log is walked.
+"""What a log declares of its own keys, policies and anchors, judged as a whole log is walked.
 
 `ledger.verify.history` has the rules. Here they are held against everything that a log shows:
 each change of its keys has its authority, and each head carries a line of every key in force for
@@ -17,8 +17,10 @@ from crypto.statement import read_statement
 from ledger.errors import FormatRefused, KeysRefused, LedgerError, SignatureUnchecked
 from ledger.verify.history import (
     ADOPTED,
+    ANCHOR_CHANGES,
     KINDS,
     KeysSince,
+    read_anchor,
     read_keys,
     read_policy,
     require_every_line,
@@ -61,6 +63,8 @@ class DeclaredKeys:
             statement = read_statement(entry.data).statement
             if entry.type == ADOPTED:
                 read_policy(entry.place, statement)
+            elif entry.type in ANCHOR_CHANGES:
+                read_anchor(entry.place, statement)
             else:
                 since = read_keys(entry.place, statement, self._kept[-1] if self._kept else None)
                 self._forgotten |= len(self._kept) == MAX_KEPT

@@ -1,6 +1,7 @@
-"""What a log says about itself in its own entries: the keys it is signed with, and its policies.
+"""What a log says about itself in its own entries: the keys it is signed with, its policies, and
+the contracts in which it is anchored.
 
-Both change over the years, and what was proved under the old ones must stay provable.
+All change over the years, and what was proved under the old ones must stay provable.
 
     keys      a document lists the keys in force; each names the digest of the one before. A new
               key signs the document that first lists it, and so does a key in force already, or
@@ -8,6 +9,8 @@ Both change over the years, and what was proved under the old ones must stay pro
               two keys are in force, every head carries a line of each.
     policies  the file is an entry's text. It governs the heads that hold this entry, until the
               next: a receipt that was complete under its own policy stays so after a witness died.
+    anchors   each entry names the chain and the contract that hold this log's heads from there
+              on, or says that none does any more. What the contract holds, the chain says.
 
 None of this replaces the auditor's own policy, which comes from outside: history is believed
 because it lies under a head that this policy accepts. See docs/decisions on log keys.
@@ -15,6 +18,7 @@ because it lies under a head that this policy accepts. See docs/decisions on log
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,10 +48,15 @@ OPENED: Final = "log_keys.opened"
 ROTATED: Final = "log_keys.rotated"
 RECOVERED: Final = "log_keys.recovered"
 ADOPTED: Final = "log_policy.adopted"
+ANCHORED: Final = "log_anchor.adopted"
+ANCHORING_ENDED: Final = "log_anchor.ended"
 KEY_CHANGES: Final = (OPENED, ROTATED, RECOVERED)
-KINDS: Final = (*KEY_CHANGES, ADOPTED)
+ANCHOR_CHANGES: Final = (ANCHORED, ANCHORING_ENDED)
+KINDS: Final = (*KEY_CHANGES, ADOPTED, *ANCHOR_CHANGES)
 SM3_SUFFIX: Final = "/sm3"  # the origin of the parallel tree, after the log's own
 MAX_KEYS: Final = 2
+_CHAIN_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
+_CONTRACT: Final = re.compile(r"0x[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -186,11 +195,25 @@ class PolicySince:
 
 
 @dataclass(frozen=True)
+class AnchorSince:
+    """Where the log says that its heads are anchored, from the entry at `index` on.
+
+    chain_id: EIP-155. contract: 0x and 40 lower-case digits. Both None: nowhere any more.
+    """
+
+    index: int
+    at: datetime
+    chain_id: int | None
+    contract: str | None
+
+
+@dataclass(frozen=True)
 class LogHistory:
     """Everything that a log said about itself, in order."""
 
     keys: Sequence[KeysSince]
     policies: Sequence[PolicySince]
+    anchors: Sequence[AnchorSince] = ()
 
     def keys_for(self, size: int) -> tuple[VerifierKey, ...]:
         """What signed, or had to sign, a head of this size. Raises NotCovered before the first."""
@@ -243,14 +266,17 @@ def read_history(said: Iterable[tuple[int, Statement]], *, origin: str) -> LogHi
     """
     keys: list[KeysSince] = []
     policies: list[PolicySince] = []
+    anchors: list[AnchorSince] = []
     for index, statement in said:
         if statement.subject != origin or statement.type not in KINDS:
             continue
         if statement.type == ADOPTED:
             policies.append(read_policy(index, statement))
+        elif statement.type in ANCHOR_CHANGES:
+            anchors.append(read_anchor(index, statement))
         else:
             keys.append(read_keys(index, statement, keys[-1] if keys else None))
-    return LogHistory(tuple(keys), tuple(policies))
+    return LogHistory(tuple(keys), tuple(policies), tuple(anchors))
 
 
 def read_keys(index: int, statement: Statement, before: KeysSince | None) -> KeysSince:
@@ -275,6 +301,19 @@ def read_policy(index: int, statement: Statement) -> PolicySince:
     if statement.outputs != (digest(text),):
         raise FormatRefused(f"entry {index}", "names another digest than its policy has")
     return PolicySince(index, statement.time, text, Policy.parse(text))
+
+
+def read_anchor(index: int, statement: Statement) -> AnchorSince:
+    """One change of the contract. Raises FormatRefused: of one place there is one spelling."""
+    body = statement.body
+    if statement.type == ANCHORING_ENDED:
+        if body:
+            raise FormatRefused(f"entry {index}", "names a place, and says that there is none")
+        return AnchorSince(index, statement.time, None, None)
+    chain_id, contract = body.get("chain_id", ""), body.get("contract", "")
+    if len(body) != 2 or not _CHAIN_ID.fullmatch(chain_id) or not _CONTRACT.fullmatch(contract):
+        raise FormatRefused(f"entry {index}", "does not hold a chain's number and a contract")
+    return AnchorSince(index, statement.time, int(chain_id), contract)
 
 
 def require_every_line(note: Note, keys: LogKeys) -> None:

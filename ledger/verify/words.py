@@ -34,8 +34,8 @@ CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
         "log.tiles": "Every tile and every entry is the one that the signed root commits to.",
         "log.heads": "Every earlier head that the log signed is of this very history, and their "
         "times do not run backwards.",
-        "log.keys": "What the log declares of its own keys and policies has the authority for it, "
-        "and its heads carry a line of each key that was in force.",
+        "log.keys": "What the log declares of its own keys, policies and anchors has the "
+        "authority for it, and its heads carry a line of each key that was in force.",
         "log.follows": "The log that this one follows agreed to that.",
         "entry.readable": "The entry is a statement.",
         "entry.signed": "The statement is signed with the key that its actor had in force at that "
@@ -52,6 +52,7 @@ CLAIMS: Final[Mapping[str, str]] = MappingProxyType(
         "only heads that extend the last.",
         "anchor.current": "The log is still anchored in this contract.",
         "anchor.continued": "The contract continues the log where the one before it ended.",
+        "anchor.declared": "The log says that it is anchored in this contract.",
         "anchor.same_history": "The anchored head is of the log's own history.",
         # equivocation
         "note.signed": "A log that the policy trusts signed the note.",
@@ -133,6 +134,14 @@ PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         "anchor.not_continued": "that contract's last head, of size {size}, is not the one that "
         "this contract began with, or it names another successor",
         "anchor.handed_over": "the log was handed over to {successor}: ask that contract as well",
+        "anchor.no_log": "give the log itself, to read which contract it names",
+        "anchor.undeclared": "the log names no contract in its first {size} entries",
+        "anchor.declared_at": "since entry {index} the log names {contract} on chain {chain}",
+        "anchor.nowhere": "since entry {index} the log says that it is anchored nowhere",
+        "anchor.left": "it was, and is not any more: {now}",
+        "anchor.not_yet": "the log names it nowhere in its first {size} entries: {now}. Ask again "
+        "with a later head",
+        "anchor.elsewhere": "the log never named it in its first {size} entries: {now}",
         "anchor.ahead": "the contract holds size {size}, and the given head ends at {own}: take a "
         "newer checkpoint; if the log has none, it has lost entries",
         "anchor.no_tiles": "size {size} is anchored and the given head has {own}: give the log's "

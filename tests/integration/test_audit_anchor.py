@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -20,6 +21,7 @@ from ledger.adapters.evm import ChainKey, EvmAnchor, JsonRpc, create_key, deploy
 from ledger.adapters.simulated_chain import SimulatedChain
 from ledger.contracts import load
 from ledger.errors import ChainUnreachable, FormatRefused
+from ledger.evidence import anchor_adopted, anchoring_ended
 from ledger.ports import Place
 from ledger.verify.__main__ import main
 from ledger.verify.anchor import (
@@ -43,11 +45,20 @@ from tests.written_logs import ORIGIN, Actor, WrittenLog
 START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CONTRACT = "0x" + "c0" * 20
 PREDECESSOR = "0x" + "1d" * 20
+HERE, BEFORE = Place(31337, CONTRACT), Place(31337, PREDECESSOR)
+ELSEWHERE = Place(31337, "0x" + "ab" * 20)
 
 
-def entries(count: int) -> list[bytes]:
+Places = Mapping[int, Place | None]
+
+
+def entries(count: int, places: Places) -> list[bytes]:
+    """places: which contract the log names in which entry."""
     actor = Actor("a")
-    return [actor.says(Act("t.d", f"{i}"), START + timedelta(minutes=i)) for i in range(count)]
+    acts = [Act("t.d", f"{i}") for i in range(count)]
+    for index, place in places.items():
+        acts[index] = anchoring_ended(ORIGIN) if place is None else anchor_adopted(ORIGIN, place)
+    return [actor.says(act, START + timedelta(minutes=i)) for i, act in enumerate(acts)]
 
 
 def word(value: int | bytes) -> str:
@@ -108,8 +119,12 @@ class ChainOfAnswers:
 
 @pytest.fixture
 def log(tmp_path: Path) -> WrittenLog:
-    log = WrittenLog(tmp_path / "log")
-    log.write(entries(9), {4: START + timedelta(minutes=4)}, START + timedelta(minutes=9))
+    return written(tmp_path, {0: HERE})
+
+
+def written(folder: Path, places: Places) -> WrittenLog:
+    log = WrittenLog(folder / "log")
+    log.write(entries(9, places), {4: START + timedelta(minutes=4)}, START + timedelta(minutes=9))
     return log
 
 
@@ -214,6 +229,82 @@ def test_a_log_that_was_handed_over_says_to_whom(log: WrittenLog) -> None:
     report = audit(log, ChainOfAnswers({7: own_root(log, 7)}, successor=successor))
     assert outcome(report)["anchor.current"] is None
     assert report.about["successor"] == "0x" + "ab" * 20
+    assert [c.subject for c in report.not_opened if c.id == "anchor.declared"] == [
+        "successor 0x" + "ab" * 20  # the hub has not said so in the log yet
+    ]
+
+
+def declared(log: WrittenLog, **chain: Any) -> tuple[bool | None, str]:
+    """What the audit says of the contract that it was asked about."""
+    report = audit(log, ChainOfAnswers({7: own_root(log, 7)}, **chain))
+    (found,) = (
+        c for c in report.checks if c.id == "anchor.declared" and c.subject.startswith("contract")
+    )
+    return found.passed, found.words(ENGLISH)
+
+
+def test_the_contract_that_the_log_names_last_is_where_it_is_anchored(tmp_path: Path) -> None:
+    passed, words = declared(written(tmp_path, {0: BEFORE, 5: HERE}))
+    assert passed and f"since entry 5 the log names {CONTRACT} on chain 31337" in words
+
+
+def test_whoever_asks_the_old_contract_is_told_of_the_one_that_the_log_names_now(
+    tmp_path: Path,
+) -> None:
+    passed, words = declared(written(tmp_path, {0: HERE, 5: ELSEWHERE}))
+    assert passed is None
+    assert f"since entry 5 the log names {ELSEWHERE.contract}" in words
+    passed, words = declared(written(tmp_path, {0: HERE, 5: None}))
+    assert passed is None and "since entry 5 the log says that it is anchored nowhere" in words
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ELSEWHERE,
+        Place(1, CONTRACT),  # of one address there may be a contract on every chain
+    ],
+)
+def test_a_contract_that_the_log_never_named_is_not_the_logs(tmp_path: Path, named: Place) -> None:
+    passed, words = declared(written(tmp_path, {0: named}))
+    assert passed is False and named.contract in words
+
+
+def test_a_contract_that_took_the_log_over_may_be_named_by_the_next_start_of_the_hub(
+    tmp_path: Path,
+) -> None:
+    log = written(tmp_path, {0: BEFORE})
+    passed, words = declared(log, before={7: own_root(log, 7)})
+    assert passed is None and "Ask again with a later head" in words
+
+
+def test_a_log_that_names_no_contract_is_said_to_name_none(tmp_path: Path) -> None:
+    passed, words = declared(written(tmp_path, {}))
+    assert passed is None and "names no contract in its first 9 entries" in words
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"chain_id": "31337"},
+        {"chain_id": "031337", "contract": CONTRACT},
+        {"chain_id": "31337", "contract": CONTRACT.upper()},
+        {"chain_id": "31337", "contract": CONTRACT, "note": "x"},
+    ],
+)
+def test_a_place_has_one_spelling_in_the_log(tmp_path: Path, body: dict[str, str]) -> None:
+    log = WrittenLog(tmp_path / "log")
+    told = [Actor("a").says(replace(anchor_adopted(ORIGIN, HERE), body=body), START)]
+    log.write([*told, *entries(8, {})], {}, START + timedelta(minutes=9))
+    assert declared(log)[0] is False
+
+
+def test_only_whoever_runs_the_log_says_where_it_is_anchored(tmp_path: Path) -> None:
+    log = WrittenLog(tmp_path / "log")
+    stranger = Actor("b").says(anchor_adopted(ORIGIN, ELSEWHERE), START + timedelta(minutes=8))
+    log.write([*entries(8, {0: HERE}), stranger], {}, START + timedelta(minutes=9))
+    assert declared(log)[0]
 
 
 def test_a_log_that_was_taken_over_is_followed_to_where_the_contract_before_ended(
@@ -438,7 +529,9 @@ def test_a_head_that_the_contract_took_is_found_by_the_program(
     policy = tmp_path / "policy"
     policy.write_text(log.policy_text)
     made = deploy_anchor(rpc, key, ORIGIN, key.address, patience_s=20)
-    contract = EvmAnchor(rpc, Place(made.chain_id, made.address), ORIGIN, key, 1)
+    place = Place(made.chain_id, made.address)
+    log.write(entries(9, {0: place}), {}, START + timedelta(minutes=9))
+    contract = EvmAnchor(rpc, place, ORIGIN, key, 1)
 
     def program() -> tuple[int, dict[str, object]]:
         code = main(
@@ -469,5 +562,6 @@ def test_a_head_that_the_contract_took_is_found_by_the_program(
         "chain.durable": None,
         "anchor.held": True,
         "anchor.code": True,
+        "anchor.declared": True,
         "anchor.same_history": True,
     }

@@ -172,6 +172,11 @@ def test_a_hub_anchors_where_deploy_says_and_shows_how_far_each_head_is(
     finally:
         hub.stop()
     assert '"simulated": true' in hub.log.read_text()
+    leave = ("chain", "hand-over", "--rpc", process.ready["url"], "--key", key, "--log", ORIGIN)
+    moved = command(*leave, "--from", made["contract"])
+    assert moved["sent"] == ["deploy", "hand_over", "take_over", "grant"]
+    assert moved["size"] >= one["size"] and moved["predecessor"] == made["contract"]
+    assert command(*leave, "--from", made["contract"]) == {**moved, "sent": []}
 
 
 # A hub whose chain does as told
