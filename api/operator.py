@@ -94,6 +94,7 @@ publish_interval_s = 1.0
 # key_file = "anchor.key"
 # every_s = 600.0
 # every_entries = 10000
+# at_once_s = 60.0  # acts of registration and settlement do not wait for that
 # patience_s = 120.0
 # max_fee_gwei = 500
 # poll_s = 5.0

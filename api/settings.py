@@ -198,7 +198,10 @@ class AnchorSettings(BaseModel):
     contract:      address of the anchor contract
     finality:      "finalized" for the chain's own tag, else how many blocks make one final
     key_file:      of the account that sends; relative to the hub's folder
-    every_s, every_entries: anchor after so long or so many, whichever comes first
+    every_s, every_entries: anchor after so long or so many, whichever comes first, and when a day
+                   (UTC) has ended
+    at_once_s:     acts of registration and settlement are anchored at once, but no sooner after
+                   the head before
     patience_s:    how long a transaction waits before it is sent again for a higher fee, and a
                    head before it is signed under a second number of the account
     max_fee_gwei:  what a unit of gas may cost at most
@@ -214,6 +217,7 @@ class AnchorSettings(BaseModel):
     key_file: Path = Path("anchor.key")
     every_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     every_entries: Annotated[int, Field(ge=1)] = 10_000
+    at_once_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     patience_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
     max_fee_gwei: Annotated[int, Field(ge=1, le=10**9)] = 500
     poll_s: Annotated[float, Field(ge=0.05, le=3600)] = 5.0

@@ -16,7 +16,7 @@ No transaction of the database is open while the chain is asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -41,6 +41,7 @@ from ledger.ports import (
     Block,
     ChainHead,
     Fee,
+    LogStore,
     Place,
     Transaction,
 )
@@ -53,6 +54,7 @@ GWEI: Final = 10**9
 BUMP_PERCENT: Final = 13
 # How often a transaction that the node forgot goes again before it has to wait like others.
 MAX_RESENT: Final = 3
+ENTRIES_AT_ONCE: Final = 1_000  # that are in memory while they are looked at
 
 
 class AnchorEvent(StrEnum):
@@ -82,7 +84,10 @@ LIFECYCLE: Final[Mapping[tuple[AnchorState, AnchorEvent], AnchorState]] = {
 class AnchorRules:
     """When to anchor, and what it may cost.
 
-    every_s, every_entries: whichever comes first, and only when the witnessed tree has grown
+    every_s, every_entries: whichever comes first, and only when the witnessed tree has grown; and
+                once a day has ended (UTC) that was not anchored to its end
+    at_once_s:  what must be anchored at once (see Hurry) is, but no sooner after the head before:
+                however many of them there are, they cost a transaction in so many seconds
     patience_s: how long a transaction may wait before it is sent again for a higher fee; and a
                 head before it is signed under a second number of the account, twice as long before
                 a third, and so on: what a node can cost that lies about the numbers
@@ -91,8 +96,30 @@ class AnchorRules:
 
     every_s: float = 600.0
     every_entries: int = 10_000
+    at_once_s: float = 60.0
     patience_s: float = 120.0
     max_fee_wei: int = 500 * GWEI
+
+
+class Hurry:
+    """Whether entries wait that must be anchored at once. Looks at each entry once.
+
+    at_once: which ones, by their bytes; the ledger itself has no idea what they say
+    """
+
+    def __init__(self, at_once: Callable[[bytes], bool]) -> None:
+        self._at_once = at_once
+        self._seen = 0
+        self._last = -1
+
+    def among(self, store: LogStore, start: int, end: int) -> bool:
+        """Whether one of the entries [start, end) is of that kind."""
+        for first in range(max(start, self._seen), end, ENTRIES_AT_ONCE):
+            for one in store.entries(first, min(first + ENTRIES_AT_ONCE, end)):
+                if self._at_once(one.entry):
+                    self._last = one.index
+        self._seen = max(self._seen, end)
+        return start <= self._last < end
 
 
 @dataclass(frozen=True)
@@ -161,10 +188,16 @@ def advance(
 
 
 def keep_anchored(
-    database: AnchorDatabase, backend: AnchorBackend, rules: AnchorRules, *, clock: Clock
+    database: AnchorDatabase,
+    backend: AnchorBackend,
+    rules: AnchorRules,
+    *,
+    clock: Clock,
+    hurry: Hurry | None = None,
 ) -> Round:
     """One round: follow what is under way, and send what is due.
 
+    hurry: None where no entry has to be anchored at once
     Raises ChainDisagrees if the chain's head is not one of our log, and then changes nothing;
     ChainBehind if an anchor that was final is not there; WrongChain, ChainUnreachable.
     A transaction that the chain will not take is reported and tried again in the next round.
@@ -184,7 +217,7 @@ def keep_anchored(
             f"this log was handed over to the contract {chain.successor}; set it as `contract`"
         )
     with database.transaction() as store:
-        prepared = prepare(store, chain, backend.place, rules, now=clock.now())
+        prepared = prepare(store, chain, backend.place, rules, hurry, now=clock.now())
         under_way = store.open(backend.place)
     moved += [] if prepared is None else [prepared]
     sent, waiting = _sent(under_way, database, backend, chain, rules, clock)
@@ -218,7 +251,13 @@ def require_ours(store: AnchorStore, chain: ChainHead, place: Place) -> None:
 
 
 def prepare(
-    store: AnchorStore, chain: ChainHead, place: Place, rules: AnchorRules, *, now: datetime
+    store: AnchorStore,
+    chain: ChainHead,
+    place: Place,
+    rules: AnchorRules,
+    hurry: Hurry | None,
+    *,
+    now: datetime,
 ) -> Anchor | None:
     """Put the newest head with a quorum into the outbox, if that is due and no other waits."""
     if any(one.state in (AnchorState.READY, AnchorState.SENT) for one in store.open(place)):
@@ -227,9 +266,16 @@ def prepare(
     anchored = max(chain.size, 0 if last is None else last.size)
     if head is None or head.size <= anchored:
         return None
-    since = None if last is None else now - last.ready_at
-    early = since is not None and since < timedelta(seconds=rules.every_s)
-    if early and head.size - anchored < rules.every_entries:
+    if last is not None and not (
+        now - last.ready_at >= timedelta(seconds=rules.every_s)
+        or head.size - anchored >= rules.every_entries
+        or now.date() > last.ready_at.date()  # a day has ended
+        or (
+            hurry is not None
+            and now - last.ready_at >= timedelta(seconds=rules.at_once_s)
+            and hurry.among(store.log, anchored, head.size)
+        )
+    ):
         return None
     root = head.checkpoint.root
     anchor = Anchor(place, head.size, root, AnchorState.READY, now, now, chain.simulated)

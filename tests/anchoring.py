@@ -16,7 +16,7 @@ from api.database import open_engine
 from crypto.keys import SigningKey
 from ledger.adapters.anchor_sql import SqlAnchorDatabase
 from ledger.adapters.sql import SqlLogDatabase
-from ledger.anchor import AnchorRules, Round, keep_anchored
+from ledger.anchor import AnchorRules, Hurry, Round, keep_anchored
 from ledger.log import append, consistency, integrate, publish
 from ledger.ports import Anchor, AnchorBackend
 from ledger.verify.note import LOG_SIGNATURE, VerifierKey
@@ -51,6 +51,7 @@ class Hub:
         self.backend = backend
         self.rules = rules
         self.clock = Clock()
+        self.hurry = Hurry(lambda entry: entry.startswith(b"urgent"))
 
     def grow(self, start: int, end: int, word: str = "entry") -> None:
         with self.log.transaction() as store:
@@ -62,7 +63,9 @@ class Hub:
 
     def round(self, seconds: float = 1) -> Round:
         self.clock.pass_(seconds)
-        return keep_anchored(self.database, self.backend, self.rules, clock=self.clock)
+        return keep_anchored(
+            self.database, self.backend, self.rules, clock=self.clock, hurry=self.hurry
+        )
 
     @property
     def anchors(self) -> list[Anchor]:

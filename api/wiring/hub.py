@@ -55,7 +55,7 @@ from ledger.adapters.anchor_sql import SqlAnchorDatabase
 from ledger.adapters.evm import EvmAnchor, JsonRpc, read_key
 from ledger.adapters.http_witness import HttpWitness
 from ledger.adapters.sql import SqlLogDatabase
-from ledger.anchor import GWEI, Anchoring, AnchorRules, ChainHolder, keep_anchored
+from ledger.anchor import GWEI, Anchoring, AnchorRules, ChainHolder, Hurry, keep_anchored
 from ledger.check import Damage, check_log
 from ledger.copies import PublishedFiles, publish_files
 from ledger.errors import (
@@ -121,6 +121,7 @@ class Anchorer:
     rules: AnchorRules
     poll_s: float
     problem: str | None = None
+    hurry: Hurry = field(default_factory=lambda: Hurry(background.anchored_at_once))
 
     def note(self, error: LedgerError | None) -> None:
         problem = None if error is None else str(error)
@@ -242,7 +243,11 @@ def open_anchorer(
         anchor.finality,
     )
     rules = AnchorRules(
-        anchor.every_s, anchor.every_entries, anchor.patience_s, anchor.max_fee_gwei * GWEI
+        anchor.every_s,
+        anchor.every_entries,
+        anchor.at_once_s,
+        anchor.patience_s,
+        anchor.max_fee_gwei * GWEI,
     )
     return Anchorer(backend, SqlAnchorDatabase(engine), rules, anchor.poll_s)
 
@@ -471,7 +476,11 @@ def loops_of(
             return False
         try:
             done = keep_anchored(
-                anchorer.database, anchorer.backend, anchorer.rules, clock=hub.operator.clock
+                anchorer.database,
+                anchorer.backend,
+                anchorer.rules,
+                clock=hub.operator.clock,
+                hurry=anchorer.hurry,
             )
         except ChainDisagrees as error:
             anchorer.note(error)

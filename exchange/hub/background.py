@@ -6,10 +6,15 @@ processes may run this at once, and a crash between two steps leaves the second 
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
+from crypto.errors import CryptoError
 from crypto.keys import Signer
+from crypto.statement import read_statement
 from exchange import evidence, jobs
 from exchange.errors import IllegalTransition
 from exchange.hub import chains, coordination, settlement
@@ -23,6 +28,14 @@ from ledger.ports import HeadHolder, LogDatabase, WitnessPort
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.note import VerifierKey
 from ledger.verify.policy import Policy
+from pricing.evidence import DEPOSITED, REFUNDED, RELEASED
+from registry.evidence import LISTED, REGISTERED, UPDATED
+
+# What rights and money rest on does not wait for the next anchor.
+ANCHORED_AT_ONCE: Final = (REGISTERED, UPDATED, LISTED, DEPOSITED, RELEASED, REFUNDED)
+# Of most entries this tells without parsing them that they are none of these.
+_PAYLOAD: Final = re.compile(rb'\{"payload":"([A-Za-z0-9+/=]*)"')
+_MARK: Final = re.compile(b'"type":"(%s)"' % "|".join(map(re.escape, ANCHORED_AT_ONCE)).encode())
 
 
 @dataclass
@@ -71,6 +84,17 @@ def require_newest(keeping: LogKeeping) -> None:
     )
     if keeping.known.head is None and latest is not None:
         keeping.known.head = latest.checkpoint  # what was compared is what is signed from
+
+
+def anchored_at_once(entry: bytes) -> bool:
+    """Whether an entry of the ledger is an act of registration or settlement."""
+    found = _PAYLOAD.match(entry)
+    try:
+        if found is None or _MARK.search(base64.b64decode(found[1])) is None:
+            return False
+        return read_statement(entry).statement.type in ANCHORED_AT_ONCE
+    except (ValueError, CryptoError):  # an entry may be any bytes
+        return False
 
 
 def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:

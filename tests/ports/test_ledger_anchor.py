@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from ledger.adapters.anchor_sql import SqlAnchorDatabase
 from ledger.adapters.evm import create_key
-from ledger.anchor import GWEI, LIFECYCLE, MAX_RESENT, AnchorEvent, advance
+from ledger.anchor import GWEI, LIFECYCLE, MAX_RESENT, AnchorEvent, Hurry, advance
 from ledger.errors import (
     AnchorMoved,
     ChainBehind,
@@ -25,7 +25,7 @@ from ledger.errors import (
 )
 from ledger.log import append, integrate
 from ledger.ports import Anchor, AnchorBackend, AnchorState, ChainHead, Fee, Place, Transaction
-from tests.anchoring import LOG, START, NewHub, hubs
+from tests.anchoring import LOG, START, Hub, NewHub, hubs
 from tests.chains import (
     ORIGIN,
     EvmChain,
@@ -164,6 +164,78 @@ def test_only_a_tree_that_grew_is_anchored_and_not_before_its_time(
     hub.round(100_000)
     hub.round()
     assert len(hub.anchors) == 3  # the tree has not grown
+
+
+def test_what_must_be_anchored_at_once_does_not_wait(chain: FakeChain, new_hub: NewHub) -> None:
+    hub = new_hub(chain.backend(), every_s=600, at_once_s=60)
+    hub.grow(0, 5)
+    settled(hub)
+    hub.grow(5, 6)
+    hub.round(60)
+    assert hub.states == [(5, "final")]  # nothing of it hurries
+    hub.grow(6, 7, word="urgent")
+    hub.grow(7, 8)
+    settled(hub)
+    assert hub.states == [(5, "final"), (8, "final")]
+    hub.round(60)
+    hub.grow(8, 9)
+    hub.round(60)
+    assert len(hub.anchors) == 2  # what hurried is anchored, and what came after does not hurry
+
+
+def test_a_flood_of_what_hurries_costs_a_transaction_in_so_many_seconds(
+    chain: FakeChain, new_hub: NewHub
+) -> None:
+    hub = new_hub(chain.backend(), every_s=600, at_once_s=60)
+    for second in range(130):
+        hub.grow(second, second + 1, word="urgent")
+        hub.round(1)
+    assert [size for size, _ in hub.states] == [1, 61, 121]
+
+
+def test_a_hub_that_was_restarted_still_hurries(chain: FakeChain, new_hub: NewHub) -> None:
+    hub = new_hub(chain.backend(), every_s=600, at_once_s=60)
+    hub.grow(0, 1, word="urgent")
+    settled(hub)
+    hub.grow(1, 2, word="urgent")
+    hub.grow(2, 2_500)
+    hub.hurry = Hurry(lambda entry: entry == b"urgent 1")  # a new process: it has seen nothing
+    hub.round(60)
+    assert hub.states == [(1, "final"), (2_500, "sent")]
+
+
+def test_each_entry_is_looked_at_once(chain: FakeChain, new_hub: NewHub) -> None:
+    looked: list[bytes] = []
+    hub = new_hub(chain.backend(), every_s=600, at_once_s=1)
+    hub.hurry = Hurry(lambda entry: looked.append(entry) is not None)
+    hub.grow(0, 5)
+    settled(hub)
+    for size in (6, 7):
+        hub.grow(size - 1, size)
+        for _ in range(3):
+            hub.round()
+    assert looked == [b"entry 5", b"entry 6"]
+
+
+def test_what_a_day_left_is_anchored_when_it_has_ended(chain: FakeChain, new_hub: NewHub) -> None:
+    hub = new_hub(chain.backend(), every_s=86_400)
+    hub.clock.time = START.replace(hour=23, minute=59)
+    hub.grow(0, 5)
+    settled(hub)
+    hub.grow(5, 6)
+    hub.round(30)
+    assert hub.states == [(5, "final")]
+    hub.round(30)  # midnight, UTC
+    hub.round()
+    assert hub.states == [(5, "final"), (6, "final")]
+    hub.grow(6, 7)
+    hub.round(3600)
+    assert len(hub.anchors) == 2  # and not again before the next day has ended
+
+
+def settled(hub: Hub) -> None:
+    for _ in range(2):
+        hub.round()
 
 
 def test_a_head_without_its_quorum_is_not_anchored(chain: FakeChain, new_hub: NewHub) -> None:
