@@ -296,6 +296,8 @@ def _started(job: Job | None, said: Said, evidence: Evidence) -> Job:
     actor = said.statement.actor
     if actor in job.started:
         raise NotYours(f"{actor} has started {job.id} already")
+    if set(said.statement.after) != {admitted.signed.digest for admitted in job.admitted.values()}:
+        raise PlanRefused("after", "does not name exactly the admissions of the job's parties")
     after = replace(job, started={**job.started, actor: said})
     return after if job.state is JobState.RUNNING else _step(after, JobEvent.START)
 

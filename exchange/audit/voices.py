@@ -71,9 +71,10 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "follow.alarm": ("raised by {actor}: {kind}. {words}", "由 {actor} 发出：{kind}。{words}"),
     "follow.changed": (
-        "{actor} declared other keys or another policy of the log ({kind}): look at the entry, and "
-        "decide whether your policy follows",
-        "{actor} 宣告了日志的新密钥或新策略（{kind}）：请查看该条目，并决定您的策略是否随之更改",
+        "{actor} declared other keys, another policy or another anchor of the log, or other "
+        "regulators ({kind}): look at the entry, and decide whether what you trust follows",
+        "{actor} 宣告了日志的新密钥、新策略、新锚定或新的监管方（{kind}）：请查看该条目，"
+        "并决定您的信任是否随之更改",
     ),
     "follow.given": (
         "{kind} about {about}, signed at {time}, was handed over as logged and is not in the log",
@@ -120,7 +121,8 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     "public.helper": (
         "{kind}: the job ended by the word of {who}, who may be its helper: before anybody started "
         "it, nothing public shows",
-        "{kind}：作业因 {who} 的陈述而结束，其或为该作业的协助方；在任何一方启动之前，公开内容无从证明",
+        "{kind}：作业因 {who} 的陈述而结束，其或为该作业的协助方；"
+        "在任何一方启动之前，公开内容无从证明",
     ),
     "public.no_part": (
         "{kind}: it relies on {who}, who had no such part in the job",

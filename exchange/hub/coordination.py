@@ -130,6 +130,9 @@ def start(submission: Submission, tx: HubTransaction, operator: Operator) -> Non
     actor = submission.signed.statement.actor
     if actor in job.started:
         raise NotYours(f"{actor} has started {job.id} already")
+    if set(submission.signed.statement.after) != set(job.admitted.values()):
+        # From it an audit of the public log reads who the job's parties are.
+        raise PlanRefused("after", "does not name exactly the admissions of the job's parties")
     started = replace(job, started={**job.started, actor: submission.signed.digest})
     if job.state is JobState.RUNNING:
         _save(started, tx, operator, was=job.state)

@@ -49,7 +49,7 @@ def audited(exchange: Exchange, log: WrittenLog, policy: Policy) -> Report:
 
 
 VIOLATIONS = [
-    (without("negotiation.verified"), "negotiation.finalized", "negotiation.public"),
+    (without("negotiation.verified"), "funds.held", "job.public"),
     (without("job.sealed"), "job.released", "job.public"),
     (without("job.released"), "funds.released", "job.public"),
     (moved("funds.released", before="job.released"), "funds.released", "job.public"),

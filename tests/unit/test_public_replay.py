@@ -1,154 +1,304 @@
-"""What anybody may say about a stranger's negotiation or job costs an audit no more than a limit,
-and accuses nobody."""
+"""What strangers say about a negotiation or job neither makes an honest operator's act look wrong
+nor excuses another's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from itertools import count
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from crypto.digest import digest
-from crypto.identifiers import JobId, NegotiationId, PartyId
-from exchange.audit import public
-from exchange.audit.doubts import MAX_TRIES
-from exchange.audit.public import MAX_REPLAYS, MAX_SAID, PublicReplay
-from exchange.terms.negotiation import State
-from ledger.verify.log import Entry, Tally, Timing
+from crypto.identifiers import PartyId
+from ledger.verify.log import Timing
+from tests.public_log import (
+    AGREEMENT,
+    CONSUMER,
+    DEAL,
+    HELPER,
+    HOLDER,
+    JOB,
+    OPERATOR,
+    PLAN,
+    SECOND,
+    STRANGER,
+    PublicLog,
+)
 
-DEAL = NegotiationId("neg_" + "1" * 32)
-JOB = JobId("job_" + "2" * 32)
-CONSUMER, HOLDER, OPERATOR, STRANGER = (PartyId("pty_" + c * 32) for c in "abcd")
-AGREEMENT, PLAN = digest(b"agreement").raw, digest(b"plan").raw
-NOW = datetime(2026, 11, 23, 9, tzinfo=UTC)
-
-
-class Log:
-    """Statements that reach a replay one after the other, each in time."""
-
-    def __init__(self) -> None:
-        self.tally = Tally()
-        self.replay = PublicReplay(self.tally)
-        self.replay.operator = OPERATOR
-        self._places = count()
-
-    def says(
-        self,
-        actor: PartyId,
-        kind: str,
-        subject: str,
-        *outputs: bytes,
-        inputs: tuple[bytes, ...] = (),
-        after: tuple[bytes, ...] = (),
-        timing: Timing = Timing.FITS,
-    ) -> Entry:
-        place = next(self._places)
-        entry = Entry(
-            place,
-            digest(b"%d" % place).raw,
-            actor=actor,
-            time=NOW,
-            type=kind,
-            subject=subject,
-            after=after,
-            inputs=inputs,
-            outputs=outputs,
-            data=b"x" * 60_000,
-        )
-        self.replay.heard(entry, timing, place)
-        return entry
-
-    def agree(self, *, meanwhile: Iterable[None] = ()) -> None:
-        self.says(CONSUMER, "negotiation.requested", DEAL)
-        for _ in meanwhile:
-            pass
-        self.says(HOLDER, "negotiation.agreed", DEAL, AGREEMENT)
-        self.says(CONSUMER, "negotiation.verified", DEAL, AGREEMENT)
-        self.says(HOLDER, "negotiation.finalized", DEAL)
-
-    def hold(self) -> None:
-        submitted = self.says(CONSUMER, "job.submitted", JOB, PLAN, inputs=(AGREEMENT,))
-        inputs = (PLAN, AGREEMENT)
-        self.says(OPERATOR, "funds.held", JOB, inputs=inputs, after=(submitted.digest,))
-
-    def not_judged(self, check: str) -> list[str]:
-        return [why.key for _, why in self.tally.open.get(check, ()) if why is not None]
+HEARD_OR_NOT = pytest.mark.parametrize("heard", [True, False])
 
 
-def test_a_job_under_an_agreement_that_became_final_is_judged() -> None:
-    log = Log()
-    log.agree()
-    log.hold()
-    assert log.tally.failed == log.tally.open == {}
-    assert log.tally.passed == {"negotiation.public": 2, "job.public": 1}
+def begins(log: PublicLog, *admissions: bytes, heard: bool = True) -> None:
+    """A stranger admits and starts, as if it had a part."""
+    own = log.says(STRANGER, "job.admitted", heard=heard)
+    log.says(STRANGER, "job.started", after=(*admissions, own), heard=heard)
 
 
-def test_a_negotiation_about_which_too_much_is_said_is_not_judged_and_accuses_nobody() -> None:
-    log = Log()
-
-    def flood() -> Iterator[None]:
-        for _ in range(3 * MAX_SAID):
-            log.says(STRANGER, "negotiation.offered", DEAL)
-            talk = log.replay._talks.get(DEAL)
-            assert talk is None or len(talk.steps) <= MAX_SAID
-            assert talk is None or all(step.entry.data == b"" for step in talk.steps)
-            yield
-
-    log.agree(meanwhile=flood())
-    log.hold()
-    log.says(OPERATOR, "job.released", JOB, inputs=(PLAN,))
-    assert log.tally.failed == {}
-    assert log.not_judged("negotiation.public") == ["public.too_much"]
-    assert log.not_judged("job.public") == ["public.agreement_unjudged"]
-    assert any(DEAL in subject for subject, _ in log.tally.open["negotiation.public"])
+# Honest
 
 
-@pytest.mark.parametrize("doubtful", [Timing.FITS, Timing.PERHAPS])
-def test_a_negotiation_is_replayed_a_limited_number_of_times(
-    monkeypatch: pytest.MonkeyPatch, doubtful: Timing
+@pytest.mark.parametrize("helper", [None, HELPER])
+@pytest.mark.parametrize("holders", [(HOLDER,), (HOLDER, SECOND)])
+def test_a_job_that_is_paid_follows(holders: tuple[PartyId, ...], helper: PartyId | None) -> None:
+    log = PublicLog(holders=holders, helper=helper)
+    log.until_admitted()
+    log.starts()
+    log.seals()
+    log.releases_and_pays()
+    assert log.failed == log.unopened == []
+    assert log.tally.passed["negotiation.public"] == len(holders)
+    assert log.tally.passed["job.public"] == 3 + 2 * len(holders)
+
+
+@pytest.mark.parametrize("kind", ["job.refused", "job.cancelled"])
+def test_a_start_by_a_stranger_does_not_make_an_honest_refund_look_wrong(kind: str) -> None:
+    log = PublicLog()
+    log.until_admitted()
+    begins(log, *log.admissions)
+    ended = log.says(CONSUMER if kind == "job.cancelled" else HOLDER, kind)
+    log.refunds(ended)
+    assert log.failed == log.unopened == []
+
+
+def test_a_stranger_that_admits_and_starts_before_the_helper_is_not_taken_for_it() -> None:
+    log = PublicLog(helper=HELPER)
+    log.agrees()
+    log.submits()
+    log.holds()
+    begins(log)
+    log.admits()
+    log.starts()
+    log.seals()
+    log.releases_and_pays()
+    assert log.failed == log.unopened == []
+
+
+@pytest.mark.parametrize("timing", Timing)
+def test_a_job_under_an_id_that_a_stranger_used_first_is_the_one_that_the_price_is_held_for(
+    timing: Timing,
 ) -> None:
-    replays = []
-
-    def play(
-        replay: PublicReplay, steps: Sequence[public._Step], consumer: PartyId, holder: PartyId
-    ) -> tuple[State | None, bytes]:
-        replays.append(steps)
-        return real(replay, steps, consumer, holder)
-
-    real = PublicReplay._play
-    monkeypatch.setattr(PublicReplay, "_play", play)
-    log = Log()
-    log.says(CONSUMER, "negotiation.requested", DEAL, timing=doubtful)
-    log.says(STRANGER, "negotiation.agreed", DEAL, AGREEMENT, timing=doubtful)
-    others = [PartyId(f"pty_{number:032x}") for number in range(20)]
-    for other in others[:10]:
-        log.says(other, "negotiation.verified", DEAL, b"", timing=doubtful)
-    for _ in range(60):
-        log.says(STRANGER, "negotiation.finalized", DEAL, timing=doubtful)
-    assert "public.too_much" in log.not_judged("negotiation.public")
-    assert len(replays) <= MAX_REPLAYS * (1 + MAX_TRIES)
+    log = PublicLog()
+    log.agrees()
+    log.submits(STRANGER, timing)
+    log.submits()
+    log.holds()
+    log.admits()
+    log.starts()
+    log.seals()
+    log.releases_and_pays()
+    assert log.failed == log.unopened == []
 
 
-def test_a_job_of_which_endless_endings_are_told_is_not_judged() -> None:
-    log = Log()
-    log.agree()
-    log.hold()
-    for _ in range(3 * MAX_SAID):
-        log.says(STRANGER, "job.failed", JOB, inputs=(PLAN,))
-        job = log.replay._jobs.get(JOB)
-        assert job is None or job.said <= MAX_SAID
-    log.says(OPERATOR, "job.released", JOB, inputs=(PLAN,))
-    assert log.tally.failed == {}
-    assert log.not_judged("job.public") == ["public.too_much"]
+def test_a_submission_that_came_to_nothing_does_not_stand_in_the_way_of_the_next() -> None:
+    log = PublicLog()
+    log.agrees()
+    log.submits(timing=Timing.PERHAPS)
+    rejected = log.submits()
+    log.says(OPERATOR, "job.rejected", after=(rejected,))
+    assert log.failed == log.unopened == []
+
+
+def test_a_negotiation_that_a_stranger_began_and_ended_is_still_its_parties() -> None:
+    log = PublicLog()
+    for kind in ("requested", "terminated", "offered", "terminated"):
+        log.says(STRANGER, f"negotiation.{kind}", DEAL, inputs=())
+    log.until_admitted()
+    assert log.failed == log.unopened == []
+    assert log.tally.passed["negotiation.public"] == 1
+
+
+def test_strangers_who_finalise_what_nobody_verified_fail_no_audit() -> None:
+    log = PublicLog()
+    log.says(STRANGER, "negotiation.requested", DEAL, inputs=())
+    log.says(STRANGER, "negotiation.agreed", DEAL, inputs=(), outputs=(PLAN,))
+    log.says(STRANGER, "negotiation.finalized", DEAL, inputs=())
+    log.until_admitted()
+    assert log.failed == log.unopened == []
 
 
 def test_a_stranger_does_not_close_a_job_by_a_negotiation_of_the_same_name() -> None:
-    log = Log()
-    log.agree()
-    submitted = log.says(CONSUMER, "job.submitted", JOB, PLAN, inputs=(AGREEMENT,))
-    log.says(STRANGER, "negotiation.requested", JOB)
-    log.says(STRANGER, "negotiation.terminated", JOB)
-    log.says(OPERATOR, "funds.held", JOB, inputs=(PLAN, AGREEMENT), after=(submitted.digest,))
-    assert log.tally.failed == {}
-    assert log.tally.passed["job.public"] == 1
+    log = PublicLog()
+    log.agrees()
+    log.submits()
+    log.says(STRANGER, "negotiation.requested", JOB, inputs=())
+    log.says(STRANGER, "negotiation.terminated", JOB, inputs=())
+    log.holds()
+    assert log.failed == log.unopened == []
+
+
+# Guilty, with a stranger's help
+
+
+def _released_without_receipts(log: PublicLog) -> bytes:
+    return log.says(OPERATOR, "job.released")
+
+
+def _released_for_a_strangers_receipt(log: PublicLog) -> bytes:
+    return log.says(OPERATOR, "job.released", after=(log.says(STRANGER, "job.sealed"),))
+
+
+def _released_with_a_strangers_receipt(log: PublicLog) -> bytes:
+    receipts = (*log.seals(), log.says(STRANGER, "job.sealed"))
+    return log.says(OPERATOR, "job.released", after=receipts)
+
+
+def _refunded_for_nothing(log: PublicLog) -> bytes:
+    return log.refunds()
+
+
+def _refunded_for_a_strangers_failure(log: PublicLog) -> bytes:
+    return log.refunds(log.says(STRANGER, "job.failed"))
+
+
+def _refunded_for_a_strangers_cancellation(log: PublicLog) -> bytes:
+    return log.refunds(log.says(STRANGER, "job.cancelled"))
+
+
+def _refunded_for_a_strangers_expiry(log: PublicLog) -> bytes:
+    return log.refunds(log.says(STRANGER, "job.expired"))
+
+
+def _refunded_after_the_start_for_a_cancellation(log: PublicLog) -> bytes:
+    return log.refunds(log.says(CONSUMER, "job.cancelled"))
+
+
+def _paid_without_release(log: PublicLog) -> bytes:
+    return log.says(OPERATOR, "funds.released", after=log.seals())
+
+
+def _held_twice(log: PublicLog) -> bytes:
+    return log.holds()
+
+
+def _held_again_for_a_stranger(log: PublicLog) -> bytes:
+    submitted = log.submits(STRANGER)
+    inputs = (PLAN, AGREEMENT)
+    return log.says(OPERATOR, "funds.held", after=(submitted,), inputs=inputs)
+
+
+def _of_another_plan(log: PublicLog) -> bytes:
+    return log.says(OPERATOR, "job.expired", inputs=(AGREEMENT,))
+
+
+def _rejected_after_all(log: PublicLog) -> bytes:
+    return log.says(OPERATOR, "job.rejected", after=(log.said[CONSUMER, "job.submitted"],))
+
+
+ACTS = [
+    _released_without_receipts,
+    _released_for_a_strangers_receipt,
+    _released_with_a_strangers_receipt,
+    _refunded_for_nothing,
+    _refunded_for_a_strangers_failure,
+    _refunded_for_a_strangers_cancellation,
+    _refunded_for_a_strangers_expiry,
+    _refunded_after_the_start_for_a_cancellation,
+    _paid_without_release,
+    _held_twice,
+    _held_again_for_a_stranger,
+    _of_another_plan,
+    _rejected_after_all,
+]
+
+
+@HEARD_OR_NOT
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("helper", [None, HELPER])
+def test_no_stranger_excuses_what_the_operator_may_not_do(
+    act: Callable[[PublicLog], bytes], helper: PartyId | None, heard: bool
+) -> None:
+    log = PublicLog(helper=helper)
+    log.until_admitted()
+    begins(log, *log.admissions, heard=heard)
+    log.starts()
+    for kind in ("job.admitted", "job.started", "job.sealed", "job.failed", "job.refused"):
+        log.says(STRANGER, kind, heard=heard)
+    act(log)
+    assert len(log.failed) == 1
+    assert log.unopened == []
+
+
+@HEARD_OR_NOT
+@pytest.mark.parametrize("kind", ["negotiation.offered", "job.failed", "job.sealed", "job.started"])
+def test_no_flood_of_strangers_words_keeps_an_operators_act_from_being_judged(
+    kind: str, heard: bool
+) -> None:
+    log = PublicLog()
+    subject = DEAL if kind.startswith("negotiation.") else JOB
+
+    def flood() -> None:
+        for _ in range(300):
+            log.says(STRANGER, kind, subject, heard=heard)
+
+    flood()
+    log.agrees()
+    log.submits()
+    log.holds()
+    flood()
+    log.admits()
+    log.starts()
+    flood()
+    log.says(OPERATOR, "job.released")
+    assert log.failed == ["job.released"]
+    assert log.unopened == []
+
+
+@pytest.mark.parametrize("without", ["negotiation.agreed", "negotiation.verified"])
+def test_no_stranger_signs_an_agreement_for_its_parties(without: str) -> None:
+    log = PublicLog()
+    log.agrees(without=without)
+    for kind in ("negotiation.requested", without, "negotiation.finalized"):
+        log.says(STRANGER, kind, DEAL, inputs=(), outputs=(AGREEMENT,))
+    log.submits()
+    log.holds()
+    assert log.failed == ["funds.held"]
+
+
+def test_a_stranger_that_calls_itself_a_strangers_holder_admits_for_nobody() -> None:
+    log = PublicLog(holders=(HOLDER, SECOND))
+    log.agrees()
+    log.submits()
+    log.holds()
+    own = log.says(HOLDER, "job.admitted", policy=AGREEMENT)
+    other = log.says(STRANGER, "job.admitted", policy=log.agreements[SECOND])
+    log.says(HOLDER, "job.started", after=(own, other))
+    assert log.failed == ["job.started"]
+
+
+# Where nobody can tell
+
+
+@pytest.mark.parametrize("kind", ["job.refused", "job.failed"])
+def test_a_refund_for_somebody_who_may_be_the_helper_is_not_opened_before_the_start(
+    kind: str,
+) -> None:
+    log = PublicLog(helper=HELPER)
+    log.until_admitted()
+    log.refunds(log.says(HELPER, kind))
+    assert (log.failed, log.unopened) == ([], ["funds.refunded"])
+
+
+def test_a_refund_for_the_helper_follows_once_a_holders_start_has_named_it() -> None:
+    log = PublicLog(helper=HELPER)
+    log.until_admitted()
+    log.starts()
+    log.refunds(log.says(HELPER, "job.failed"))
+    assert log.failed == log.unopened == []
+
+
+@pytest.mark.parametrize(
+    "silent", ["job.submitted", "funds.held", "job.admitted", "job.started", "job.sealed"]
+)
+def test_what_a_party_or_the_operator_may_have_said_under_an_unknown_key_is_not_opened(
+    silent: str,
+) -> None:
+    class Muffled(PublicLog):
+        def says(self, actor: PartyId, kind: str, subject: str = JOB, **facts: Any) -> bytes:
+            return super().says(actor, kind, subject, heard=kind != silent, **facts)
+
+    log = Muffled()
+    log.until_admitted()
+    log.starts()
+    log.seals()
+    log.releases_and_pays()
+    assert log.failed == []
+    assert log.unopened != []
