@@ -7,10 +7,8 @@ itself is canonical JSON, with signatures in order of key id: one envelope, one 
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,9 +51,10 @@ class Envelope:
             raise Malformed("envelope", f"is larger than {MAX_ENVELOPE_BYTES} bytes")
         plain = _PLAIN.fullmatch(data)
         if plain is not None:
-            payload, kind, key_id, signature = (part.decode("ascii") for part in plain.groups())
+            payload, kind, key_id, signature = plain.groups()
             signed = _decode(signature, "signatures[0].sig")
-            return cls(kind, _decode(payload, "payload"), ((key_id, signed),))
+            signatures = ((key_id.decode("ascii"), signed),)
+            return cls(kind.decode("ascii"), _decode(payload, "payload"), signatures)
         value = canonical.decode(data)
         if not isinstance(value, dict) or set(value) != {"payload", "payloadType", "signatures"}:
             raise Malformed("envelope", "must have payload, payloadType and signatures only")
@@ -71,11 +70,11 @@ class Envelope:
             key_id = item["keyid"]
             if not isinstance(key_id, str):
                 raise Malformed(f"signatures[{index}].keyid", "is not text")
-            found.append((key_id, _decode(item["sig"], f"signatures[{index}].sig")))
+            found.append((key_id, _decode_text(item["sig"], f"signatures[{index}].sig")))
         key_ids = [key_id for key_id, _ in found]
         if key_ids != sorted(set(key_ids)):
             raise Malformed("signatures", "must be in order of keyid, each once")
-        return cls(payload_type, _decode(value["payload"], "payload"), tuple(found))
+        return cls(payload_type, _decode_text(value["payload"], "payload"), tuple(found))
 
     @property
     def payload_digest(self) -> Digest:
@@ -107,25 +106,28 @@ def verify(envelope: Envelope, payload_type: str, key: PublicKey) -> bytes:
     """
     if envelope.payload_type != payload_type:
         raise BadSignature(f"the envelope holds {envelope.payload_type}, not {payload_type}")
-    signatures: Mapping[str, bytes] = dict(envelope.signatures)
-    if key.key_id not in signatures:
+    signature = dict(envelope.signatures).get(key.key_id)
+    if signature is None:
         raise UnknownKey(key.key_id)
-    message = pre_authentication_encoding(envelope.payload_type, envelope.payload)
-    key.verify(signatures[key.key_id], message)
+    key.verify(signature, pre_authentication_encoding(envelope.payload_type, envelope.payload))
     return envelope.payload
 
 
 def _encode(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-def _decode(text: object, where: str) -> bytes:
+def _decode_text(text: object, where: str) -> bytes:
     if not isinstance(text, str):
         raise Malformed(where, "is not text")
+    return _decode(text.encode("utf-8"), where)
+
+
+def _decode(written: bytes, where: str) -> bytes:
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64(written, strict_mode=True)
+    except binascii.Error:
         raise Malformed(where, "is not base64") from None
-    if _encode(data) != text:
+    if binascii.b2a_base64(data, newline=False) != written:
         raise Malformed(where, "is not base64 in its one canonical spelling")
     return data

@@ -28,6 +28,14 @@ class Malformed(CryptoError):
         self.where = where
         self.problem = problem
 
+    def inside(self, where: str) -> Malformed:
+        """The same problem, as it is told of the whole that holds this value at `where`."""
+        inner = self.where
+        return Malformed(
+            f"{where}.{inner}" if inner and not inner.startswith("[") else where + inner,
+            self.problem,
+        )
+
 
 class BadSignature(CryptoError):
     """A signature that does not verify under the key it names."""

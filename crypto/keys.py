@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -66,7 +66,7 @@ class PublicKey:
     def __str__(self) -> str:
         return f"{self.suite}:{base64.urlsafe_b64encode(self.raw).rstrip(b'=').decode()}"
 
-    @property
+    @cached_property  # asked for whenever a signature is looked up
     def key_id(self) -> str:
         return hashlib.sha256(str(self).encode()).hexdigest()[:16]
 
@@ -111,18 +111,22 @@ class PublicKey:
             raise BadSignature(f"the signature does not verify under key {self.key_id}") from None
 
     def _verify_ed25519(self, signature: bytes, message: bytes) -> None:
-        if self.raw[:31] + bytes([self.raw[31] & 0x7F]) in _SMALL_ORDER:
+        key = _ed25519(self.raw)
+        if key is None:
             # One signature verifies over every message: its owner could deny each of them.
             raise BadSignature(f"key {self.key_id} is of small order and signs nothing")
         try:
-            _ed25519(self.raw).verify(signature, message)
+            key.verify(signature, message)
         except InvalidSignature:
             raise BadSignature(f"the signature does not verify under key {self.key_id}") from None
 
 
 @lru_cache(maxsize=4096)
-def _ed25519(raw: bytes) -> Ed25519PublicKey:
-    """Kept, for whoever reads a log meets the same few keys over and over."""
+def _ed25519(raw: bytes) -> Ed25519PublicKey | None:
+    """None for a key of small order. Kept, for whoever reads a log meets the same few keys over
+    and over."""
+    if raw[:31] + bytes([raw[31] & 0x7F]) in _SMALL_ORDER:
+        return None
     return Ed25519PublicKey.from_public_bytes(raw)
 
 

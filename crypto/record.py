@@ -30,12 +30,13 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
+from json.encoder import encode_basestring as quote
 from typing import Any, Final, TypeVar, cast
 
 from crypto import canonical
 from crypto.digest import Digest
-from crypto.errors import CryptoError, Malformed
+from crypto.errors import Malformed
 from crypto.identifiers import Identifier
 from crypto.keys import PublicKey
 
@@ -72,8 +73,8 @@ class Rational(Fraction):
 
 
 def to_bytes(record: object) -> bytes:
-    """The canonical bytes of a record."""
-    return canonical.encode(to_value(record))
+    """The canonical bytes of a record. Raises Malformed for what has no canonical form."""
+    return _RECORDS.text(record).encode("utf-8")
 
 
 def from_bytes(kind: type[T], data: bytes) -> T:
@@ -82,43 +83,21 @@ def from_bytes(kind: type[T], data: bytes) -> T:
 
 
 def to_value(record: object) -> canonical.Value:
-    write = _WRITERS.get(type(record))
-    if write is not None:
-        return write(record)
-    if isinstance(record, Enum):
-        return cast(str, record.value)
-    if isinstance(record, Identifier):
-        return str(record)
-    for kind, write in _WRITERS.items():
-        if isinstance(record, kind):
-            return write(record)
-    if isinstance(record, Fraction):
-        return f"{record.numerator}/{record.denominator}"
-    if isinstance(record, Mapping):
-        return {str(name): to_value(member) for name, member in record.items()}
-    if isinstance(record, tuple | list):
-        return [to_value(item) for item in record]
-    if is_dataclass(record) and not isinstance(record, type):
-        members = {
-            name: to_value(value)
-            for name in _names(type(record))
-            if (value := getattr(record, name)) is not None
-        }
-        tag = getattr(record, "kind", None)
-        return {"kind": tag, **members} if isinstance(tag, str) else members
-    raise Malformed("", f"{type(record).__name__} has no canonical form")
+    """A record as decoded JSON: for people and HTTP, where a document stands inside another."""
+    return canonical.decode(to_bytes(record))
 
 
-def from_value(kind: type[T], value: canonical.Value, *, where: str = "") -> T:
+def from_value(kind: type[T], value: canonical.Value) -> T:
     """Read a record of `kind` from decoded JSON. Raises Malformed, naming the field."""
-    return cast(T, _reader(cast(Any, kind))(value, where))
+    return cast(T, _reader(cast(Any, kind))(value))
 
 
 def encode_time(moment: datetime) -> str:
-    if moment.tzinfo is None:
-        raise Malformed("time", "has no time zone")
-    utc = moment.astimezone(UTC).replace(tzinfo=None)
-    return utc.isoformat(timespec="milliseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        if moment.tzinfo is None:
+            raise Malformed("", "has no time zone")
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def decode_time(text: str, *, where: str = "time") -> datetime:
@@ -144,82 +123,178 @@ def decode_base64(text: str, *, where: str = "bytes") -> bytes:
     return data
 
 
-Reader = Callable[[Any, str], object]
-"""From a decoded JSON value, and where it stands, to what a field holds. Raises Malformed."""
+class _Records(canonical.Writers):
+    """Canonical JSON's own types, and what the table above adds to them."""
+
+    def find(self, kind: type) -> canonical.Writer:
+        if issubclass(kind, Enum):
+            return lambda member, depth: self[type(member.value)](member.value, depth)
+        if issubclass(kind, Amount):
+            return _spelled(int.__repr__)
+        if issubclass(kind, bytes):
+            return _spelled(encode_base64)
+        if issubclass(kind, datetime):
+            return _spelled(encode_time)
+        if issubclass(kind, Digest | PublicKey):
+            return _spelled(str)
+        if issubclass(kind, Fraction):
+            return _spelled(lambda exact: f"{exact.numerator}/{exact.denominator}")
+        if issubclass(kind, Mapping):
+            return lambda members, depth: self.write_object(
+                {str(name): value for name, value in members.items()}, depth
+            )
+        if is_dataclass(kind):
+            return self._dataclass_writer(kind)
+        try:
+            return super().find(kind)
+        except Malformed:
+            raise Malformed("", f"{kind.__name__} has no canonical form") from None
+
+    def _dataclass_writer(self, kind: type) -> canonical.Writer:
+        names = {field.name for field in fields(kind)}
+        if isinstance(getattr(kind, "kind", None), str):
+            names.add("kind")
+        canonical.require_ascii(names)
+        members = tuple((name, f'"{name}":') for name in sorted(names))
+
+        def write(record: object, depth: int) -> str:
+            canonical.require_depth(depth)
+            found: list[str] = []
+            for name, start in members:
+                value = getattr(record, name)
+                if value is None:
+                    continue
+                if type(value) is str and value.isascii():
+                    found.append(start + quote(value))
+                    continue
+                try:
+                    found.append(start + self[type(value)](value, depth + 1))
+                except Malformed as error:
+                    raise error.inside(name) from None
+            return f"{{{','.join(found)}}}"
+
+        return write
+
+
+def _spelled(spell: Callable[[Any], str]) -> canonical.Writer:
+    """spell: gives ASCII text in which JSON escapes nothing."""
+    return lambda value, depth: f'"{spell(value)}"'
+
+
+Reader = Callable[[Any], object]
+"""From a decoded JSON value to what a field holds. Raises Malformed, with the path inside it."""
 
 
 @cache
 def _reader(kind: Any) -> Reader:
-    """What reads an annotation: found out once, for a log's audit reads millions of records."""
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         return _union_reader(kind)
     if origin is tuple:
-        item = _reader(typing.get_args(kind)[0])
-        return lambda value, where: tuple(
-            [item(v, f"{where}[{i}]") for i, v in enumerate(_a(list, value, where))]
-        )
+        return _array_reader(_reader(typing.get_args(kind)[0]))
     if origin is not None and issubclass(origin, Mapping):
-        member = _reader(typing.get_args(kind)[1])
-        return lambda value, where: {
-            name: member(v, f"{where}.{name}") for name, v in _a(dict, value, where).items()
-        }
+        return _object_reader(_reader(typing.get_args(kind)[1]))
     if is_dataclass(kind) and kind not in (Digest, PublicKey):  # those travel as text
         return _dataclass_reader(cast(type, kind))
-    if kind in (bool, int, str):
-        return lambda value, where: _a(kind, value, where)
-    read = _text_reader(kind)
-    return lambda value, where: read(_a(str, value, where), where)
+    if kind is str:
+        return _read_text
+    if kind in (bool, int):
+        return lambda value: _a(kind, value)
+    return _text_reader(_parser(kind))
 
 
-def _text_reader(kind: Any) -> Callable[[str, str], object]:
+def _read_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise Malformed("", "is not text")
+
+
+def _text_reader(parse: Callable[..., object]) -> Reader:
+    def read(value: Any) -> object:
+        if isinstance(value, str):
+            return parse(value, where="")
+        raise Malformed("", "is not text")
+
+    return read
+
+
+def _parser(kind: Any) -> Callable[..., object]:
     if kind is Amount:
-        return _read_amount
+        return _parse_amount
     if kind is Fraction:
-        return lambda text, where: _read_fraction(text, _FRACTION, where)
+        return partial(_parse_fraction, _FRACTION)
     if kind is Rational:
-        return lambda text, where: Rational(_read_fraction(text, _RATIONAL, where))
+        return lambda text, where: Rational(_parse_fraction(_RATIONAL, text, where))
     if kind is bytes:
-        return lambda text, where: decode_base64(text, where=where)
+        return decode_base64
     if kind is datetime:
-        return lambda text, where: decode_time(text, where=where)
+        return decode_time
     if kind is Digest or kind is PublicKey or issubclass(kind, Identifier):
-        return lambda text, where: kind.parse(text, where=where)
+        return cast(Callable[..., object], kind.parse)
     if issubclass(kind, Enum):
-        return lambda text, where: _read_enum(kind, text, where)
+        return partial(_parse_enum, kind)
     raise TypeError(f"{kind!r} has no canonical form")
+
+
+def _array_reader(item: Reader) -> Reader:
+    def read(value: Any) -> object:
+        found: list[object] = []
+        for one in _a(list, value):
+            try:
+                found.append(item(one))
+            except Malformed as error:
+                raise error.inside(f"[{len(found)}]") from None
+        return tuple(found)
+
+    return read
+
+
+def _object_reader(member: Reader) -> Reader:
+    def read(value: Any) -> object:
+        found: dict[str, object] = {}
+        for name, one in _a(dict, value).items():
+            try:
+                found[name] = member(one)
+            except Malformed as error:
+                raise error.inside(name) from None
+        return found
+
+    return read
 
 
 def _dataclass_reader(kind: type) -> Reader:
     tag = getattr(kind, "kind", None)
+    tagged = isinstance(tag, str)
 
     @cache  # found out when first used: a record may hold its own kind
     def plan() -> tuple[tuple[str, Reader, bool], ...]:
+        hints = typing.get_type_hints(kind)
         return tuple(
-            (name, _reader(annotation), type(None) in typing.get_args(annotation))
-            for name, annotation in _annotations(kind).items()
+            (name, _reader(hints[name]), type(None) in typing.get_args(hints[name]))
+            for name in (field.name for field in fields(kind))
         )
 
-    def read(value: Any, where: str) -> object:
-        members = dict(_a(dict, value, where))
-        if isinstance(tag, str) and members.pop("kind", None) != tag:
-            raise Malformed(_at(where, "kind"), f"is not {tag}")
+    def read(value: Any) -> object:
+        members = _a(dict, value)
+        if tagged and members.get("kind") != tag:
+            raise Malformed("kind", f"is not {tag}")
         found: dict[str, object] = {}
+        absent = 0
         for name, member, optional in plan():
             if name in members:
-                found[name] = member(members.pop(name), f"{where}.{name}" if where else name)
+                try:
+                    found[name] = member(members[name])
+                except Malformed as error:
+                    raise error.inside(name) from None
             elif optional:
                 found[name] = None
+                absent += 1
             else:
-                raise Malformed(_at(where, name), "is missing")
-        if members:
-            raise Malformed(_at(where, min(members)), "is not a field of this document")
-        try:
-            return kind(**found)
-        except CryptoError as error:
-            if isinstance(error, Malformed):
-                raise Malformed(_at(where, error.where), error.problem) from None
-            raise
+                raise Malformed(name, "is missing")
+        if len(members) != tagged + len(found) - absent:
+            extra = members.keys() - found.keys() - ({"kind"} if tagged else set())
+            raise Malformed(min(extra), "is not a field of this document")
+        return kind(**found)
 
     return read
 
@@ -230,22 +305,22 @@ def _union_reader(kind: Any) -> Reader:
         return _reader(options[0])
     tags = {option.kind: option for option in options}
 
-    def read(value: Any, where: str) -> object:
-        tag = _a(dict, value, where).get("kind")
-        if tag not in tags:
-            raise Malformed(_at(where, "kind"), f"is not one of {', '.join(sorted(tags))}")
-        return _reader(tags[tag])(value, where)
+    def read(value: Any) -> object:
+        tag = _a(dict, value).get("kind")
+        if not isinstance(tag, str) or tag not in tags:
+            raise Malformed("kind", f"is not one of {', '.join(sorted(tags))}")
+        return _reader(tags[tag])(value)
 
     return read
 
 
-def _read_amount(text: str, where: str) -> Amount:
+def _parse_amount(text: str, where: str) -> Amount:
     if not _INTEGER.fullmatch(text):
         raise Malformed(where, "is not a string of integer minor units")
     return Amount(text)
 
 
-def _read_enum(kind: type[Enum], text: str, where: str) -> Enum:
+def _parse_enum(kind: type[Enum], text: str, where: str) -> Enum:
     try:
         return kind(text)
     except ValueError:
@@ -253,7 +328,7 @@ def _read_enum(kind: type[Enum], text: str, where: str) -> Enum:
         raise Malformed(where, f"is not one of {allowed}") from None
 
 
-def _read_fraction(text: str, form: re.Pattern[str], where: str) -> Fraction:
+def _parse_fraction(form: re.Pattern[str], text: str, where: str) -> Fraction:
     match = form.fullmatch(text)
     if not match:
         raise Malformed(where, 'is not an exact fraction such as "1/4"')
@@ -263,35 +338,10 @@ def _read_fraction(text: str, form: re.Pattern[str], where: str) -> Fraction:
     return fraction
 
 
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
-@cache
-def _annotations(kind: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
-
-
-def _a(kind: type, value: Any, where: str) -> Any:
+def _a(kind: type, value: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise Malformed(where, f"is not {_JSON_NAMES[kind]}")
+        raise Malformed("", f"is not {_JSON_NAMES[kind]}")
     return value
 
 
-def _at(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
-
-
-# What most members are: found by identity, and by family if not.
-_WRITERS: Final[Mapping[type, Callable[[Any], canonical.Value]]] = {
-    str: lambda text: text,
-    bool: lambda truth: truth,
-    Amount: lambda amount: str(int(amount)),
-    int: lambda number: number,
-    bytes: encode_base64,
-    Digest: str,
-    PublicKey: str,
-    datetime: encode_time,
-}
+_RECORDS: Final = _Records()
