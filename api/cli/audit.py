@@ -24,12 +24,13 @@ from crypto.ports import SystemClock
 from crypto.statement import MAX_ENTRY_BYTES
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
-from exchange.audit.follow import USUAL, Bundles, FolderBundles, Limits
+from exchange.audit.follow import USUAL, Limits
 from exchange.audit.live import Following, follow, lines_to
 from exchange.audit.openings import Opener
 from exchange.audit.roots import MAX_ROOTS_BYTES, Roots
 from exchange.audit.views import Views
 from exchange.audit.voices import VOICES
+from exchange.audit.watched import Bundles, FolderBundles
 from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.errors import HubUnreachable, NotYours, UnknownSubject
 from exchange.query.explanation import Language

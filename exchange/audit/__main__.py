@@ -24,12 +24,13 @@ from exchange.audit.answers import DealReport
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
 from exchange.audit.errors import AuditError
-from exchange.audit.follow import USUAL, FolderBundles, Limits
+from exchange.audit.follow import USUAL, Limits
 from exchange.audit.live import Following, follow, lines_to
 from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
 from exchange.audit.views import Views
 from exchange.audit.voices import VOICES
+from exchange.audit.watched import FolderBundles
 from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.query.explanation import Language
 from ledger.errors import LedgerError, SourceUnreachable, TileMissing

@@ -12,18 +12,11 @@ from typing import Final, TextIO
 from crypto.digest import Digest
 from crypto.ports import Clock
 from crypto.statement import MAX_ENTRY_BYTES, read_statement
-from exchange.audit.follow import (
-    USUAL,
-    Alert,
-    Bundles,
-    Follower,
-    Kind,
-    Limits,
-    load_state,
-    save_state,
-)
+from exchange.audit.alerts import Alert, Kind, load_state, save_state
+from exchange.audit.follow import USUAL, Follower, Limits
 from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
+from exchange.audit.watched import Bundles
 from exchange.audit.whole import Documents
 from exchange.query.explanation import Language
 from ledger.errors import SourceUnreachable, TileMissing

@@ -22,20 +22,13 @@ from crypto.record import Amount
 from exchange import evidence
 from exchange.audit import bundle as bundles
 from exchange.audit.__main__ import main
+from exchange.audit.alerts import Alert, Kind, State, load_state, save_state
 from exchange.audit.bundle import Bundle
 from exchange.audit.errors import StateRefused
-from exchange.audit.follow import (
-    Alert,
-    FolderBundles,
-    Follower,
-    Kind,
-    Limits,
-    State,
-    load_state,
-    save_state,
-)
+from exchange.audit.follow import Follower, Limits
 from exchange.audit.live import Following, follow, read_given
 from exchange.audit.openings import Opener
+from exchange.audit.watched import FolderBundles
 from exchange.audit.whole import HttpDocuments
 from exchange.errors import UnknownSubject
 from exchange.hub import chains

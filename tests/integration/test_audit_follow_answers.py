@@ -15,15 +15,16 @@ from crypto.keys import SigningKey
 from crypto.ports import SystemRandomness
 from crypto.statement import Act, sign_statement
 from exchange.audit import follow as following_module
-from exchange.audit.follow import (
+from exchange.audit.alerts import (
     KEY_BYTES,
     MAX_RAISED,
     Alert,
-    Follower,
+    Alerts,
     State,
     load_state,
     save_state,
 )
+from exchange.audit.follow import Follower
 from exchange.audit.live import ALERTED, Following, follow
 from exchange.audit.roots import Roots
 from ledger.errors import SourceUnreachable, TileMissing
@@ -180,8 +181,8 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     counted: list[dict[str, int]] = []
 
     class Counted(following_module._Loud):
-        def __init__(self, follower: Follower) -> None:
-            super().__init__(follower)
+        def __init__(self, alerts: Alerts) -> None:
+            super().__init__(alerts)
             counted.append(self.passed)
 
         def unopened(self, check: str, subject: str, why: Phrase) -> None:

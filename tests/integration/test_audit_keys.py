@@ -18,7 +18,8 @@ from crypto.keys import ExchangeKey, SigningKey
 from crypto.ports import SystemRandomness
 from crypto.statement import Act, ChainHead, sign_statement
 from exchange.audit import whole
-from exchange.audit.follow import Follower, Kind
+from exchange.audit.alerts import Kind
+from exchange.audit.follow import Follower
 from exchange.audit.roots import Roots
 from exchange.audit.voices import VOICES
 from exchange.audit.whole import FolderDocuments, audit_whole_log

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exchange.audit.__main__ import main as exchange_audit
-from exchange.audit.follow import Kind
+from exchange.audit.alerts import Kind
 from ledger import copies
 from ledger.verify.__main__ import main as ledger_verify
 from ledger.verify.tile_names import CHECKPOINT
