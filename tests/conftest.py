@@ -22,6 +22,11 @@ from api.database import open_engine
 ENDS_OTHERS = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+AS_NEW = (
+    "DROP SCHEMA public CASCADE",
+    "CREATE SCHEMA public",
+    "GRANT USAGE ON SCHEMA public TO PUBLIC",
+)
 
 CreateTables = Callable[..., None]
 NewDatabase = Callable[[str], str]
@@ -82,7 +87,7 @@ def new_database(
 
     yield new
     for url in given:
-        _administer(url, ENDS_OTHERS, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+        _administer(url, ENDS_OTHERS, *AS_NEW)
         emptied.append(url)
 
 

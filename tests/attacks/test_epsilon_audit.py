@@ -123,7 +123,7 @@ def the_noise() -> Noise:
     return noise
 
 
-@pytest.mark.parametrize("runs", [40, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [40, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("each", [71, 100], ids=["at the gate", "above the gate"])
 def test_a_holders_noisy_answer_is_worth_no_more_epsilon_than_the_plan_says(
     each: int, runs: int
@@ -239,7 +239,7 @@ class Hidden:
         )
 
 
-@pytest.mark.parametrize("runs", [5, pytest.param(80, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [5, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_hidden_joins_answer_without_one_authors_noise_is_still_worth_the_stated_epsilon(
     runs: int,
 ) -> None:
@@ -271,7 +271,7 @@ def of_a_size(
 SIZES = PaddingBounds(Fraction(1), Fraction(1, 1000), 1)
 
 
-@pytest.mark.parametrize("runs", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [3_000, pytest.param(40_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("observer", OBSERVERS.values(), ids=OBSERVERS)
 def test_the_padded_count_is_worth_no_more_epsilon_than_stated(
     observer: Observer, runs: int

@@ -17,6 +17,7 @@ from registry.errors import SourceRefused, SourceUnreachable
 from registry.expression import LocalQuery
 from registry.product import Column, ColumnType, DataProduct
 from registry.source import FileFormat, FileSource, PostgresSource
+from tests.conftest import NewDatabase
 from tests.local_reference import (
     CELLS,
     PRODUCT,
@@ -60,22 +61,20 @@ class Clinic:
 
 
 @pytest.fixture
-def clinic(postgresql: str, tmp_path: Path) -> Iterator[Clinic]:
-    server = make_url(postgresql).set(drivername="postgresql")
-    name = f"clinic_{secrets.token_hex(6)}"
-    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-        admin.execute(f"CREATE ROLE {name}_reader")
-    url = server.set(database=name).render_as_string(hide_password=False)
+def clinic(new_database: NewDatabase, tmp_path: Path) -> Iterator[Clinic]:
+    made = make_url(new_database("postgresql")).set(drivername="postgresql")
+    url = made.render_as_string(hide_password=False)
+    reader = f"clinic_{secrets.token_hex(6)}_reader"
     conninfo = tmp_path / "clinic.conninfo"
     conninfo.write_text(url + "\n")
     conninfo.chmod(0o600)
-    settings = PostgresSource(str(conninfo), "public", "patients", f"{name}_reader", 30)
+    settings = PostgresSource(str(conninfo), "public", "patients", reader, 30)
     with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {reader}")
         yield Clinic(admin, settings, tmp_path)
-    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as admin:
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        admin.execute(f"DROP ROLE {name}_reader")
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"DROP OWNED BY {reader}")
+        admin.execute(f"DROP ROLE {reader}")
 
 
 def test_a_table_and_a_csv_of_the_same_rows_give_the_same_digest(clinic: Clinic) -> None:
