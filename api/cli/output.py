@@ -59,6 +59,7 @@ FAMILIES: Final[Mapping[str, Exit]] = {
     "ledger.errors.LedgerError": Exit.FAILED,
     "ledger.errors.QuorumMissing": Exit.UNREACHABLE,
     "ledger.errors.SourceUnreachable": Exit.UNREACHABLE,
+    "ledger.errors.TileMissing": Exit.UNREACHABLE,
     "ledger.errors.WitnessUnreachable": Exit.UNREACHABLE,
     "pricing.errors.InsufficientFunds": Exit.REFUSED,
     "pricing.errors.PricingError": Exit.FAILED,

@@ -16,6 +16,7 @@ from pathlib import Path
 import cryptography
 import pytest
 
+from api.cli import main as program
 from api.folder import PartyFolder
 from crypto.digest import Digest, digest
 from crypto.identifiers import PartyId, StatementId
@@ -492,6 +493,26 @@ def test_the_program_exits_with_one_code_per_kind_of_answer(
     assert main(["log", str(tmp_path / "nothing"), documents, *trusted]) == 4
     roots.write_text("nobody\n")
     assert main(["log", str(exchange.folder), documents, *trusted]) == 2
+
+
+@pytest.mark.parametrize("act", ["log", "history"])
+def test_the_command_too_exits_with_4_where_nothing_can_be_read(
+    exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    policy, roots = tmp_path / "policy", tmp_path / "roots"
+    policy.write_text(_policy_text(exchange))
+    roots.write_text("".join(f"fingerprint {f}\n" for f in exchange.roots.fingerprints))
+    (tmp_path / "empty").mkdir()
+    more = (
+        ["--roots", str(roots), "--documents", str(tmp_path)]
+        if act == "log"
+        else [str(tmp_path / "made")]
+    )
+    asked = ["audit", act, str(tmp_path / "empty"), "--policy", str(policy), *more]
+    monkeypatch.setattr("sys.argv", ["exchange", *asked])
+    with pytest.raises(SystemExit) as ended:
+        program()
+    assert ended.value.code == 4
 
 
 def test_every_sentence_of_the_logs_audits_is_in_both_languages() -> None:
