@@ -7,11 +7,15 @@ process and stops it at the n-th, in every thread; the process is then opened ag
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, event
@@ -25,6 +29,13 @@ from ledger.verify.chain import check_chains
 from tests.world import Deal, World
 
 ROUNDS = 120
+OURS = Path(__file__).parents[2]
+WRITES = re.compile(r"\s*(INSERT INTO|UPDATE|DELETE FROM) (\w+)")
+WORD = re.compile(r"[a-z][a-z._-]+")
+
+# What a transaction does, wherever and however often: who of our own functions called whom, the
+# tables that it wrote, and the words among what it wrote there (types of statements, states).
+Kind = tuple[tuple[str, ...], frozenset[str], frozenset[str]]
 
 
 class SimulatedCrash(BaseException):
@@ -39,11 +50,16 @@ class Moment(StrEnum):
 
 @dataclass
 class Doom:
-    """Strikes at the n-th such moment; n = 0 never does, and counts."""
+    """Strikes at the n-th such moment; n = 0 never does, and counts.
+
+    kind: only such transactions count. kinds: how often there was each that wrote anything.
+    """
 
     moment: Moment
     n: int
+    kind: Kind | None = None
     count: int = 0
+    kinds: Counter[Kind] = field(default_factory=Counter)
     dead: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.local = field(default_factory=threading.local)
@@ -71,11 +87,14 @@ class Doom:
             raise SimulatedCrash("a dead process begins nothing")
         options = connection.get_execution_options()
         self._thread.writing = not options.get("unseen_read_only", False)
+        self._thread.tables, self._thread.words = set(), set()
 
     def _execute(
         self, connection: Any, cursor: Any, text: str, values: Any, context: Any, many: Any
     ) -> None:
-        if text.lstrip().upper().startswith(("INSERT", "UPDATE", "DELETE")):
+        if found := WRITES.match(text):
+            self._thread.tables.add(" ".join(found.groups()))
+            self._thread.words |= set(filter(WORD.fullmatch, _texts(values)))
             self._reach(Moment.WRITE)
 
     def _commit(self, connection: Connection) -> None:
@@ -88,11 +107,39 @@ class Doom:
         with self._lock:
             if moment is not self.moment or self.dead:
                 return
+            kind = self._kind()
+            if self.kind not in (None, kind):
+                return
             self.count += 1
+            if kind[1]:
+                self.kinds[kind] += 1
             if self.count != self.n:
                 return
             self.dead = True
         raise SimulatedCrash(f"killed {moment}, number {self.n}")
+
+    def _kind(self) -> Kind:
+        thread = self._thread
+        return tuple(_callers()), frozenset(thread.tables), frozenset(thread.words)
+
+
+def _callers() -> Iterator[str]:
+    """Functions of ours that have not returned, the last called first."""
+    frame = sys._getframe()
+    while (calling := frame.f_back) is not None:
+        frame = calling
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(OURS) and path.relative_to(OURS).parts[0] not in ("tests", ".venv"):
+            yield f"{path.stem}.{frame.f_code.co_name}"
+
+
+def _texts(values: Any) -> Iterator[str]:
+    """Of one row's values or of many rows', by name or by place."""
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, (list, tuple, dict)):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _texts(value)
 
 
 class MortalService:
@@ -203,12 +250,12 @@ class Trial:
             world.restart(self.victim)
 
 
-def count(deal: Deal, victim: str, moment: Moment, act: Callable[[World], object]) -> int:
-    """How many such moments the process has in the story that `act` begins."""
+def without_death(deal: Deal, victim: str, moment: Moment, act: Callable[[World], object]) -> Doom:
+    """What the process's doom counts in the story that `act` begins, if it never strikes."""
     trial = Trial(deal.world, victim, Doom(moment, 0))
     trial.attempt(lambda: act(deal.world))
     trial.settle()
-    return trial.doom.count
+    return trial.doom
 
 
 def require_log(world: World) -> None:
