@@ -26,8 +26,9 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from crypto.errors import Malformed
@@ -42,6 +43,7 @@ from ledger.verify.report import Phrase, phrase
 from pricing.evidence import HELD, REFUNDED, RELEASED
 
 SUBMITTED: Final = "job.submitted"
+IN_MEMORY: Final = 10_000  # open jobs; of more the rest is on disk
 _STEPS: Final = {f"negotiation.{event.value}": event for event in Event}
 # The hub applies these only with the documents that they name.
 _WITH_DOCUMENTS: Final = (Event.REQUESTED, Event.OFFERED, Event.AGREED, Event.VERIFIED)
@@ -444,10 +446,12 @@ def _is_job(subject: str) -> bool:
 
 
 class _Kept:
-    """On disk, in a temporary database that nobody else sees."""
+    """On disk, in a temporary database that nobody else sees. Of open jobs the IN_MEMORY that were
+    moved last are in memory."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
+        self._jobs: OrderedDict[str, _Job] = OrderedDict()  # those that were moved last
         for statement in _SCHEMA:
             self._database.execute(statement)
 
@@ -517,8 +521,14 @@ class _Kept:
         return _Said(kind, PartyId(actor), policy, agreements, output, bool(heard))
 
     def put(self, subject: str, job: _Job) -> None:
-        row = (subject, pickle.dumps(job))
-        self._database.execute("INSERT OR REPLACE INTO job VALUES (?, ?, NULL)", row)
+        if subject not in self._jobs:
+            self._database.execute("DELETE FROM job WHERE subject = ?", (subject,))
+        self._jobs[subject] = job
+        self._jobs.move_to_end(subject)
+        if len(self._jobs) > IN_MEMORY:
+            oldest, other = self._jobs.popitem(last=False)
+            row = (oldest, pickle.dumps(other))
+            self._database.execute("INSERT INTO job VALUES (?, ?, NULL)", row)
 
     def job(self, subject: str) -> _Job | None:
         """One that is open."""
@@ -527,6 +537,8 @@ class _Kept:
 
     def job_or_end(self, subject: str) -> tuple[_Job | None, str | None]:
         """An open job, or how it ended, or neither."""
+        if (job := self._jobs.get(subject)) is not None:
+            return replace(job), None  # what an act that does not follow did to it is forgotten
         row = self._one("SELECT kept, closed FROM job WHERE subject = ?", subject)
         if row is None or row[0] is None:
             return None, None if row is None else row[1]
@@ -534,6 +546,7 @@ class _Kept:
         return pickle.loads(row[0]), None  # noqa: S301
 
     def close_job(self, subject: str, state: JobState) -> None:
+        self._jobs.pop(subject, None)
         self._database.execute("INSERT OR REPLACE INTO job VALUES (?, NULL, ?)", (subject, state))
         self._database.execute("DELETE FROM said WHERE job = ?", (subject,))
 
@@ -546,7 +559,7 @@ class _Kept:
 
     def open_jobs(self) -> int:
         row = self._one("SELECT COUNT(*) FROM job WHERE closed IS NULL")
-        return 0 if row is None else int(row[0])
+        return len(self._jobs) + (0 if row is None else int(row[0]))
 
     def _one(self, asked: str, *values: object) -> tuple[Any, ...] | None:
         found: tuple[Any, ...] | None = self._database.execute(asked, values).fetchone()

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from crypto.identifiers import PartyId
+from crypto.identifiers import JobId, PartyId
+from exchange.audit import public
 from ledger.verify.log import Timing
+from ledger.verify.report import phrase
 from tests.public_log import (
     AGREEMENT,
     CONSUMER,
@@ -123,6 +125,27 @@ def test_a_stranger_does_not_close_a_job_by_a_negotiation_of_the_same_name() -> 
     log.says(STRANGER, "negotiation.terminated", JOB, inputs=())
     log.holds()
     assert log.failed == log.unopened == []
+
+
+def test_open_jobs_beyond_a_number_are_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def audited() -> PublicLog:
+        log = PublicLog(helper=HELPER)
+        log.until_admitted()
+        submitted = log.says(CONSUMER, "job.submitted", other, inputs=(AGREEMENT,), outputs=(PLAN,))
+        inputs = (PLAN, AGREEMENT)
+        log.says(OPERATOR, "funds.held", other, after=(submitted,), inputs=inputs)
+        log.starts()
+        log.seals()
+        log.releases_and_pays()
+        log.replay.finish()
+        return log
+
+    other = JobId("job_" + "3" * 32)
+    in_memory = audited()
+    assert in_memory.failed == []
+    assert in_memory.tally.open["job.public"] == [("log", phrase("public.open", count=1))]
+    monkeypatch.setattr(public, "IN_MEMORY", 0)
+    assert audited().tally == in_memory.tally
 
 
 # Guilty, with a stranger's help
