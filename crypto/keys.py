@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -139,41 +139,47 @@ class Signer(Protocol):
     def sign(self, message: bytes) -> bytes: ...
 
 
-class SigningKey:
-    """An Ed25519 secret key held in memory. Prints nothing."""
+Private = TypeVar("Private", bound=Ed25519PrivateKey | MLDSA44PrivateKey | X25519PrivateKey)
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+
+class _SecretKey(Generic[Private]):
+    """Held in memory. Prints nothing."""
+
+    suite: ClassVar[str]
+
+    def __init__(self, key: Private) -> None:
         self._key = key
-        self._public = PublicKey("ed25519", key.public_key().public_bytes_raw())
+        self._public = PublicKey(self.suite, key.public_key().public_bytes_raw())
 
     def __repr__(self) -> str:
-        return f"SigningKey({self._public.key_id})"
-
-    @classmethod
-    def generate(cls) -> SigningKey:
-        return cls(Ed25519PrivateKey.generate())
+        return f"{type(self).__name__}({self._public.key_id})"
 
     @property
     def public(self) -> PublicKey:
         return self._public
 
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
-
     @property
-    def private(self) -> Ed25519PrivateKey:
+    def private(self) -> Private:
         return self._key
 
 
-class MlDsaKey:
-    """An ML-DSA-44 secret key held in memory. Prints nothing."""
+class SigningKey(_SecretKey[Ed25519PrivateKey]):
+    """An Ed25519 secret key."""
 
-    def __init__(self, key: MLDSA44PrivateKey) -> None:
-        self._key = key
-        self._public = PublicKey("ml-dsa-44", key.public_key().public_bytes_raw())
+    suite = "ed25519"
 
-    def __repr__(self) -> str:
-        return f"MlDsaKey({self._public.key_id})"
+    @classmethod
+    def generate(cls) -> SigningKey:
+        return cls(Ed25519PrivateKey.generate())
+
+    def sign(self, message: bytes) -> bytes:
+        return self._key.sign(message)
+
+
+class MlDsaKey(_SecretKey[MLDSA44PrivateKey]):
+    """An ML-DSA-44 secret key."""
+
+    suite = "ml-dsa-44"
 
     @classmethod
     def generate(cls) -> MlDsaKey:
@@ -183,40 +189,19 @@ class MlDsaKey:
         except UnsupportedAlgorithm:
             raise SuiteUnavailable("ml-dsa-44", "install a newer `cryptography`") from None
 
-    @property
-    def public(self) -> PublicKey:
-        return self._public
-
     def sign(self, message: bytes) -> bytes:
         """2420 bytes, hedged: two signatures over one message differ."""
         return self._key.sign(message)
 
-    @property
-    def private(self) -> MLDSA44PrivateKey:
-        return self._key
 
+class ExchangeKey(_SecretKey[X25519PrivateKey]):
+    """An X25519 secret key: opens sealed results, or agrees on session keys."""
 
-class ExchangeKey:
-    """An X25519 secret key: opens sealed results, or agrees on session keys. Prints nothing."""
-
-    def __init__(self, key: X25519PrivateKey) -> None:
-        self._key = key
-        self._public = PublicKey("x25519", key.public_key().public_bytes_raw())
-
-    def __repr__(self) -> str:
-        return f"ExchangeKey({self._public.key_id})"
+    suite = "x25519"
 
     @classmethod
     def generate(cls) -> ExchangeKey:
         return cls(X25519PrivateKey.generate())
-
-    @property
-    def public(self) -> PublicKey:
-        return self._public
-
-    @property
-    def private(self) -> X25519PrivateKey:
-        return self._key
 
     def agree(self, peer: PublicKey) -> bytes:
         """The shared X25519 secret (RFC 7748); feed it to a key derivation before use."""

@@ -207,7 +207,12 @@ def test_a_hub_that_was_restarted_still_hurries(chain: FakeChain, new_hub: NewHu
 def test_each_entry_is_looked_at_once(chain: FakeChain, new_hub: NewHub) -> None:
     looked: list[bytes] = []
     hub = new_hub(chain.backend(), every_s=600, at_once_s=1)
-    hub.hurry = Hurry(lambda entry: looked.append(entry) is not None)
+
+    def look(entry: bytes) -> bool:
+        looked.append(entry)
+        return False
+
+    hub.hurry = Hurry(look)
     hub.grow(0, 5)
     settled(hub)
     for size in (6, 7):
@@ -637,10 +642,16 @@ def test_a_reverted_transaction_anchors_nothing(chain: FakeChain, new_hub: NewHu
 # Two operators, or one twice
 
 
+@pytest.fixture
+def operators(chain: FakeChain, new_hub: NewHub) -> tuple[Hub, Hub]:
+    """Ours and another one, with accounts of their own."""
+    return new_hub(chain.backend("a")), new_hub(chain.backend("b"))
+
+
 def test_the_same_head_anchored_by_another_operator_is_adopted(
-    chain: FakeChain, new_hub: NewHub
+    chain: FakeChain, operators: tuple[Hub, Hub]
 ) -> None:
-    ours, theirs = new_hub(chain.backend("a")), new_hub(chain.backend("b"))
+    ours, theirs = operators
     for hub in (ours, theirs):
         hub.grow(0, 5)
     chain.mining = False
@@ -660,9 +671,9 @@ def test_the_same_head_anchored_by_another_operator_is_adopted(
 
 
 def test_both_operators_transactions_may_be_mined_and_the_later_has_no_effect(
-    chain: FakeChain, new_hub: NewHub
+    chain: FakeChain, operators: tuple[Hub, Hub]
 ) -> None:
-    ours, theirs = new_hub(chain.backend("a")), new_hub(chain.backend("b"))
+    ours, theirs = operators
     for hub in (ours, theirs):
         hub.grow(0, 5)
     chain.mining = False
@@ -709,9 +720,9 @@ def test_nodes_that_lag_behind_each_other_cost_time_and_nothing_else(
 
 
 def test_a_head_below_what_another_operator_anchored_is_superseded(
-    chain: FakeChain, new_hub: NewHub
+    chain: FakeChain, operators: tuple[Hub, Hub]
 ) -> None:
-    ours, theirs = new_hub(chain.backend("a")), new_hub(chain.backend("b"))
+    ours, theirs = operators
     chain.anchorers = {"b"}
     ours.grow(0, 5)
     ours.round()
@@ -728,9 +739,9 @@ def test_a_head_below_what_another_operator_anchored_is_superseded(
 
 
 def test_another_operators_fork_is_an_alarm_and_changes_nothing(
-    chain: FakeChain, new_hub: NewHub
+    chain: FakeChain, operators: tuple[Hub, Hub]
 ) -> None:
-    ours, theirs = new_hub(chain.backend("a")), new_hub(chain.backend("b"))
+    ours, theirs = operators
     ours.grow(0, 5)
     theirs.grow(0, 5, word="another history")
     theirs.round()

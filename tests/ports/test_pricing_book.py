@@ -134,18 +134,23 @@ def open_book(
     kind: str = request.param
     book = memory_book() if kind == "memory" else sql_book(new_database(kind), create_tables)
     with book() as store:
-        for account in (BANK, ESCROW, *PARTIES):
-            open_account(store, account)
-        deposit(
-            store,
-            key("paid-in"),
-            custody=BANK,
-            account=BUYER,
-            money=cny(1000),
-            reference="bank slip 7",
-            at=NOW,
-        )
+        pay_in(store)
     return book
+
+
+def pay_in(store: BookStore) -> None:
+    """Everybody's accounts, and a thousand on the buyer's."""
+    for account in (BANK, ESCROW, *PARTIES):
+        open_account(store, account)
+    deposit(
+        store,
+        key("paid-in"),
+        custody=BANK,
+        account=BUYER,
+        money=cny(1000),
+        reference="bank slip 7",
+        at=NOW,
+    )
 
 
 def hold_for_job(
@@ -494,17 +499,7 @@ def test_the_proof_finds_every_injected_break(
     url = new_database("sqlite")
     book = sql_book(url, create_tables)
     with book() as store:
-        for account in (BANK, ESCROW, *PARTIES):
-            open_account(store, account)
-        deposit(
-            store,
-            key("paid-in"),
-            custody=BANK,
-            account=BUYER,
-            money=cny(1000),
-            reference="",
-            at=NOW,
-        )
+        pay_in(store)
         hold_for_job(store, "h", 600)
         pay(store, "r", "h", (CLINIC, 600))
         prove(store)
@@ -536,17 +531,7 @@ def test_the_database_itself_refuses_what_the_book_would(
 ) -> None:
     book = sql_book(database_url, create_tables)
     with book() as store:
-        for account in (BANK, ESCROW, *PARTIES):
-            open_account(store, account)
-        deposit(
-            store,
-            key("paid-in"),
-            custody=BANK,
-            account=BUYER,
-            money=cny(1000),
-            reference="",
-            at=NOW,
-        )
+        pay_in(store)
         hold_for_job(store, "h", 600)
         pay(store, "r", "h", (CLINIC, 600))
     with pytest.raises(IntegrityError), open_engine(database_url).begin() as connection:
