@@ -1,15 +1,15 @@
 """The statements for this package's own acts: one typed constructor per act.
 
-Types are `negotiation.<event>` and `job.<event>`. What a statement may say is public: digests of
-salted documents, commitments, and the few facts below. Amounts, terms, columns and inputs are in
-the documents, which only the parties, the hub and the named regulator hold; so is why a plan or
-terms were declined, for such words quote terms, columns and budgets, and why a run failed or a
-result could not be read, which may be for what rows hold.
+Types are `negotiation.<event>` and `job.<event>`, and the constants below. What a statement may
+say is public: digests of salted documents, commitments, and the few facts below. Amounts, terms,
+columns and inputs are in the documents, which only the parties, the hub and the named regulator
+hold; so is why a plan or terms were declined, for such words quote terms, columns and budgets, and
+why a run failed or a result could not be read, which may be for what rows hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 from crypto import record
 from crypto.digest import SALT_BYTES, Digest, digest
 from crypto.errors import CryptoError, Malformed
-from crypto.identifiers import DealId, JobId, NegotiationId
+from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
 from crypto.keys import PublicKey
 from crypto.ports import Randomness
 from crypto.statement import Act, Statement
@@ -27,6 +27,8 @@ from registry.rule import Join
 
 MAX_REASON: Final = 300
 ALARM: Final = "alarm.raised"
+REGULATORS_NAMED: Final = "regulators.named"
+BUNDLE_EXPORTED: Final = "bundle.exported"
 
 
 class Overdue(StrEnum):
@@ -269,6 +271,25 @@ def result_refused(job: JobId, *, plan: Digest, after: Sequence[Digest], reason:
         outputs=(digest(reason),),
         body={"kind": "ResultRefused"},
     )
+
+
+def regulators_named(operator: PartyId, regulators: Collection[PartyId]) -> Act:
+    """The operator's: whom it lets read every job and deal from here on, and nobody else."""
+    body = {"parties": " ".join(sorted(regulators))}
+    return Act(type=REGULATORS_NAMED, subject=operator, body=body)
+
+
+def read_regulators(statement: Statement) -> frozenset[PartyId]:
+    """Raises Malformed."""
+    names = statement.body.get("parties", "").split()
+    return frozenset(PartyId.parse(name, where="parties") for name in names)
+
+
+def bundle_exported(deal: DealId, to: PartyId, statements: Collection[Digest]) -> Act:
+    """The operator's: it gave somebody the evidence of a deal. statements: about its negotiations
+    and jobs, which the rest of the bundle follows from."""
+    given = digest(b"".join(sorted(name.raw for name in statements)))
+    return Act(type=BUNDLE_EXPORTED, subject=deal, outputs=(given,), body={"to": to})
 
 
 def _declined(kind: str, job: JobId, plan: Digest, after: Sequence[Digest], reason: bytes) -> Act:

@@ -175,6 +175,7 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
     bring_up_to_date(engine, "hub")
     store = SqlHubStore(engine, read_only(engine))
     operator = Operator(party.document.party, folder.signing, clock, randomness)
+    regulators = frozenset(PartyId.parse(text, where="regulators") for text in settings.regulators)
     stack = ExitStack()
     client = stack.enter_context(httpx2.Client(trust_env=False))
     anchorer = None
@@ -189,7 +190,7 @@ def open_hub(settings: HubSettings, *, clock: Clock | None = None) -> OpenedHub:
         log_history.declare(ring.documents, settings.policy_file.read_bytes(), tx, operator)
         place = None if anchorer is None else anchorer.backend.place
         log_history.anchored(origin, place, tx, operator)
-    regulators = frozenset(PartyId.parse(text, where="regulators") for text in settings.regulators)
+        log_history.supervised(regulators, tx, operator)
     witnesses = [
         HttpWitness(address.url, [VerifierKey.parse(text) for text in address.vkeys], client)
         for address in settings.witnesses

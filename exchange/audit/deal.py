@@ -16,6 +16,7 @@ from exchange.audit import (
     log,
     money,
     negotiations,
+    oversight,
     parties,
     plans,
     receipts,
@@ -86,6 +87,7 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
         checks += _check_job(subject, evidence, work, opener)
     checks += plans.check_accounts(evidence, work)
     checks += story.note_alarms(evidence)
+    checks += oversight.check_exports(evidence, _may_read(talks, evidence))
     no_effect = {**heard.no_effect, **talks.no_effect, **work.no_effect}
     found = answers.answer(evidence, talks, work, opener)
     return DealReport(
@@ -143,6 +145,18 @@ def _taking_part(talks: Negotiations, work: Jobs, evidence: Evidence) -> set[Par
             found.add(agreement.terms.regulator)
     for job in work.known.values():
         found |= _of_job(job)
+    return found
+
+
+def _may_read(talks: Negotiations, evidence: Evidence) -> set[PartyId]:
+    """The deal's consumers, and the regulators that its agreements name."""
+    found: set[PartyId] = set()
+    for known in talks.known.values():
+        agreement = _agreement(known.agreement, evidence)
+        if agreement is not None:
+            found.add(known.consumer)
+            if agreement.terms.regulator is not None:
+                found.add(agreement.terms.regulator)
     return found
 
 

@@ -35,7 +35,7 @@ from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
 from exchange.audit.watched import Bundles, Deals
 from exchange.audit.whole import Documents, Everybody
-from exchange.evidence import ALARM
+from exchange.evidence import ALARM, REGULATORS_NAMED
 from ledger.errors import (
     ConsistencyRefused,
     FormatRefused,
@@ -330,7 +330,7 @@ class Follower:
             self._alerts.once(
                 Kind.ALARM, f"{entry.subject} in {entry.name}", why, index=entry.place
             )
-        if entry.type in KINDS and entry.place >= (self._known or 0):
+        if entry.type in (*KINDS, REGULATORS_NAMED) and entry.place >= (self._known or 0):
             why = phrase("follow.changed", actor=entry.actor, kind=entry.type)
             self._alerts.once(Kind.CHANGED, entry.name, why, index=entry.place)
         self._deals.work.heard(entry, statement)

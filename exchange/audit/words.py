@@ -157,6 +157,10 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
             "The committed amounts, payers and payees are those of the agreements.",
             "所承诺的金额、付款方与收款方与协议一致。",
         ),
+        "bundle.given": _both(
+            "The operator gave the deal's evidence to somebody who may read it.",
+            "平台运营方将该交易的证据交给了有权查阅者。",
+        ),
         "alarm": _both(
             "A participant raised an alarm; it is that participant's word.",
             "有参与方发出警报；此为该参与方单方之言。",
@@ -406,6 +410,7 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "{what}; by the plan and its agreements it must be {expected}",
             "{what}；按计划及协议应为 {expected}",
         ),
+        "bundle.given_to": _both("to {to}", "交予 {to}"),
         # the story
         "did.party.registered": _both("{actor} registered.", "{actor} 完成登记。"),
         "did.party.updated": _both(
@@ -480,6 +485,12 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "did.alarm.raised": _both(
             "{actor} raised an alarm about {subject}: {problem}",
             "{actor} 就 {subject} 发出警报：{problem}",
+        ),
+        "did.regulators.named": _both(
+            "{actor} named who may read every deal.", "{actor} 指明了可查阅所有交易的监管方。"
+        ),
+        "did.bundle.exported": _both(
+            "{actor} gave somebody the evidence of {subject}.", "{actor} 交出了 {subject} 的证据。"
         ),
         "did.other": _both("{actor}: {kind} {subject}", "{actor}：{kind} {subject}"),
         "did.no_effect": _both(

@@ -7,8 +7,9 @@ jobs, whoever made it, and what shows who its actors are. Sealed results are no 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Final
@@ -21,7 +22,7 @@ from crypto.statement import SignedStatement, read_statement
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import Bundle
 from exchange.errors import BundleNotReady, UnknownSubject
-from exchange.evidence import ALARM, reason_in
+from exchange.evidence import ALARM, BUNDLE_EXPORTED, REGULATORS_NAMED, reason_in
 from exchange.hub.ports import HubTransaction
 from exchange.query import plan as plans
 from exchange.terms.agreement import Proposal, Terms, read_agreement
@@ -43,9 +44,18 @@ _EXPLAINING: Final = (
 )
 
 
-def export(deal: DealId, tx: HubTransaction) -> bytes:
+@dataclass(frozen=True)
+class Exported:
+    """data: the zip. statements: those about the deal's negotiations and jobs."""
+
+    data: bytes
+    statements: Collection[Digest]
+
+
+def export(deal: DealId, tx: HubTransaction) -> Exported:
     """The bundle of a deal, as of now. Raises UnknownSubject, and BundleNotReady while any of its
-    statements waits for a head: an audit must never miss one in silence."""
+    statements waits for a head: an audit must never miss one in silence. Who was given the bundle
+    just now may be missing: whoever asks again must not wait for what asking said."""
     talks = tx.negotiations_of_deal(deal)
     if not talks:
         raise UnknownSubject(f"deal {deal}")
@@ -54,6 +64,9 @@ def export(deal: DealId, tx: HubTransaction) -> bytes:
     found = _Collected()
     subjects = [*(negotiation.id for negotiation in talks), *(job.id for job in jobs)]
     _add(tx.statements_about(subjects), found, tx)
+    statements = tuple(found.statements)
+    head = tx.log.latest_witnessed() or tx.log.latest()
+    _add_exports(deal, found, 0 if head is None else head.size, tx)
     _add_documents(found, tx)
     parties = {*found.parties, *(said.statement.actor for said in found.statements.values())}
     parties |= {party for n in talks for party in (n.consumer, n.holder)}
@@ -63,7 +76,7 @@ def export(deal: DealId, tx: HubTransaction) -> bytes:
     for name in (*announced, *found.listings):
         for output in found.statements[name].statement.outputs:
             found.documents[output] = _document(output, tx)
-    return bundles.write(_bundle(deal, found, tx))
+    return Exported(bundles.write(_bundle(deal, found, head, tx)), statements)
 
 
 class _Collected:
@@ -150,6 +163,25 @@ def _add_listings(found: _Collected, tx: HubTransaction) -> None:
             found.listings.append(name)
 
 
+def _add_exports(deal: DealId, found: _Collected, size: int, tx: HubTransaction) -> None:
+    """Who was given this deal's evidence before, and whom the operator named who may be."""
+    exports = tx.statements_about([deal], kinds=(BUNDLE_EXPORTED,))
+    for name in exports:
+        index = tx.log.index_of(name)
+        if index is not None and index < size:
+            _add([name], found, tx)
+            operator = found.statements[name].statement.actor
+            _add(
+                (
+                    named
+                    for named in tx.statements_about([operator], kinds=(REGULATORS_NAMED,))
+                    if (place := tx.log.index_of(named)) is not None and place < index
+                ),
+                found,
+                tx,
+            )
+
+
 def _changing_totals(names: Sequence[Digest], tx: HubTransaction) -> set[Digest]:
     """The versions that changed what a product's privacy account may spend: what its holder
     admitted can be judged by no other."""
@@ -183,8 +215,9 @@ def _document(name: Digest, tx: HubTransaction) -> bytes:
         return tx.document(name)
 
 
-def _bundle(deal: DealId, found: _Collected, tx: HubTransaction) -> Bundle:
-    head = tx.log.latest_witnessed() or tx.log.latest()
+def _bundle(
+    deal: DealId, found: _Collected, head: StoredCheckpoint | None, tx: HubTransaction
+) -> Bundle:
     indices = sorted(found.index.values())
     if head is None or indices[-1] >= head.size:
         raise BundleNotReady(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from crypto.digest import Digest
+from crypto.digest import Digest, digest
 from crypto.identifiers import PartyId
-from crypto.statement import Act, SignedStatement, sign_statement
+from crypto.statement import Act, SignedStatement, Statement, read_statement, sign_statement
 from exchange.errors import BookkeepingBehind
 from exchange.hub.model import Operator, Outcome
 from exchange.hub.ports import HubTransaction
 from ledger import log
+
+_PENDING_LIMIT = 1 << 16  # entries looked through for one that has no place yet
 
 
 def require_complete(tx: HubTransaction) -> None:
@@ -25,6 +27,23 @@ def append(signed: SignedStatement, tx: HubTransaction) -> None:
     """Queue a checked statement for the ledger and move its actor's chain on."""
     log.append(tx.log, signed.entry)
     tx.save_chain(signed.statement.actor, signed.head)
+
+
+def said(subject: str, kinds: Sequence[str], tx: HubTransaction) -> list[Statement]:
+    """The statements of these kinds about something, in order. Kinds that only the operator may
+    say, so that they are its own."""
+    found = []
+    pending: dict[Digest, bytes] = {}
+    for name in tx.statements_about([subject], kinds=kinds):
+        index = tx.log.index_of(name)
+        if index is not None:
+            (logged,) = tx.log.entries(index, index + 1)
+            entry = logged.entry
+        else:
+            pending = pending or {digest(p.entry): p.entry for p in tx.log.pending(_PENDING_LIMIT)}
+            entry = pending[name]
+        found.append(read_statement(entry).statement)
+    return found
 
 
 def act(

@@ -1,12 +1,14 @@
-"""At start: what the operator's folder says of the log's keys, policy and anchor is said in the log
-too."""
+"""At start: what the operator's folder says of the log's keys, policy and anchor, and whom its
+settings name as regulators, is said in the log too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from crypto.digest import Digest, digest
-from crypto.statement import Statement, read_statement
+from crypto.identifiers import PartyId
+from crypto.statement import Statement
+from exchange.evidence import REGULATORS_NAMED, read_regulators, regulators_named
 from exchange.hub import chains
 from exchange.hub.model import Operator
 from exchange.hub.ports import HubTransaction
@@ -21,8 +23,6 @@ from ledger.verify.history import (
     SignedLogKeys,
 )
 from ledger.verify.succession import SUCCEEDED, Predecessor
-
-_PENDING_LIMIT = 1 << 16  # entries looked through for one that has no place yet; at start, so few
 
 
 def declare(
@@ -74,21 +74,18 @@ def anchored(origin: str, place: Place | None, tx: HubTransaction, operator: Ope
     chains.act(act, tx=tx, operator=operator)
 
 
+def supervised(regulators: Collection[PartyId], tx: HubTransaction, operator: Operator) -> None:
+    """Say whom the settings let read every job and deal from here on. Safe to repeat: said when it
+    changes, and never where there was nobody yet."""
+    tx.lock_chain(operator.party)
+    said = chains.said(operator.party, [REGULATORS_NAMED], tx)
+    if regulators != (read_regulators(said[-1]) if said else frozenset()):
+        chains.act(regulators_named(operator.party, regulators), tx=tx, operator=operator)
+
+
 def statements(origin: str, tx: HubTransaction) -> list[Statement]:
     """The operator's statements about the log itself, in order."""
-    found = []
-    names = tx.statements_about([origin], kinds=KINDS)
-    pending: dict[Digest, bytes] = {}
-    for name in names:
-        index = tx.log.index_of(name)
-        if index is not None:
-            (logged,) = tx.log.entries(index, index + 1)
-            entry = logged.entry
-        else:
-            pending = pending or {digest(p.entry): p.entry for p in tx.log.pending(_PENDING_LIMIT)}
-            entry = pending[name]
-        found.append(read_statement(entry).statement)
-    return found
+    return chains.said(origin, KINDS, tx)
 
 
 def document(name: Digest, tx: HubTransaction) -> bytes | None:

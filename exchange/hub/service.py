@@ -12,8 +12,9 @@ from crypto.digest import Digest
 from crypto.identifiers import DealId, JobId, PartyId, ProductId
 from crypto.keys import PublicKey
 from crypto.statement import ChainHead
+from exchange import evidence
 from exchange.errors import NotYours, UnknownSubject
-from exchange.hub import intake, log_history, settlement
+from exchange.hub import chains, intake, log_history, registration, settlement
 from exchange.hub.model import Delivery, HubJob, JobEventNote, Operator, Outcome
 from exchange.hub.ports import HubStore, HubTransaction
 from exchange.jobs import FINAL, JobState
@@ -143,7 +144,11 @@ class HubService:
 
     def bundle(self, caller: PartyId, deal: DealId) -> bytes:
         """The deal's evidence as a zip, for its consumer and for whoever supervises. A holder gets
-        none: the other holder's agreement, price included, is in it."""
+        none: the other holder's agreement, price included, is in it.
+
+        Before it is given, the ledger says to whom: once for each party and content, or whoever
+        asks again and again would fill it.
+        """
         # The auditor's format is needed by nothing else here.
         from exchange.hub.bundle import export
 
@@ -152,7 +157,14 @@ class HubService:
             if not consumers:
                 raise UnknownSubject(f"a finalised agreement of {deal}")
             self._require_concerned(caller, consumers, deal, tx)
-            return export(deal, tx)
+            exported = export(deal, tx)
+        with self.store.transaction() as tx:
+            act = evidence.bundle_exported(deal, caller, exported.statements)
+            tx.lock_chain(self.operator.party)
+            before = chains.said(deal, [evidence.BUNDLE_EXPORTED], tx)
+            if all((one.body, one.outputs) != (act.body, act.outputs) for one in before):
+                chains.act(act, tx=tx, operator=self.operator)
+        return exported.data
 
     # Who is who
 
@@ -178,7 +190,8 @@ class HubService:
             try:
                 return tx.parties.by_digest(digest).envelope.to_bytes()
             except NotFound:
-                if (found := log_history.document(digest, tx)) is not None:
+                found = log_history.document(digest, tx) or registration.stored(digest, tx)
+                if found is not None:
                     return found
                 return tx.products.envelope(digest)
 

@@ -41,7 +41,7 @@ def test_with_and_without_a_helper_the_answer_is_one_and_the_audit_finds_nothing
     roots = Roots(frozenset(f.party.document.identity.fingerprint for f in folders), ())
     regulator = world.members["regulator"]
     with world.store.reading() as tx:
-        bundle = hub_bundle.export(deal.deal, tx)
+        bundle = hub_bundle.export(deal.deal, tx).data
     opener = Opener(regulator.id, regulator.folder.sealing)
     report = audit_deal(bundle, world.policy, roots, opener)
     assert not [check for check in report.checks if check.passed is False]

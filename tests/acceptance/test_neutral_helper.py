@@ -206,6 +206,6 @@ def audited(deal: Deal) -> tuple[Check, ...]:
     roots = Roots(frozenset(f.party.document.identity.fingerprint for f in folders), ())
     regulator = world.members["regulator"]
     with world.store.reading() as tx:
-        bundle = hub_bundle.export(deal.deal, tx)
+        bundle = hub_bundle.export(deal.deal, tx).data
     opener = Opener(regulator.id, regulator.folder.sealing)
     return tuple(audit_deal(bundle, world.policy, roots, opener).checks)

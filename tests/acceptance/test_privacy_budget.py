@@ -254,7 +254,7 @@ def test_two_desks_of_a_holder_that_approve_at_once_admit_what_one_account_cover
 def audited(deal: Deal) -> Report:
     world = deal.world
     with world.store.reading() as tx:
-        bundle = hub_bundle.export(deal.deal, tx)
+        bundle = hub_bundle.export(deal.deal, tx).data
     return audit_deal(bundle, world.policy, roots_of(world), opener_of(world))
 
 
@@ -272,7 +272,7 @@ def forged_receipt(deal: Deal, change: Callable[[BudgetUse], BudgetUse]) -> set[
     """Which checks fail once the clinic has committed to another budget, and sealed that."""
     world = deal.world
     with world.store.reading() as tx:
-        forger = Forger.of(world, hub_bundle.export(deal.deal, tx))
+        forger = Forger.of(world, hub_bundle.export(deal.deal, tx).data)
     place = forger.place("job.sealed", world.members["clinic"].id, nth=1)
     opening = forger.drafts[place].opening
     assert opening is not None

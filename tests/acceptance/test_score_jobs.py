@@ -164,7 +164,7 @@ def test_a_deal_with_a_score_and_a_lookup_passes_its_audit(world: World) -> None
         world.settle()
     regulator = world.members["regulator"]
     with world.store.reading() as tx:
-        bundle = hub_bundle.export(score.deal, tx)
+        bundle = hub_bundle.export(score.deal, tx).data
     opener = Opener(regulator.id, regulator.folder.sealing)
     report = audit_deal(bundle, world.policy, roots_of(world), opener)
     assert report.failed == ()

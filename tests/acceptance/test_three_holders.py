@@ -55,7 +55,7 @@ def test_the_answer_is_that_of_the_pooled_tables_and_three_holders_are_paid(
             assert tx.privacy(product.id).epsilon == Fraction(1, 10)
 
     with world.store.reading() as tx:
-        exported = bundle.export(deal.deal, tx)
+        exported = bundle.export(deal.deal, tx).data
     regulator = world.members["regulator"]
     opener = Opener(regulator.id, regulator.folder.sealing)
     report = audit_deal(exported, world.policy, roots_of(world), opener)

@@ -101,7 +101,7 @@ def test_the_answer_is_that_of_the_pooled_tables_and_neither_relay_nor_hub_saw_a
     got = {row.groups: tuple(f.value for f in row.figures[:3]) for row in answer.rows}
     assert got == expected()
     with world.store.reading() as tx:
-        exported = bundle.export(deal.deal, tx)
+        exported = bundle.export(deal.deal, tx).data
     regulator = world.members["regulator"]
     opener = Opener(regulator.id, regulator.folder.sealing)
     assert audit_deal(exported, world.policy, roots_of(world), opener).failed == ()

@@ -95,7 +95,7 @@ def roots_of(world: World, *without: str) -> Roots:
 
 def export(world: World, deal: Deal) -> bytes:
     with world.store.reading() as tx:
-        return hub_bundle.export(deal.deal, tx)
+        return hub_bundle.export(deal.deal, tx).data
 
 
 def audit(world: World, deal: Deal, opener: Opener | None = None) -> Report:

@@ -12,6 +12,7 @@ import pytest
 from crypto import sealing
 from crypto.digest import digest
 from crypto.envelope import Envelope
+from crypto.errors import Malformed
 from crypto.identifiers import DealId, NegotiationId
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
@@ -22,9 +23,9 @@ from exchange.audit.bundle import Bundle
 from exchange.audit.deal import audit_deal
 from exchange.audit.roots import Roots
 from exchange.audit.voices import VOICES
-from exchange.errors import BundleNotReady, UnknownSubject
-from exchange.evidence import Overdue
-from exchange.hub import background, coordination
+from exchange.errors import BundleNotReady, NotYours, UnknownSubject
+from exchange.evidence import BUNDLE_EXPORTED, REGULATORS_NAMED, Overdue
+from exchange.hub import background, chains, coordination, log_history
 from exchange.hub import bundle as hub_bundle
 from exchange.hub.model import Outcome
 from exchange.node import registering
@@ -47,7 +48,7 @@ class Scene:
 
     def export(self) -> bytes:
         with self.world.store.reading() as tx:
-            return hub_bundle.export(self.deal.deal, tx)
+            return hub_bundle.export(self.deal.deal, tx).data
 
     def bundle(self) -> Bundle:
         return bundles.read(self.export())
@@ -303,3 +304,83 @@ def test_a_deposit_can_be_opened_by_whoever_was_credited_and_says_nothing_in_pub
     plain = sealing.open_sealed(sealed, member.folder.sealing, context=openings.context(said))
     movement = open_movement(plain, statement.commitments[COMMITMENT])
     assert [leg.amount_minor for leg in movement.legs] == [7_654]
+
+
+# Who was given it
+
+
+def given(scene: Scene) -> list[tuple[str, bool | None]]:
+    """To whom the hub says that it gave the bundle, and whether the audit finds that right."""
+    scene.world.settle()
+    found = [check for check in audited(scene).checks if check.id == "bundle.given"]
+    return [
+        (check.note.text(VOICES[Language.ENGLISH]), check.passed) for check in found if check.note
+    ]
+
+
+def test_the_ledger_says_once_to_whom_which_bundle_was_given(scene: Scene) -> None:
+    world, deal = scene.world, scene.deal.deal
+    consumer, regulator = world.members["research"].id, world.members["regulator"].id
+    first = world.service.bundle(consumer, deal)
+    world.settle()
+    for _ in range(2):  # what it holds besides is only that it was given before
+        world.service.bundle(consumer, deal)
+        world.settle()
+    assert kinds(bundles.read(first)).count(BUNDLE_EXPORTED) == 0
+    assert [passed for _, passed in given(scene)] == [True]
+    world.service.bundle(regulator, deal)
+    world.service.bundle(regulator, deal)
+    assert [passed for _, passed in given(scene)] == [True, True]
+    scene.deal.submit()
+    world.settle()
+    world.service.bundle(consumer, deal)  # more has happened: that was another bundle
+    assert len(given(scene)) == 3
+
+
+def test_whoever_is_refused_the_bundle_leaves_no_word(scene: Scene) -> None:
+    for name in ("clinic", "lab"):
+        with pytest.raises(NotYours):
+            scene.world.service.bundle(scene.world.members[name].id, scene.deal.deal)
+    assert given(scene) == []
+
+
+def test_a_bundle_that_was_given_to_a_stranger_fails_the_audit(scene: Scene) -> None:
+    world, stranger = scene.world, scene.world.join("stranger", Role.REGULATOR)
+    with pytest.raises(NotYours):
+        world.service.bundle(stranger.id, scene.deal.deal)
+    act = evidence.bundle_exported(scene.deal.deal, stranger.id, [])
+    with world.store.transaction() as tx:
+        chains.act(act, tx=tx, operator=world.operator)
+    assert [passed for _, passed in given(scene)] == [False]
+
+
+def test_the_operators_regulators_may_read_from_when_the_ledger_names_them(scene: Scene) -> None:
+    world, chosen = scene.world, scene.world.join("bureau", Role.REGULATOR)
+    act = evidence.bundle_exported(scene.deal.deal, chosen.id, [])
+
+    def name(*regulators: Member) -> None:
+        with world.store.transaction() as tx:
+            parties = frozenset(one.id for one in regulators)
+            log_history.supervised(parties, tx, world.operator)
+            log_history.supervised(parties, tx, world.operator)  # a second start says nothing
+
+    def give() -> None:
+        with world.store.transaction() as tx:
+            chains.act(act, tx=tx, operator=world.operator)
+
+    name()  # nobody, as ever: nothing to say
+    name(chosen)
+    give()
+    name()
+    give()
+    assert [passed for _, passed in given(scene)] == [True, False]
+    with world.store.reading() as tx:
+        said = chains.said(world.operator.party, [REGULATORS_NAMED], tx)
+    assert [evidence.read_regulators(one) for one in said] == [{chosen.id}, frozenset()]
+
+
+@pytest.mark.parametrize("kind", [BUNDLE_EXPORTED, REGULATORS_NAMED])
+def test_no_participant_says_what_only_the_operator_does(scene: Scene, kind: str) -> None:
+    lab = scene.world.members["lab"]
+    with pytest.raises(Malformed, match="is not an act that a participant reports"):
+        scene.say(lab, Act(kind, scene.deal.deal, body={"to": lab.id}))
