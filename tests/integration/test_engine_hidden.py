@@ -43,6 +43,7 @@ from crypto.noise import Distribution, slack
 from crypto.sharing import UInt64Array, recombine, to_bytes
 from exchange.node.adapters.process_engine import ProcessEngine
 from exchange.node.engine import EngineLimits
+from tests.fakes.children import children_in
 from tests.fakes.seats import seats
 from tests.fakes.tunnel import Tunnel, free_port
 from tests.fakes.two_sides import Sides, a_layout, two_sides
@@ -428,8 +429,9 @@ def test_a_party_killed_mid_run_fails_the_others_runs_and_not_their_nodes(
     faults = [end.fault for end in ends if isinstance(end, EngineFailed)]
     assert len(faults) == 3
     assert set(faults) <= {EngineFault.PEER, EngineFault.CRASHED}
-    again = three.run(three.tasks(EVERYTHING), sides)
-    assert open_cells(EVERYTHING, shares(again)) == sides.truth
+    few = two_sides(50)
+    again = three.run(three.tasks(few.layout), few)
+    assert open_cells(few.layout, shares(again)) == few.truth
 
 
 def test_more_rows_than_the_product_states_never_reach_an_engine(three: Three) -> None:
@@ -491,17 +493,3 @@ def test_spu_waits_for_a_port_that_is_still_held() -> None:
     for thread in threads:
         thread.join()
     assert found == {0: ["0", "1"], 1: ["0", "1"]}
-
-
-def children_in(folder: Path) -> list[int]:
-    """Processes that work in a run's folder below `folder`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                where = (entry / "cwd").readlink()
-            except OSError:  # it ended, or is not ours
-                continue
-            if folder in where.parents:
-                found.append(int(entry.name))
-    return found

@@ -24,6 +24,7 @@ from crypto.joins.released import open_cells
 from crypto.joins.rows import Int64Array, SideRows
 from exchange.node.adapters.process_engine import ProcessEngine
 from exchange.node.engine import EngineLimits
+from tests.fakes.children import children_in
 from tests.fakes.seats import nowhere, seats
 from tests.fakes.tunnel import Tunnel
 from tests.fakes.two_sides import Sides, a_layout, two_sides
@@ -109,10 +110,11 @@ def test_a_peer_killed_mid_run_fails_the_survivors_run_and_not_the_survivor(
         survivor.wait()
     assert failed.value.fault in (EngineFault.PEER, EngineFault.CRASHED)
 
-    a, b = tasks(sides)
-    runs = engines[0].start(a, sides.a, LIMITS), engines[1].start(b, sides.b, LIMITS)
+    few = two_sides(300)
+    a, b = tasks(few)
+    runs = engines[0].start(a, few.a, LIMITS), engines[1].start(b, few.b, LIMITS)
     again = [run.wait() for run in runs]
-    assert open_cells(sides.layout, [end.share for end in again]) == sides.truth
+    assert open_cells(few.layout, [end.share for end in again]) == few.truth
 
 
 def test_an_engine_beyond_its_memory_is_ended(
@@ -261,17 +263,3 @@ def test_a_layout_that_goes_row_by_row_is_refused_before_anything_is_sent() -> N
     with pytest.raises(EngineFailed, match="need the hidden join") as failed:
         spu_revealed.run(task, sides.a, on_stage=lambda _: None)
     assert failed.value.fault is EngineFault.INPUT
-
-
-def children_in(folder: Path) -> list[int]:
-    """Processes that work in a run's folder below `folder`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                where = (entry / "cwd").readlink()
-            except OSError:  # it ended, or is not ours
-                continue
-            if folder in where.parents:
-                found.append(int(entry.name))
-    return found
