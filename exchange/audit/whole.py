@@ -144,9 +144,10 @@ class Everybody:
             self._key_change(entry, self._announced)
         elif timing is Timing.LATE:
             self._came_late(entry)
-        for name in entry.after if self._late else ():
-            late = self._late.get(name)
-            if late is not None and late.actor != entry.actor:
+        # Anybody may name a late statement; only who took it in as having an effect is at fault.
+        by_operator = entry.actor == self._replay.operator
+        for name in entry.after if self._late and by_operator else ():
+            if (late := self._late.get(name)) is not None:
                 why = phrase("time.relied_on", time=late.time, index=entry.place)
                 self._tally.fails("entry.time", late.name, why, index=late.place)
         self._replay.heard(entry, timing, witnessed)

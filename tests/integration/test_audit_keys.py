@@ -468,6 +468,21 @@ def test_whoever_follows_the_log_is_alerted_when_a_replaced_key_signs_the_next_h
 # Late statements
 
 
+@pytest.mark.parametrize("by_operator", [True, False])
+def test_only_the_operator_is_at_fault_for_relying_on_a_late_statement(
+    exchange: Exchange, by_operator: bool
+) -> None:
+    stranger, key = Party("Stranger"), SigningKey.generate()
+    exchange.announce(stranger, stranger.document(key), key)
+    for _ in range(20):
+        exchange.say(exchange.operator, DEED, exchange.key)
+    late = exchange.say(exchange.victim, DEED, exchange.keys[0], dated=-timedelta(minutes=20))
+    relying = (exchange.operator, exchange.key) if by_operator else (stranger, key)
+    exchange.say(relying[0], Act("deed.done", "x", after=(late,)), relying[1])
+    expected = {("entry.time", "entry 23 deed.done")} if by_operator else set()
+    assert failing(exchange.audit()) == expected
+
+
 @pytest.fixture
 def two_are_remembered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(whole, "MAX_LATE", 2)
