@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -47,7 +47,7 @@ from ledger.tree import (
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
 from ledger.verify.merkle import EMPTY_ROOT, leaf_hash, verify_consistency
-from ledger.verify.note import Note, signatures_by
+from ledger.verify.note import Note, VerifierKey, signatures_by
 from ledger.verify.policy import Policy
 from ledger.verify.proof import proof_text
 from ledger.verify.tile_names import edge_tiles
@@ -55,6 +55,7 @@ from ledger.verify.tile_names import edge_tiles
 MAX_ENTRY_BYTES: Final = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
 MAX_BATCH: Final = 4096  # entries per checkpoint: bounds the memory and the length of the lock
 MAX_TRIES: Final = 3  # requests to one witness per publication
+MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=10)
 
 
 class EntryStatus(StrEnum):
@@ -224,7 +225,7 @@ def publish(
 
     def ask(witness: WitnessPort) -> None:
         try:
-            _ask(database, witness, head)
+            _ask(database, witness, head, clock)
         finally:  # one of several keys may have signed
             with database.transaction() as store:
                 _mark_if_witnessed(store, head.size, policy, clock)
@@ -258,7 +259,7 @@ def _head_to_publish(store: LogStore) -> StoredCheckpoint | None:
     return published if published.witnessed_at is None else None
 
 
-def _ask(database: LogDatabase, witness: WitnessPort, head: StoredCheckpoint) -> None:
+def _ask(database: LogDatabase, witness: WitnessPort, head: StoredCheckpoint, clock: Clock) -> None:
     """Get one witness's cosignatures and store them, starting from the size that the witness is
     thought to have. What it gave is kept, although another of its keys did not sign."""
     with database.transaction() as store:
@@ -279,6 +280,7 @@ def _ask(database: LogDatabase, witness: WitnessPort, head: StoredCheckpoint) ->
             continue
         note = Note(head.note.text, tuple(lines))
         times = verify_cosignatures(note, witness.keys)
+        _require_same_time(times, clock.now())
         with database.transaction() as store:
             for key, signature in signatures_by(note, times).items():
                 store.add_cosignature(head.size, signature, times[key])
@@ -287,6 +289,17 @@ def _ask(database: LogDatabase, witness: WitnessPort, head: StoredCheckpoint) ->
             raise WitnessUnreachable(f"answered without the line of {' and '.join(missing)}")
         return
     raise WitnessUnreachable(f"{witness.key.name} stated another size each time it was asked")
+
+
+def _require_same_time(times: Mapping[VerifierKey, datetime], now: datetime) -> None:
+    """A line with a wrong time would stay under the head for good, and widen the bounds of what
+    was said around it."""
+    for key, time in times.items():
+        if abs(time - now) > MAX_CLOCK_DIFFERENCE:
+            raise WitnessUnreachable(
+                f"{key.name} cosigned at {time:%Y-%m-%d %H:%M} UTC by its clock, and here it is "
+                f"{now:%Y-%m-%d %H:%M}: its line is not kept; set the clock that is wrong"
+            )
 
 
 def _explain_ahead(database: LogDatabase, witness: WitnessPort, size: int) -> None:

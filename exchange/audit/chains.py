@@ -51,7 +51,7 @@ class Arrivals:
 
 def witnessed_heads(heads: Sequence[Head]) -> list[WitnessedHead]:
     """The accepted heads of which a quorum stated the time, by size."""
-    found = [WitnessedHead(h.checkpoint.size, h.time) for h in heads if h.accepted and h.time]
+    found = [WitnessedHead(h.checkpoint.size, h.times) for h in heads if h.accepted and h.times]
     return sorted(found, key=lambda head: head.size)
 
 
@@ -60,8 +60,8 @@ def arrivals(said: Sequence[Said], heads: Sequence[Head]) -> Arrivals:
     the witnesses' clocks, and before the head that does."""
     witnessed = witnessed_heads(heads)
     sizes = [head.size for head in witnessed]
-    latest = list(accumulate((head.time for head in witnessed), max))
-    earliest = list(accumulate((head.time for head in reversed(witnessed)), min))[::-1]
+    latest = list(accumulate((head.times.first for head in witnessed), max))
+    earliest = list(accumulate((head.times.last for head in reversed(witnessed)), min))[::-1]
     late: dict[Digest, str] = {}
     perhaps: set[Digest] = set()
     for s in said:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import pairwise
 
 from crypto.digest import digest
@@ -16,23 +15,24 @@ from crypto.errors import CryptoError
 from crypto.statement import SignedStatement, Statement, read_statement
 from exchange.audit.bundle import Bundle
 from ledger.errors import LedgerError
+from ledger.verify.chain import Times
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.merkle import leaf_hash, verify_consistency, verify_inclusion
 from ledger.verify.note import Note
 from ledger.verify.policy import Policy
 from ledger.verify.proof import Proof
-from ledger.verify.receipt import quorum_time
+from ledger.verify.receipt import quorum_times
 from ledger.verify.report import Check, phrase
 
 
 @dataclass(frozen=True)
 class Head:
-    """A head of the bundle. accepted: by the policy. time: when its quorum was complete, by the
+    """A head of the bundle. accepted: by the policy. times: when its quorum saw it, by the
     witnesses' clocks; None where no witness of the policy stated one."""
 
     checkpoint: Checkpoint
     accepted: bool
-    time: datetime | None
+    times: Times | None
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _head(note: bytes, policy: Policy, subject: str) -> tuple[Head | None, Check
     except LedgerError as error:
         refused = Check("log.head", False, subject, phrase("reason", reason=error))
         return Head(checkpoint, False, None), refused
-    return Head(checkpoint, True, quorum_time(checked, policy)), Check("log.head", True, subject)
+    return Head(checkpoint, True, quorum_times(checked, policy)), Check("log.head", True, subject)
 
 
 def _logged(bundle: Bundle, said: Said, head: Head | None) -> Check:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import accumulate
+from typing import NamedTuple
 
 from crypto.digest import Digest
 from crypto.errors import CryptoError, Malformed, UnknownKey
@@ -47,12 +49,20 @@ class Finding:
     explanation: str
 
 
+class Times(NamedTuple):
+    """Between which a quorum saw a head: somebody honest not before the first, and somebody honest
+    not after the last, as long as every quorum has an honest member. Aware, in UTC."""
+
+    first: datetime
+    last: datetime
+
+
 @dataclass(frozen=True)
 class WitnessedHead:
-    """A head that witnesses cosigned. time: of the cosignature, aware, in UTC."""
+    """A head that witnesses cosigned."""
 
     size: int
-    time: datetime
+    times: Times
 
 
 @dataclass(frozen=True)
@@ -161,14 +171,10 @@ class _Timeline:
     def __init__(self, heads: Sequence[WitnessedHead]) -> None:
         ordered = sorted(heads, key=lambda head: head.size)
         self._sizes = [head.size for head in ordered]
-        self._latest: list[datetime] = []  # latest time of any head up to this one
-        for head in ordered:
-            last = self._latest[-1] if self._latest else head.time
-            self._latest.append(max(last, head.time))
-        self._earliest: list[datetime] = []  # earliest time of any head from this one on
-        for head in reversed(ordered):
-            first = self._earliest[-1] if self._earliest else head.time
-            self._earliest.append(min(first, head.time))
+        # When at the latest any head up to this one was not there yet, and when at the earliest
+        # any head from this one on was there.
+        self._latest = list(accumulate((head.times.first for head in ordered), max))
+        self._earliest = list(accumulate((head.times.last for head in reversed(ordered)), min))
         self._earliest.reverse()
 
     def check(self, link: _Link, tolerance: timedelta) -> Iterable[Finding]:

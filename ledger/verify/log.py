@@ -34,7 +34,7 @@ from crypto.keys import PublicKey
 from crypto.statement import PAYLOAD_TYPE, Statement
 from ledger.errors import ConsistencyRefused, FormatRefused, LedgerError, QuorumMissing
 from ledger.tree import Node
-from ledger.verify.chain import Problem
+from ledger.verify.chain import Problem, Times
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.declared import DeclaredKeys
 from ledger.verify.heads import read_heads
@@ -42,7 +42,7 @@ from ledger.verify.history import KINDS
 from ledger.verify.merkle import EMPTY_ROOT, HASH_BYTES
 from ledger.verify.note import Note
 from ledger.verify.policy import CheckedCheckpoint, Policy
-from ledger.verify.receipt import quorum_time
+from ledger.verify.receipt import quorum_times
 from ledger.verify.report import Check, Phrase, Report, phrase
 from ledger.verify.tile_names import CHECKPOINT, TILE_WIDTH
 from ledger.verify.tiles import FolderSource, HttpSource, SignedTree, TileSource, open_tree
@@ -194,22 +194,22 @@ class Reader(Protocol):
 class PastHead:
     """A head that the log signed. note: as it was shown.
 
-    witnessed: whether it has the policy's quorum. time: when that was complete; None without one,
+    witnessed: whether it has the policy's quorum. times: when that saw it; None without one,
     and where the policy asks for no witness and none stated a time.
     """
 
     checkpoint: Checkpoint
     note: Note
     witnessed: bool
-    time: datetime | None
+    times: Times | None
 
     @classmethod
     def of(
         cls, checkpoint: Checkpoint, note: Note, cosigned: Mapping[str, datetime], policy: Policy
     ) -> PastHead:
         """cosigned: when, by the policy's witness names (`Policy.cosigned_by`)."""
-        time = quorum_time(CheckedCheckpoint(checkpoint, cosigned), policy)
-        return cls(checkpoint, note, policy.met_by(cosigned), time)
+        times = quorum_times(CheckedCheckpoint(checkpoint, cosigned), policy)
+        return cls(checkpoint, note, policy.met_by(cosigned), times)
 
 
 def open_source(place: str) -> TileSource:
@@ -298,7 +298,7 @@ def _accept(note: bytes, head: Checkpoint, policy: Policy, tally: Tally) -> Past
         tally.passes("log.head")
     except QuorumMissing as error:
         tally.unopened("log.head", subject, phrase("reason", reason=error))
-        return PastHead(head, Note.parse(note), witnessed=False, time=None)
+        return PastHead(head, Note.parse(note), witnessed=False, times=None)
     except LedgerError as error:
         tally.fails("log.head", subject, phrase("reason", reason=error), index=0)
         return None
@@ -355,10 +355,10 @@ class _PastHeads:
     def next_time(self) -> PastHead | None:
         """The next one of which a quorum stated the time: kept until a chunk takes it."""
         for head in self._ahead:
-            if head.time is not None:
+            if head.times is not None:
                 return head
         while (more := self._read()) is not None:
-            if more.time is not None:
+            if more.times is not None:
                 return more
         return None
 
@@ -588,7 +588,7 @@ class Walk:
         self._declared = DeclaredKeys(tree.checkpoint.origin, tally)
         self._broken = False
         self._witnessed = 0  # the largest witnessed size so far
-        self._before: datetime | None = None  # the latest time of a head passed so far
+        self._before: datetime | None = None  # the latest `times.first` of a head passed so far
         self._unsigned = 0
 
     def take(self, chunk: Chunk) -> bool:
@@ -604,7 +604,7 @@ class Walk:
                 self._tally.passes("log.heads")
         signed = deque(h for h in heads if h.checkpoint.size not in wrong)
         passing = deque(h for h in signed if h.witnessed)
-        timed = deque(h for h in passing if h.time is not None)
+        timed = deque(h for h in passing if h.times is not None)
         for entry in chunk.entries:
             while signed and signed[0].checkpoint.size <= entry.place:
                 self._declared.signed(signed.popleft())
@@ -635,14 +635,14 @@ class Walk:
 
     def _pass_head(self, head: PastHead) -> None:
         self._witnessed = head.checkpoint.size
-        time = head.time
-        if time is None:
+        times = head.times
+        if times is None:
             return
-        if self._before is not None and time < self._before - TOLERANCE:
-            why = phrase("head.runs_back", time=time, before=self._before)
+        if self._before is not None and times.last < self._before - TOLERANCE:
+            why = phrase("head.runs_back", time=times.last, before=self._before)
             size = head.checkpoint.size
             self._tally.fails("log.heads", f"head {size}", why, index=size - 1)
-        self._before = time if self._before is None else max(self._before, time)
+        self._before = times.first if self._before is None else max(self._before, times.first)
 
     def _entry(self, entry: Entry, after: PastHead | None) -> None:
         tally = self._tally
@@ -664,7 +664,9 @@ class Walk:
         if signed is False:
             return  # a forgery must not take the place of a genuine statement
         self._chain(entry)
-        timing = self._timing(entry, None if after is None else after.time)
+        timing = self._timing(
+            entry, None if after is None or after.times is None else after.times.last
+        )
         if timing is Timing.EARLY:
             why = phrase("time.early", time=entry.time)
             tally.fails("entry.time", entry.name, why, index=entry.place)

@@ -7,11 +7,13 @@ that asks for no witness makes no receipt a witnessed one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from crypto.digest import digest
 from crypto.record import encode_time
 from ledger.errors import LedgerError, QuorumMissing
+from ledger.verify.chain import Times
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.merkle import leaf_hash, verify_inclusion
 from ledger.verify.note import Note
@@ -72,11 +74,25 @@ def audit_receipt(entry: bytes, proof: bytes, policy: Policy) -> Report:
     return _report(about, checks)
 
 
-def quorum_time(checked: CheckedCheckpoint, policy: Policy) -> datetime | None:
-    """When enough witnesses had cosigned: one clock that lies alone cannot move it. None where
-    the policy asks for no witness and none stated a time."""
+def quorum_times(checked: CheckedCheckpoint, policy: Policy) -> Times | None:
+    """Between which times the quorum cosigned. None where the policy asks for no witness and none
+    stated a time, and without a quorum.
+
+    Whoever is honest in a quorum is bounded by its last line, and by its first, whatever clocks
+    the others have: so of all lines, the earliest that make a quorum bound from above, and the
+    latest that make one from below.
+    """
+    lines = _in_time(checked)
+    above, below = _complete(lines, policy), _complete(lines[::-1], policy)
+    if above is None or below is None:
+        return None
+    return Times(min(below, above), max(below, above))  # fewer than half may be a quorum
+
+
+def _complete(lines: Sequence[tuple[str, datetime]], policy: Policy) -> datetime | None:
+    """The time at which these lines, one after the other, have made a quorum."""
     have: list[str] = []
-    for name, time in _in_time(checked):
+    for name, time in lines:
         have.append(name)
         if policy.met_by(have):
             return time

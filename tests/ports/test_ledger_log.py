@@ -565,6 +565,23 @@ def test_one_failing_witness_does_not_stop_the_others_and_is_asked_again(
     others.dispose()
 
 
+def test_a_line_from_a_wrong_clock_is_not_kept_until_the_clock_is_right(
+    hub: SqlLogDatabase, witness: LocalWitness, clock: Clock
+) -> None:
+    grow(hub, 0, 3)
+    for wrong in (timedelta(minutes=11), -timedelta(minutes=11)):
+        witness.clock = Clock()
+        witness.clock.time = clock.time + wrong
+        result = publish(hub, [witness], policy(witness), clock=clock)
+        assert result is not None and not result.witnessed
+        assert "by its clock" in str(result.failures[witness.key.name])
+        with hub.transaction() as store:
+            assert store.latest_cosigned() is None
+    witness.clock = clock
+    result = publish(hub, [witness], policy(witness), clock=clock)
+    assert result is not None and result.witnessed
+
+
 def test_a_head_is_witnessed_while_a_slow_witness_is_still_awaited(
     hub: SqlLogDatabase,
     engine: Engine,

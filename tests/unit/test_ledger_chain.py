@@ -12,7 +12,7 @@ from crypto.identifiers import PartyId
 from crypto.keys import PublicKey, SigningKey
 from crypto.ports import SystemRandomness
 from crypto.statement import Act, ChainHead, SignedStatement, sign_statement
-from ledger.verify.chain import Finding, Problem, WitnessedHead, check_chains
+from ledger.verify.chain import Finding, Problem, Times, WitnessedHead, check_chains
 
 CLINIC, LAB = (PartyId(f"pty_{digit * 32}") for digit in "12")
 KEYS = {CLINIC: SigningKey.generate(), LAB: SigningKey.generate()}
@@ -156,7 +156,11 @@ def test_an_entry_that_is_no_statement_is_named() -> None:
     ]
 
 
-HEADS = [WitnessedHead(1, at(10)), WitnessedHead(2, at(20)), WitnessedHead(3, at(30))]
+def head(size: int, minute: int) -> WitnessedHead:
+    return WitnessedHead(size, Times(at(minute), at(minute)))
+
+
+HEADS = [head(1, 10), head(2, 20), head(3, 30)]
 
 
 @pytest.mark.parametrize("minute", [5, 5.1, 15, 24.9, 25])
@@ -184,7 +188,7 @@ def test_a_time_outside_the_neighbouring_heads_is_not_believed(
 
 
 def test_a_head_that_skips_entries_bounds_them_all() -> None:
-    heads = [WitnessedHead(1, at(10)), WitnessedHead(3, at(30))]
+    heads = [head(1, 10), head(3, 30)]
     assert check(*chain(CLINIC, 3, minutes=[0, 33, 20]), heads=heads) == ()
     assert found(check(*chain(CLINIC, 3, minutes=[0, 20, 4]), heads=heads)) == [
         (2, CLINIC, Problem.BACK_DATED)
