@@ -232,9 +232,9 @@ def test_a_proof_longer_than_any_tree_needs_does_not_reach_the_verifier() -> Non
 
 
 @pytest.mark.slow
-def test_every_pair_of_sizes_up_to_fifty_and_every_mutation_of_each_hash() -> None:
+def test_every_pair_of_sizes_up_to_six_levels_and_every_mutation_of_each_hash() -> None:
     tree = nodes(400)
-    for size in range(1, 51):
+    for size in range(1, 35):  # 33 leaves are the first on six levels
         for old in range(1, size + 1):
             claim = consistency(old, size, tree)
             assert agreed_consistency(claim)

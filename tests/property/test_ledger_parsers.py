@@ -382,7 +382,7 @@ def test_no_request_crashes_a_witness_or_makes_it_store_what_the_log_did_not_sig
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=4_000, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(draw=st.data())
 def test_much_damaged_input_is_refused_or_means_exactly_what_it_says(
     name: str, draw: st.DataObject

@@ -394,4 +394,4 @@ class TestRights(Rights.TestCase):  # type: ignore[misc]  # hypothesis makes the
 
 @pytest.mark.slow
 class TestRightsAtLength(Rights.TestCase):  # type: ignore[misc]  # as above
-    settings = settings(max_examples=150, stateful_step_count=100, deadline=None)
+    settings = settings(max_examples=80, stateful_step_count=100, deadline=None)
