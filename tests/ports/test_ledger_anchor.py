@@ -590,7 +590,7 @@ def test_a_node_that_forgets_what_it_was_sent_does_not_fill_the_outbox(
     backend.counting = False
     hub = new_hub(backend, patience_s=60, max_fee_wei=3 * GWEI)
     hub.grow(0, 5)
-    for _ in range(1000):
+    for _ in range(400):
         hub.round(10)
     assert len(backend.signed) == len(hub.anchors[0].transactions)
     # 2 gwei, 13 % more three times, and each a few times again.
