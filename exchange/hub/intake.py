@@ -141,7 +141,8 @@ def signing_key(submission: Submission, tx: HubTransaction) -> PublicKey:
 
     A new document is vouched for by the identity key alone, so that a lost or stolen signing key
     can be replaced without using it. It must be the next one: else whoever stole a key that was
-    replaced could bring its old document again, and speak in the actor's chain.
+    replaced could bring its old document again, and speak in the actor's chain. And none is logged
+    that does not count, or the log would name a document of the actor that is nobody's key.
     Raises UnknownKey, BadSignature, Malformed, DocumentRefused.
     """
     statement = submission.signed.statement
@@ -155,7 +156,7 @@ def signing_key(submission: Submission, tx: HubTransaction) -> PublicKey:
     brought = read_party(submission.document(statement.outputs[0]))
     if brought.document.party != statement.actor:
         raise BadSignature("the party document is another party's")
-    registration.require_next(brought, known)
+    registration.require_next(statement, brought, known)
     return brought.document.signing
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from crypto import envelope as dsse
 from crypto import record
+from crypto.digest import Digest
 from crypto.envelope import Envelope
-from crypto.errors import Malformed
-from exchange.errors import NotYours
+from crypto.errors import CryptoError, Malformed
+from crypto.statement import Statement
+from exchange.errors import NotYours, UnknownSubject
 from exchange.hub import chains
 from exchange.hub.model import Operator
 from exchange.hub.ports import HubTransaction
 from exchange.submission import Submission
 from registry import evidence
-from registry.errors import DocumentRefused, NotFound
+from registry.errors import DocumentRefused, NotFound, RegistryError
 from registry.party import SignedParty, read_party, require_successor
 from registry.product import PAYLOAD_TYPE, DataProduct
 
@@ -21,14 +23,17 @@ def party(submission: Submission, tx: HubTransaction, operator: Operator) -> Non
     """A first party document, or the next one of a party already known."""
     statement = submission.signed.statement
     new = read_party(submission.document(statement.outputs[0]))
-    if (statement.type == evidence.REGISTERED) != (new.document.seq == 0):
-        raise DocumentRefused("seq", "of a first document, and of no other, is 0")
-    require_next(new, _current(tx, new))
+    require_next(statement, new, _current(tx, new))
     tx.parties.add(new)
 
 
-def require_next(new: SignedParty, known: SignedParty | None) -> None:
-    """Raises DocumentRefused unless `new` is a party's first document, or follows `known`."""
+def require_next(statement: Statement, new: SignedParty, known: SignedParty | None) -> None:
+    """Raises DocumentRefused unless `new` is a party's first document, or follows `known`, and
+    the statement announces it as what it is: by its type, and by the party that it is about."""
+    if (statement.type == evidence.REGISTERED) != (new.document.seq == 0):
+        raise DocumentRefused("seq", "of a first document, and of no other, is 0")
+    if statement.subject != new.document.party:
+        raise DocumentRefused("subject", "of the statement must be the party itself")
     if known is not None:
         require_successor(new, known)
     elif new.document.seq != 0:
@@ -62,6 +67,18 @@ def product(submission: Submission, tx: HubTransaction, operator: Operator) -> N
 
 def alarm(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     """An alarm changes nothing here; that it is in the ledger is the point."""
+
+
+def stored(name: Digest, tx: HubTransaction) -> bytes | None:
+    """A party document that came to nothing. An announcement that does not fit is refused today;
+    who reads a log in which an older hub took one in needs the document, to see that it does not
+    count: without it every later key of that party would be in doubt."""
+    try:
+        data = tx.document(name)
+        read_party(data)
+    except (UnknownSubject, CryptoError, RegistryError):
+        return None  # anything else that is stored is not for everybody
+    return data
 
 
 def register_operator(document: SignedParty, tx: HubTransaction, operator: Operator) -> None:
