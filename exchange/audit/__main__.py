@@ -8,148 +8,90 @@ file, cannot be used; 4 the log or the documents gave no answer.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
 
-from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
 from crypto.keys import read_exchange_key
 from crypto.ports import SystemClock
-from exchange.audit.answers import DealReport
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
 from exchange.audit.errors import AuditError
 from exchange.audit.follow import USUAL, Limits
 from exchange.audit.live import Following, follow, lines_to
 from exchange.audit.openings import Opener
-from exchange.audit.roots import Roots
+from exchange.audit.roots import MAX_ROOTS_BYTES, Roots
 from exchange.audit.views import Views
 from exchange.audit.voices import VOICES
 from exchange.audit.watched import FolderBundles
 from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.query.explanation import Language
-from ledger.errors import LedgerError, SourceUnreachable, TileMissing
 from ledger.verify.log import open_source
-from ledger.verify.policy import Policy
-
-PASSED: Final = 0
-FAILED: Final = 1
-UNUSABLE: Final = 2
-TRY_LATER: Final = 4
+from ledger.verify.policy import MAX_POLICY_BYTES, Policy
+from ledger.verify.program import UNUSABLE, answer, ends, read, refuse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code; argparse itself exits with 2."""
     asked = _parser().parse_args(arguments)
-    if asked.command == "log":
-        return _log(asked)
-    if (asked.open_with is None) != (asked.party is None):
-        return _refuse("--open-with and --party go together")
-    if asked.command == "follow":
-        return _follow(asked)
+    if asked.command != "log" and (asked.open_with is None) != (asked.party is None):
+        return refuse("--open-with and --party go together", UNUSABLE)
+    acts = {"deal": _deal, "log": _log, "follow": _follow}
+    return ends(lambda: acts[asked.command](asked), AuditError)
+
+
+def _deal(asked: argparse.Namespace) -> int:
     language = Language(asked.language)
-    try:
-        report = _audit(asked)
-        Views(asked.prov_json, asked.prov_n, asked.svg).write(report, language)
-    except (AuditError, LedgerError, CryptoError) as error:
-        return _refuse(str(error))
-    except OSError as error:
-        return _refuse(f"{error.filename}: {error.strerror}")
-    if asked.json:
-        text = json.dumps(report.to_value(VOICES[language]), ensure_ascii=False, indent=2) + "\n"
-    else:
-        text = report.to_text(VOICES[language])
-    sys.stdout.write(text)
-    return FAILED if report.failed else PASSED
+    report = audit_deal(read(asked.bundle, MAX_BUNDLE_BYTES), *_trusted(asked), _opener(asked))
+    Views(asked.prov_json, asked.prov_n, asked.svg).write(report, language)
+    return answer(report, VOICES[language], as_json=asked.json)
 
 
 def _log(asked: argparse.Namespace) -> int:
-    try:
-        report = audit_whole_log(
-            asked.log,
-            Policy.parse(_read(asked.policy, 1 << 20)),
-            Roots.parse(_read(asked.roots, 1 << 20)),
-            open_documents(asked.documents),
-        )
-    except (SourceUnreachable, TileMissing) as error:
-        _refuse(str(error))
-        return TRY_LATER
-    except (AuditError, LedgerError, CryptoError) as error:
-        return _refuse(str(error))
-    except OSError as error:
-        return _refuse(f"{error.filename}: {error.strerror}")
-    voice = VOICES[Language(asked.language)]
-    if asked.json:
-        text = json.dumps(report.to_value(voice), ensure_ascii=False, indent=2) + "\n"
-    else:
-        text = report.to_text(voice)
-    sys.stdout.write(text)
-    return FAILED if report.failed else PASSED
+    report = audit_whole_log(asked.log, *_trusted(asked), open_documents(asked.documents))
+    return answer(report, VOICES[Language(asked.language)], as_json=asked.json)
 
 
 def _follow(asked: argparse.Namespace) -> int:
-    try:
-        what = Following(
-            open_source(asked.log),
-            Policy.parse(_read(asked.policy, 1 << 20)),
-            Roots.parse(_read(asked.roots, 1 << 20)),
-            open_documents(asked.documents),
-            asked.state,
-            deals=None if asked.bundles is None else FolderBundles(asked.bundles),
-            opener=_opener(asked),
-            given=asked.given,
-            limits=Limits(
-                timedelta(seconds=asked.stale),
-                timedelta(seconds=asked.quiet),
-                timedelta(seconds=asked.patience),
-            ),
-            interval_s=asked.interval,
-            once=asked.once,
-            as_json=asked.json,
-            language=Language(asked.language),
-        )
-        return follow(
-            what,
-            clock=SystemClock(),
-            sleep=time.sleep,
-            write=lines_to(sys.stdout),
-            complain=lines_to(sys.stderr),
-        )
-    except (AuditError, LedgerError, CryptoError) as error:
-        return _refuse(str(error))
-    except OSError as error:
-        return _refuse(f"{error.filename}: {error.strerror}")
-
-
-def _audit(asked: argparse.Namespace) -> DealReport:
-    return audit_deal(
-        _read(asked.bundle, MAX_BUNDLE_BYTES),
-        Policy.parse(_read(asked.policy, 1 << 20)),
-        Roots.parse(_read(asked.roots, 1 << 20)),
-        _opener(asked),
+    what = Following(
+        open_source(asked.log),
+        *_trusted(asked),
+        open_documents(asked.documents),
+        asked.state,
+        deals=None if asked.bundles is None else FolderBundles(asked.bundles),
+        opener=_opener(asked),
+        given=asked.given,
+        limits=Limits(
+            timedelta(seconds=asked.stale),
+            timedelta(seconds=asked.quiet),
+            timedelta(seconds=asked.patience),
+        ),
+        interval_s=asked.interval,
+        once=asked.once,
+        as_json=asked.json,
+        language=Language(asked.language),
     )
+    return follow(
+        what,
+        clock=SystemClock(),
+        sleep=time.sleep,
+        write=lines_to(sys.stdout),
+        complain=lines_to(sys.stderr),
+    )
+
+
+def _trusted(asked: argparse.Namespace) -> tuple[Policy, Roots]:
+    policy = Policy.parse(read(asked.policy, MAX_POLICY_BYTES))
+    return policy, Roots.parse(read(asked.roots, MAX_ROOTS_BYTES))
 
 
 def _opener(asked: argparse.Namespace) -> Opener | None:
     if asked.open_with is None:
         return None
     return Opener(PartyId.parse(asked.party, where="--party"), read_exchange_key(asked.open_with))
-
-
-def _read(path: Path, limit: int) -> bytes:
-    """At most one byte more than `limit`: enough for whoever parses it to refuse it."""
-    with path.open("rb") as file:
-        return file.read(limit + 1)
-
-
-def _refuse(problem: str) -> int:
-    sys.stderr.write(f"{problem}\n")
-    return UNUSABLE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,45 +10,27 @@ chain gave no answer.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-from crypto.errors import CryptoError
-from ledger.errors import ChainUnreachable, LedgerError, SourceUnreachable, TileMissing
 from ledger.verify import log
 from ledger.verify.anchor import BLOCK_TAGS, Asked, HttpRpc, audit_anchor
 from ledger.verify.equivocation import audit_equivocation
 from ledger.verify.note import MAX_NOTE_BYTES
 from ledger.verify.policy import MAX_POLICY_BYTES, Policy
+from ledger.verify.program import answer, ends, read
 from ledger.verify.proof import MAX_PROOF_BYTES
 from ledger.verify.receipt import audit_receipt
-from ledger.verify.report import TRY_LATER, Report, exit_code
+from ledger.verify.report import Report
 from ledger.verify.tile_names import CHECKPOINT
 from ledger.verify.words import ENGLISH
-
-UNUSABLE: Final = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code; argparse itself exits with 2."""
     asked = parser().parse_args(arguments)
-    try:
-        report = audit(asked)
-    except (ChainUnreachable, SourceUnreachable, TileMissing) as error:
-        return refuse(str(error), TRY_LATER)
-    except (LedgerError, CryptoError) as error:
-        return refuse(str(error), UNUSABLE)
-    except OSError as error:
-        return refuse(f"{error.filename}: {error.strerror}", UNUSABLE)
-    if asked.json:
-        text = json.dumps(report.to_value(ENGLISH), ensure_ascii=False, indent=2) + "\n"
-    else:
-        text = report.to_text(ENGLISH)
-    sys.stdout.write(text)
-    return exit_code(report)
+    return ends(lambda: answer(audit(asked), ENGLISH, as_json=asked.json))
 
 
 def audit(asked: argparse.Namespace) -> Report:
@@ -69,17 +51,6 @@ def audit(asked: argparse.Namespace) -> Report:
             tiles = None if asked.log is None else log.open_source(asked.log)
             notes = [read(path, MAX_NOTE_BYTES) for path in (asked.first, asked.second)]
             return audit_equivocation(notes[0], notes[1], policy, tiles)
-
-
-def read(path: Path, limit: int) -> bytes:
-    """At most one byte more than `limit`: enough for whoever parses it to refuse it."""
-    with path.open("rb") as file:
-        return file.read(limit + 1)
-
-
-def refuse(problem: str, code: int) -> int:
-    sys.stderr.write(f"{problem}\n")
-    return code
 
 
 def parser() -> argparse.ArgumentParser:
