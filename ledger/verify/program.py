@@ -20,14 +20,14 @@ from ledger.verify.report import TRY_LATER, Report, Voice, exit_code
 UNUSABLE: Final = 2
 
 
-def ends(run: Callable[[], int], *refusals: type[Exception]) -> int:
-    """The exit code of `run`, or of what it raises, which is told on stderr. refusals: errors of
-    other packages that are a file's or the command line's fault."""
+def ends(run: Callable[[], int], refused: type[Exception] = LedgerError) -> int:
+    """The exit code of `run`, or of what it raises, which is told on stderr. refused: the base of
+    errors that are a file's or the command line's fault, beside those of this package."""
     try:
         return run()
     except (ChainUnreachable, SourceUnreachable, TileMissing) as error:
         return refuse(str(error), TRY_LATER)
-    except (LedgerError, CryptoError, *refusals) as error:
+    except (LedgerError, CryptoError, refused) as error:
         return refuse(str(error), UNUSABLE)
     except OSError as error:
         return refuse(f"{error.filename}: {error.strerror}", UNUSABLE)
