@@ -10,13 +10,14 @@ import typer
 from api.cli.desk import PATIENCE_S, TimeoutOption, answered, opened
 from api.cli.output import answer
 from api.cli.speech import Commands, common, say
-from api.cli.tables import facts, lines
+from api.cli.tables import facts, lines, table
 from api.settings import NodeSettings
 from crypto.errors import KeyFileRefused
 from crypto.identifiers import PartyId
 from crypto.keys import SigningKey, read_signing_key, write_key
 from crypto.record import encode_time
 from exchange.node import registering
+from exchange.node.deposits import deposits
 from registry.errors import NotTrusted
 from registry.party import SignedParty, endorse, read_party, require_trusted
 
@@ -49,6 +50,33 @@ def fingerprint() -> None:
     answer(
         {"party": document.party, "fingerprint": document.identity.fingerprint},
         lines(document.identity.fingerprint),
+        as_json=common().as_json,
+    )
+
+
+@app.act("deposits", "party.deposits")
+def deposits_() -> None:
+    with opened() as node, node.store.transaction() as tx:
+        found = [
+            {
+                "statement": str(one.statement),
+                "time": encode_time(one.time),
+                "account": leg.credit,
+                "amount_minor": str(leg.amount_minor),
+                "operation": one.movement.operation,
+            }
+            for one in deposits(node.hub, tx, node.identity)
+            for leg in one.movement.legs
+        ]
+    answer(
+        {"deposits": found},
+        table(
+            ["time", "account", "amount_minor", "operation", "statement"],
+            [
+                (d["time"], d["account"], d["amount_minor"], d["operation"], d["statement"])
+                for d in found
+            ],
+        ),
         as_json=common().as_json,
     )
 

@@ -191,6 +191,10 @@ class HubClient:
     def balance(self, currency: str) -> BalanceBody:
         return self._get(BalanceBody, f"/v1/balances/{currency}")
 
+    def opening(self, statement: Digest) -> bytes:
+        """What a statement committed to, sealed to the caller. Raises UnknownSubject."""
+        return self._bytes(f"/v1/openings/{statement}")
+
     def bundle(self, deal: DealId) -> bytes:
         """The deal's evidence, a zip for `exchange audit deal`."""
         return self._bytes(f"/v1/deals/{deal}/bundle")

@@ -1,4 +1,4 @@
-"""Balances and deposits."""
+"""Balances and deposits, and what statements about money commit to."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from api.http.caller import SignedBy
 from api.http.errors import IdempotencyKeyMissing, IdempotencyKeyReused, RequestInFlight
 from api.http.idempotency import Keyed, once, respond
 from api.http.ports import Answer
-from api.hub.answers import UNSIGNED, printed, refusals
+from api.hub.answers import OCTETS, UNSIGNED, content, printed, refusals
 from api.hub.bodies import BalanceBody, DepositBody, DepositedBody
 from api.hub.desk import Desk
-from api.hub.parameters import CurrencyText
-from exchange.errors import NotYours
+from api.hub.parameters import CurrencyText, DigestText
+from crypto.digest import Digest
+from exchange.errors import NotYours, UnknownSubject
 from pricing.errors import AccountNotFound, MoneyRefused
 from pricing.money import Money
 from registry.errors import NotFound
@@ -31,6 +32,22 @@ def money(desk: Desk) -> APIRouter:
     )
     def balance(caller: SignedBy, currency: CurrencyText) -> Response:
         return printed(BalanceBody.of(desk.service.balance(caller.party, currency)))
+
+    @router.get(
+        "/v1/openings/{digest}",
+        operation_id="fetch_opening",
+        summary="What a statement committed to, sealed to the caller",
+        description="Of a deposit for whoever was credited; of a job's money and receipts for the "
+        "regulator that its agreements name. `digest` is the statement's.",
+        response_class=Response,
+        responses={
+            **content(OCTETS, "The sealed opening"),
+            **refusals(UnknownSubject("an opening of sha256:… for pty_…")),
+        },
+    )
+    def opening(caller: SignedBy, digest: DigestText) -> Response:
+        data = desk.service.opening(caller.party, Digest.parse(digest))
+        return Response(data, media_type=OCTETS)
 
     @router.post(
         "/v1/deposits",

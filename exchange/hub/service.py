@@ -116,6 +116,15 @@ class HubService:
                 raise UnknownSubject(f"a released part {digest} of {job}")
             return tx.document(digest)
 
+    def opening(self, caller: PartyId, statement: Digest) -> bytes:
+        """What a statement committed to, sealed to the caller. Raises UnknownSubject, in the same
+        words whether there is no such statement or only others may open it."""
+        with self.store.reading() as tx:
+            for reader, sealed in tx.openings(statement):
+                if reader == caller:
+                    return sealed
+        raise UnknownSubject(f"an opening of {statement} for {caller}")
+
     def balance(self, caller: PartyId, currency: str) -> Balance:
         with self.store.reading() as tx:
             return book.balance(tx.book, party_account(caller, currency))

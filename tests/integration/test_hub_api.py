@@ -22,19 +22,22 @@ from api.folder import PartyFolder
 from api.http import protocol
 from api.http.server import serving
 from api.hub import openapi
-from crypto.digest import digest
+from crypto import record, sealing
+from crypto.digest import Digest, digest
 from crypto.errors import BadSignature, Malformed, UnknownKey
 from crypto.identifiers import DealId, PartyId
 from crypto.keys import Signer, SigningKey
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
 from crypto.statement import ChainHead, read_statement
+from exchange import openings
 from exchange.audit.roots import Roots
 from exchange.audit.whole import HttpDocuments, audit_whole_log
 from exchange.errors import ChainBroken, HubUnreachable, NotYours, UnknownSubject
 from exchange.evidence import alarmed
 from exchange.hub import background
 from exchange.jobs import JobState
+from exchange.node.deposits import deposits
 from ledger.copies import mirror
 from ledger.errors import InclusionRefused, NotCovered
 from ledger.verify.heads import parse_page
@@ -44,6 +47,7 @@ from ledger.verify.policy import NO_QUORUM
 from ledger.verify.proof import Proof, verify_proof
 from ledger.verify.tiles import FolderSource, HttpSource, open_tree
 from pricing.errors import MoneyRefused
+from pricing.evidence import Movement
 from registry.errors import DocumentRefused, NotFound
 from registry.evidence import party_registered, party_updated
 from registry.party import Role
@@ -484,6 +488,45 @@ def test_a_balance_is_its_owners_alone(finished: Finished) -> None:
     world = finished.world
     assert world.members["research"].hub.balance("TEST").available_minor == 8000
     assert world.members["lab"].hub.balance("TEST").available_minor == 1000
+
+
+@dataclass(frozen=True)
+class LyingAboutMoney:
+    """The hub, with another opening: of other money, sealed to the right key for this statement."""
+
+    hub: Any
+    party: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.hub, name)
+
+    def opening(self, statement: Digest) -> bytes:
+        plain = sealing.open_sealed(
+            self.hub.opening(statement), self.party.sealing, context=openings.context(statement)
+        )
+        movement = record.from_bytes(Movement, plain)
+        legs = tuple(replace(leg, amount_minor=Amount(1)) for leg in movement.legs)
+        return sealing.seal(
+            record.to_bytes(replace(movement, legs=legs)),
+            self.party.party.document.sealing,
+            context=openings.context(statement),
+        )
+
+
+def test_a_party_opens_its_own_deposits_and_nobody_elses(finished: Finished) -> None:
+    research, lab = (finished.world.members[name] for name in ("research", "lab"))
+    with research.node.store.transaction() as tx:
+        (found,) = deposits(research.hub, tx, research.node.identity)
+        assert [leg.amount_minor for leg in found.movement.legs] == [10_000]
+        lying = LyingAboutMoney(research.hub, research.folder)
+        with pytest.raises(BadSignature):
+            list(deposits(lying, tx, research.node.identity))
+    with pytest.raises(UnknownSubject):
+        lab.hub.opening(found.statement)
+    with pytest.raises(UnknownSubject):
+        research.hub.opening(digest(b"no statement"))
+    with lab.node.store.transaction() as tx:
+        assert list(deposits(lab.hub, tx, lab.node.identity)) == []
 
 
 # Watching a job
