@@ -321,7 +321,9 @@ def _followed(
         receipt = backend.receipt(sent.hash)
         if receipt is None or receipt.reverted:
             continue
-        if receipt.block is None:
+        if receipt.block is None or chain.size < anchor.size:
+            # Mined since `chain` was read; or a node that lies about it, and what is final once
+            # can never be taken back.
             waits = True
             continue
         if (done[-1].block, done[-1].transaction) != (receipt.block, sent.hash):

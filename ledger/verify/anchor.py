@@ -227,7 +227,7 @@ def audit_anchor(
     about |= {"block": block, "latest_block": tip, "finality": asked.finality}
     contract = AnchorContract(rpc, asked.contract, hex(block))
     checks += _contract_checks(contract, head, block, tip, source, about)
-    checks += _declared(asked, head, source, about)
+    checks += _declared(asked, head, source, about, checks)
     return _report(about, checks)
 
 
@@ -293,10 +293,18 @@ def _taken_over(
 
 
 def _declared(
-    asked: Asked, head: Checkpoint, source: TileSource | None, about: dict[str, object]
+    asked: Asked,
+    head: Checkpoint,
+    source: TileSource | None,
+    about: dict[str, object],
+    found: Sequence[Check],
 ) -> list[Check]:
     """What the log says of where it is anchored: whoever was given another contract, or one that
-    was left since, must learn which one holds the log's heads now."""
+    was left since, must learn which one holds the log's heads now.
+
+    found: of the contract itself. The log may name it after this head only if it continues one
+    that is named already: else anybody's contract could claim to be ahead.
+    """
     here = (asked.chain_id, asked.contract.lower())
 
     def result(passed: bool | None, note: Phrase, subject: str = "") -> Check:
@@ -324,11 +332,12 @@ def _declared(
     predecessor, successor = (
         (asked.chain_id, about.get(which)) for which in ("predecessor", "successor")
     )
+    continues = all(c.passed for c in found if c.id in ("anchor.code", "anchor.continued"))
     if places[-1] == here:
         checks = [result(True, now)]
     elif here in places:
         checks = [result(None, phrase("anchor.left", now=now))]
-    elif predecessor in places or _ahead(about, head):  # the log may say so after this head
+    elif predecessor in places and continues:
         checks = [result(None, phrase("anchor.not_yet", size=head.size, now=now))]
     else:
         checks = [result(False, phrase("anchor.elsewhere", size=head.size, now=now))]
@@ -336,12 +345,6 @@ def _declared(
         note = phrase("anchor.not_yet", size=head.size, now=now)
         checks.append(result(None, note, f"successor {about['successor']}"))
     return checks
-
-
-def _ahead(about: Mapping[str, object], head: Checkpoint) -> bool:
-    anchored = about.get("anchored")
-    size = anchored.get("size") if isinstance(anchored, dict) else None
-    return isinstance(size, int) and size > head.size
 
 
 def _code(contract: AnchorContract) -> Check:

@@ -270,6 +270,18 @@ def test_a_contract_that_the_log_never_named_is_not_the_logs(tmp_path: Path, nam
     assert passed is False and named.contract in words
 
 
+def test_a_contract_that_says_it_is_ahead_is_no_more_the_logs_for_that(tmp_path: Path) -> None:
+    log = written(tmp_path, {0: ELSEWHERE})
+    report = audit(log, ChainOfAnswers({10**6: head(12)}))
+    assert outcome(report)["anchor.declared"] is False
+
+
+def test_code_that_only_claims_to_have_taken_the_log_over_is_not_the_logs(tmp_path: Path) -> None:
+    log = written(tmp_path, {0: BEFORE})
+    assert declared(log, before={7: own_root(log, 7)}, code="0x6000")[0] is False
+    assert declared(log, before={6: own_root(log, 6)})[0] is False  # it does not begin there
+
+
 def test_a_contract_that_took_the_log_over_may_be_named_by_the_next_start_of_the_hub(
     tmp_path: Path,
 ) -> None:

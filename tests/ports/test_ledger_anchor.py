@@ -24,7 +24,17 @@ from ledger.errors import (
     WrongChain,
 )
 from ledger.log import append, integrate
-from ledger.ports import Anchor, AnchorBackend, AnchorState, ChainHead, Fee, Place, Transaction
+from ledger.ports import (
+    Anchor,
+    AnchorBackend,
+    AnchorState,
+    Block,
+    ChainHead,
+    ChainReceipt,
+    Fee,
+    Place,
+    Transaction,
+)
 from tests.anchoring import LOG, START, Hub, NewHub, hubs
 from tests.chains import (
     ORIGIN,
@@ -817,3 +827,32 @@ def test_an_account_without_money_is_told_and_nothing_is_kept(
     last = hub.round()
     assert isinstance(last.waiting, ChainRefused)
     assert hub.states == [(5, "ready")]
+
+
+class Flatterer:
+    """A node that says of every transaction that it was mined long ago."""
+
+    def __init__(self, honest: FakeBackend) -> None:
+        self._honest = honest
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._honest, name)
+
+    def receipt(self, transaction: bytes) -> ChainReceipt:
+        return ChainReceipt(Block(0, bytes(32)))
+
+
+def test_a_receipt_for_a_head_that_the_contract_does_not_hold_moves_nothing(
+    new_hub: NewHub,
+) -> None:
+    chain = FakeChain(mining=False)
+    honest = chain.backend()
+    hub = new_hub(Flatterer(honest))
+    hub.grow(0, 5)
+    for _ in range(3):
+        hub.round(1)
+        assert hub.states == [(5, SENT)]
+    hub.backend, chain.mining = honest, True  # another node, of the same chain
+    for _ in range(4):
+        hub.round(700)
+    assert hub.states == [(5, FINAL)]
