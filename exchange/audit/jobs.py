@@ -7,7 +7,8 @@ it says, so one that does not fit is a failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,7 +19,7 @@ from crypto.identifiers import JobId, PartyId
 from crypto.keys import PublicKey
 from crypto.statement import Statement
 from exchange import jobs as lifecycle
-from exchange.audit.doubts import replay_with_doubts
+from exchange.audit.doubts import ASSUMED, Reading, Rules, read
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
 from exchange.audit.negotiations import idle_steps
@@ -38,7 +39,10 @@ from ledger.verify.report import Check, Phrase, phrase
 from pricing.evidence import HELD, REFUNDED, RELEASED
 from registry.errors import RegistryError
 
+SUBMITTED: Final = "job.submitted"
 MONEY: Final = (HELD, RELEASED, REFUNDED)
+_ANSWERS: Final = (HELD, "job.rejected")  # to a submission
+_REFUNDED: Final = ("job.refused", "job.failed", "job.cancelled", "job.expired")
 COMMITTED: Final = ("budget", "egress", "snapshot")  # by every holder's receipt
 COMMITTED_BY_HELPER: Final = ("egress",)
 
@@ -75,15 +79,6 @@ class Jobs:
     supposed: frozenset[Digest]
 
 
-@dataclass(frozen=True)
-class _One:
-    """One job's replay, as `Jobs` has them together."""
-
-    job: Job | None
-    no_effect: dict[Digest, str]
-    misfits: dict[Digest, str]
-
-
 def replay(evidence: Evidence) -> Jobs:
     """Every job in the bundle, from its submission, in the order of the log."""
     known: dict[str, Job] = {}
@@ -91,12 +86,16 @@ def replay(evidence: Evidence) -> Jobs:
     misfits: dict[Digest, str] = {}
     supposed: set[Digest] = set()
     for subject in subjects(evidence):
-        found, without = _replay_one(subject, evidence)
-        if found.job is not None:
-            known[subject] = found.job
+        found = _replay_one(subject, evidence)
+        if found.state is not None:
+            known[subject] = found.state
         no_effect |= found.no_effect
-        misfits |= found.misfits
-        supposed |= set(without)
+        misfits |= {
+            said.signed.digest: found.misfits[said.signed.digest]
+            for said in evidence.about(subject)
+            if said.signed.digest in found.misfits and said.statement.type in _CHECKED
+        }
+        supposed |= found.supposed
     return Jobs(known, no_effect, misfits, frozenset(supposed))
 
 
@@ -113,7 +112,7 @@ def check_replay(subject: str, evidence: Evidence, found: Jobs) -> Check:
     rejects, expires and releases."""
     job = found.known.get(subject)
     if job is None:
-        idle = [s for s in evidence.about(subject) if s.statement.type == "job.submitted"]
+        idle = [s for s in evidence.about(subject) if s.statement.type == SUBMITTED]
         why = f": {idle_steps(idle, found.no_effect)}" if idle else ""
         return Check("job.replayed", False, subject, phrase("job.not_submitted", reason=why))
     if job.plan.deal != evidence.deal:
@@ -161,39 +160,76 @@ def ran(job: Job, evidence: Evidence) -> bool:
     )
 
 
-def _replay_one(subject: str, evidence: Evidence) -> tuple[_One, tuple[Digest, ...]]:
-    steps = [said for said in evidence.about(subject) if said.statement.type in _STEPS]
+def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
+    about = evidence.about(subject)
+    steps = [said for said in about if said.statement.type in _STEPS]
+    counted, overlooked = _counted(about, evidence)
+    operator = None if counted is None else counted.plan.operator
+    relying = () if counted is None else (*counted.plan.sealers, operator)
+    relied_on = {name for s in about if s.statement.actor in relying for name in s.statement.after}
+    refunded = {
+        name
+        for said in about
+        if (said.statement.type, said.statement.actor) == (REFUNDED, operator)
+        for name in said.statement.after
+    }
 
-    def run(without: Mapping[Digest, str]) -> _One:
-        job: Job | None = None
-        no_effect: dict[Digest, str] = {}
-        misfits: dict[Digest, str] = {}
-        for said in steps:
-            name, statement = said.signed.digest, said.statement
-            by_operator = job is not None and statement.actor == job.plan.operator
-            if name in without and not by_operator:
-                no_effect[name] = without[name]
-                continue
-            try:
-                job = _STEPS[statement.type](job, said, evidence)
-            except (ExchangeError, RegistryError, CryptoError) as error:
-                no_effect[name] = str(error)
-                if _is_misfit(job, said):
-                    misfits[name] = str(error)
-        return _One(job, no_effect, misfits)
+    def same(job: Job | None) -> Hashable:
+        """Of several admissions or receipts by one party it matters which one others name."""
 
-    return replay_with_doubts(
-        run,
-        lambda found: not found.misfits,
-        late=evidence.arrivals.late,
-        # Whether a sealed part came with its receipt, no bundle shows: results are not in it.
-        doubtful=[
+        def names(said: Mapping[PartyId, Said]) -> Hashable:
+            return frozenset(
+                (party, s.signed.digest if s.signed.digest in relied_on else None)
+                for party, s in said.items()
+            )
+
+        return job and (job.state, names(job.admitted), frozenset(job.started), names(job.sealed))
+
+    def wrong(job: Job | None, said: Said, took: bool) -> bool:
+        """What ends a job has its price given back in the same transaction, and nothing else."""
+        if said.statement.type in _REFUNDED and took != (said.signed.digest in refunded):
+            return True
+        return not took and _is_misfit(job, said)
+
+    late = {s.signed.digest for s in steps if s.statement.actor != operator}
+    return read(
+        steps,
+        None,
+        Rules(lambda job, said: _STEPS[said.statement.type](job, said, evidence), same, wrong),
+        without={n: why for n, why in evidence.arrivals.late.items() if n in late} | overlooked,
+        doubtful={
             said.signed.digest
             for said in steps
             if said.signed.digest in evidence.arrivals.perhaps
+            # Whether a sealed part came with its receipt, no bundle shows: results are not in it.
             or said.statement.type == "job.sealed"
-        ],
+        },
     )
+
+
+def _counted(about: Sequence[Said], evidence: Evidence) -> tuple[Job | None, dict[Digest, str]]:
+    """The submission that counts, and those before it that brought the plan as little as they had
+    an effect.
+
+    A plan is in the bundle because a submission brought it. Of several that name it, the hub took
+    the one that the operator, in the same transaction, held the price for or rejected.
+    """
+    found: list[Job] = []
+    for said in about:
+        if said.statement.type == SUBMITTED and said.signed.digest not in evidence.arrivals.late:
+            with suppress(ExchangeError, RegistryError, CryptoError):
+                found.append(_submitted(None, said, evidence))
+    if not found:
+        return None, {}
+    same = [job for job in found if job.plan_digest == found[0].plan_digest]
+    operators = (found[0].plan.operator, _opener(evidence))
+    for said in about:
+        if said.statement.type in _ANSWERS and said.statement.actor in operators:
+            named = [job.submitted.signed.digest in said.statement.after for job in same]
+            counted = named.index(True) if any(named) else 0
+            overlooked = (job.submitted.signed.digest for job in same[:counted])
+            return same[counted], dict.fromkeys(overlooked, ASSUMED)
+    return same[0], {}
 
 
 def _admission_problem(job: Job, evidence: Evidence, found: Jobs) -> Phrase | None:
@@ -233,7 +269,7 @@ def _is_misfit(job: Job | None, said: Said) -> bool:
         return True
     if job is None or statement.actor not in job.plan.sealers:
         return False
-    return statement.type in ("job.started", "job.sealed") and job.state not in FINAL
+    return statement.type in _STARTED and job.state not in FINAL
 
 
 def _submitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
@@ -251,6 +287,8 @@ def _submitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
     dsse.verify(envelope, plans.PAYLOAD_TYPE, consumer.document.signing)
     if statement.inputs != tuple(side.agreement for side in plan.sides):
         raise PlanRefused("agreements", "the statement names others than the plan")
+    if statement.body.get("deal") != plan.deal:
+        raise PlanRefused("deal", "the statement names another than the plan")
     if plan.join in plans.WITH_CONSUMER:
         _require_reachable(statement)
     return Job(
@@ -268,10 +306,19 @@ def _submitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
 
 
 def _rejected(job: Job | None, said: Said, evidence: Evidence) -> Job:
-    job = _of_operator(job, said)
+    """By whoever opened the log: a plan that names another operator is rejected for it."""
+    opened = said.statement.actor == _opener(evidence)
+    job = _known(job, said.statement) if opened else _of_operator(job, said)
+    _require_plan(job, said.statement)
     if job.submitted.signed.digest not in said.statement.after:
         raise PlanRefused("after", "does not name the submission")
     return _end(job, JobEvent.REFUSE, said)
+
+
+def _opener(evidence: Evidence) -> PartyId | None:
+    """The operator of the log, whose own document is its first entry; None if that is not here."""
+    first = evidence.said[0]
+    return first.statement.actor if first.index == 0 else None
 
 
 def _admitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
@@ -348,8 +395,10 @@ def _opened(job: Job | None, said: Said, evidence: Evidence) -> Job:
 Step = Callable[[Job | None, Said, Evidence], Job]
 
 _OPERATORS: Final = frozenset({"job.rejected", "job.expired", "job.released"})
+_STARTED: Final = frozenset({"job.started", "job.sealed"})
+_CHECKED: Final = _OPERATORS | _STARTED  # said only after checking what goes before
 _STEPS: Final[Mapping[str, Step]] = {
-    "job.submitted": _submitted,
+    SUBMITTED: _submitted,
     "job.rejected": _rejected,
     "job.admitted": _admitted,
     "job.refused": _refused,

@@ -7,8 +7,9 @@ apply (too late, out of turn, another's) has no effect here either, and is named
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from crypto import envelope as dsse
 from crypto import record
@@ -16,7 +17,7 @@ from crypto.digest import Digest
 from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import NegotiationId
 from crypto.statement import Statement
-from exchange.audit.doubts import ASSUMED, replay_with_doubts
+from exchange.audit.doubts import ASSUMED, Reading, Rules, read
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
 from exchange.errors import ExchangeError, TermsRefused, UnknownSubject
@@ -30,6 +31,8 @@ from registry.evidence import LISTED
 from registry.product import PAYLOAD_TYPE as PRODUCT
 
 _PREFIX: Final = "negotiation."
+_PROPOSING: Final = (Event.REQUESTED, Event.OFFERED)
+_SIGNING: Final = (Event.AGREED, Event.VERIFIED)
 
 
 @dataclass(frozen=True)
@@ -46,28 +49,31 @@ class Negotiations:
     supposed: frozenset[Digest]
 
 
-@dataclass
-class _Replay:
-    known: dict[str, Negotiation] = field(default_factory=dict)
-    finalised: dict[Digest, Said] = field(default_factory=dict)
-    brought: dict[Digest, Said] = field(default_factory=dict)
-    no_effect: dict[Digest, str] = field(default_factory=dict)
+class _Talk(NamedTuple):
+    """One negotiation so far. final: the statement that finalised it."""
+
+    known: Negotiation | None = None
+    final: Said | None = None
 
 
 def replay(evidence: Evidence) -> Negotiations:
     """Every negotiation in the bundle, from nothing, in the order of the log."""
-    whole = _Replay()
+    known: dict[str, Negotiation] = {}
+    finalised: dict[Digest, Said] = {}
+    brought: dict[Digest, Said] = {}
+    no_effect: dict[Digest, str] = {}
     supposed: set[Digest] = set()
     for subject in _subjects(evidence):
-        found, without = _replay_one(subject, evidence)
-        whole.known |= found.known
-        whole.finalised |= found.finalised
-        whole.brought |= found.brought
-        whole.no_effect |= found.no_effect
-        supposed |= set(without)
-    return Negotiations(
-        whole.known, whole.finalised, whole.brought, whole.no_effect, frozenset(supposed)
-    )
+        found = _replay_one(subject, evidence)
+        no_effect |= found.no_effect
+        supposed |= found.supposed
+        talk, final = found.state
+        if talk is not None:
+            known[subject] = talk
+            brought |= _brought(talk, evidence, found.no_effect)
+            if final is not None and talk.agreement is not None:
+                finalised[talk.agreement] = final
+    return Negotiations(known, finalised, brought, no_effect, frozenset(supposed))
 
 
 def check_replays(evidence: Evidence, found: Negotiations) -> list[Check]:
@@ -145,28 +151,63 @@ def _subjects(evidence: Evidence) -> list[str]:
     return list(dict.fromkeys(s.subject for s in said if s.type.startswith(_PREFIX)))
 
 
-def _replay_one(subject: str, evidence: Evidence) -> tuple[_Replay, tuple[Digest, ...]]:
+def _replay_one(subject: str, evidence: Evidence) -> Reading[_Talk]:
     steps = [s for s in evidence.about(subject) if s.statement.type.startswith(_PREFIX)]
 
-    def run(without: Mapping[Digest, str]) -> _Replay:
-        state = _Replay()
-        for said in steps:
-            name = said.signed.digest
-            if name in without:
-                state.no_effect[name] = without[name]
-                continue
-            try:
-                _step(said, state, evidence)
-            except (ExchangeError, RegistryError, CryptoError, ValueError) as error:
-                state.no_effect[name] = str(error)
-        return state
+    def wrong(talk: _Talk, said: Said, took: bool) -> bool:
+        """A last word that does not follow. *Finalized* answers it all, so that it has no effect
+        in a negotiation that has ended is looked into as well."""
+        if took or talk.known is None or not _is_last_word(said, talk.known):
+            return False
+        ended = talk.known.state is State.TERMINATED
+        return not ended or said.statement.type == _PREFIX + Event.FINALIZED
 
-    return replay_with_doubts(
-        run,
-        lambda found: _misfit(steps, found.known, found.no_effect, evidence) is None,
-        late=evidence.arrivals.late,
-        doubtful=[s.signed.digest for s in steps if s.signed.digest in evidence.arrivals.perhaps],
+    return read(
+        steps,
+        _Talk(),
+        Rules(
+            lambda talk, said: _step(said, talk, evidence),
+            lambda talk: talk.known,
+            wrong,
+        ),
+        without=evidence.arrivals.late,
+        doubtful={s.signed.digest for s in steps if s.signed.digest in evidence.arrivals.perhaps}
+        | _perhaps_empty(steps, evidence),
     )
+
+
+def _perhaps_empty(steps: Sequence[Said], evidence: Evidence) -> set[Digest]:
+    """Steps that may have come without the document that they name: it is in the bundle because
+    a step brought it, and another one by the negotiation's parties may be that step."""
+    naming: dict[tuple[str, Digest], list[Digest]] = {}
+    for said in steps:
+        kind = said.statement.type.removeprefix(_PREFIX)
+        if kind not in (*_PROPOSING, *_SIGNING) or said.signed.digest in evidence.arrivals.late:
+            continue
+        with suppress(ExchangeError, CryptoError):
+            output = _only_output(said.statement)
+            proposes = kind in _PROPOSING
+            terms = _proposal(output, evidence) if proposes else evidence.agreement(output)
+            if said.statement.actor in (terms.consumer, terms.holder):
+                group = ("proposal" if proposes else kind, output)
+                naming.setdefault(group, []).append(said.signed.digest)
+    return {name for names in naming.values() if len(names) > 1 for name in names}
+
+
+def _brought(
+    talk: Negotiation, evidence: Evidence, no_effect: Mapping[Digest, str]
+) -> Mapping[Digest, Said]:
+    """Of each agreement the holder's statement that put it forward: the one that had an effect,
+    or the first once the negotiation had begun."""
+    about = [s for s in evidence.about(talk.id) if s.statement.type.startswith(_PREFIX)]
+    begun = min(s.index for s in about if s.signed.digest not in no_effect)
+    found: dict[Digest, Said] = {}
+    for s in sorted(about, key=lambda s: (s.signed.digest in no_effect, s.index)):
+        agreed = (s.statement.type, s.statement.actor) == (_PREFIX + Event.AGREED, talk.holder)
+        late = s.index < begun or s.signed.digest in evidence.arrivals.late
+        if agreed and not late and len(s.statement.outputs) == 1:
+            found.setdefault(s.statement.outputs[0], s)
+    return found
 
 
 def _misfit(
@@ -189,20 +230,21 @@ def _misfit(
     return None
 
 
-def _step(said: Said, state: _Replay, evidence: Evidence) -> None:
-    """One statement, by the rules of `exchange.hub.negotiations`. Raises where it has no effect."""
+def _step(said: Said, talk: _Talk, evidence: Evidence) -> _Talk:
+    """The negotiation after one statement, by the rules of `exchange.hub.negotiations`. Raises
+    where it has no effect."""
     statement = said.statement
     event = Event(statement.type.removeprefix(_PREFIX))
     number = NegotiationId.parse(statement.subject, where="subject")
-    known = state.known.get(number)
+    known = talk.known
     proposal: Digest | None = None
     signed: Digest | None = None
-    if event in (Event.REQUESTED, Event.OFFERED):
+    if event in _PROPOSING:
         proposal = _only_output(statement)
         terms = record.from_bytes(Proposal, evidence.document(proposal))
         _require_proposable(terms, number, evidence)
         if known is None:
-            state.known[number] = Negotiation(
+            begun = Negotiation(
                 number,
                 terms.deal,
                 terms.consumer,
@@ -211,7 +253,7 @@ def _step(said: Said, state: _Replay, evidence: Evidence) -> None:
                 table.next_state(number, None, event, _side(terms, statement)),
                 proposal,
             )
-            return
+            return _Talk(begun)
         if (terms.deal, terms.consumer, terms.holder) != (
             known.deal,
             known.consumer,
@@ -220,19 +262,15 @@ def _step(said: Said, state: _Replay, evidence: Evidence) -> None:
             raise TermsRefused("parties", "differ from those who began this negotiation")
     if known is None:
         raise UnknownSubject(statement.subject)
-    if event in (Event.AGREED, Event.VERIFIED):
+    if event in _SIGNING:
         signed = _only_output(statement)
-        if event is Event.AGREED and statement.actor == known.holder:
-            state.brought.setdefault(signed, said)
         agreement = evidence.agreement(signed)
         agreements.require_same_but_signed(agreement, _proposal(known.proposal, evidence))
         _require_signatures(signed, agreement, event, evidence)
     after = table.advance(known, event, statement.actor, proposal=proposal, agreement=signed)
     if event is Event.VERIFIED and signed != known.agreement:
         raise TermsRefused("agreement", "is not the one that the holder signed")
-    state.known[number] = after
-    if event is Event.FINALIZED and after.agreement is not None:
-        state.finalised[after.agreement] = said
+    return _Talk(after, said if event is Event.FINALIZED else talk.final)
 
 
 def _require_proposable(terms: Proposal, number: NegotiationId, evidence: Evidence) -> None:
