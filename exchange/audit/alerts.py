@@ -112,7 +112,7 @@ class Alert:
 @dataclass(frozen=True)
 class State:
     """What outlives the follower. note: the last head it accepted. grew_at, unwitnessed_since: by
-    this follower's clock. raised: keys of alerts, the newest MAX_RAISED. standing: keys of those
+    this follower's clock. raised: keys of alerts, the first MAX_RAISED. standing: keys of those
     about what was shown at the last look, which are forgotten when it is over."""
 
     v: int
@@ -153,14 +153,14 @@ class Alerts:
     """What was found, to be told once. A look begins with `begin` and ends with `end`."""
 
     def __init__(self, state: State | None) -> None:
-        self._raised = dict.fromkeys(() if state is None else state.raised)
+        self._raised = dict.fromkeys(() if state is None else state.raised[:MAX_RAISED])
         self._standing = dict.fromkeys(() if state is None else state.standing)
         self._now_so: set[str] = set()  # keys of what this look found to be shown
         self._new: list[Alert] = []
 
     @property
     def raised(self) -> tuple[str, ...]:
-        return tuple(self._raised)[-MAX_RAISED:]
+        return tuple(self._raised)
 
     @property
     def standing(self) -> tuple[str, ...]:
@@ -172,6 +172,10 @@ class Alerts:
     def end(self) -> None:
         """What is over is forgotten: when it comes again, it is told again."""
         self._standing = {key: None for key in self._standing if key in self._now_so}
+
+    def lasts(self, kind: Kind, subject: str, facts: Sequence[object]) -> None:
+        """What `shows` found earlier, and this look cannot tell: it is not over."""
+        self._now_so.add(_key(kind, subject, facts))
 
     def told(self) -> list[Alert]:
         """What is new since the last call."""
@@ -226,8 +230,11 @@ class Alerts:
 
     def _raise(self, found: Alert) -> None:
         if found.key not in self._raised:
-            self._raised[found.key] = None
             self._new.append(found)
+            if len(self._raised) < MAX_RAISED:
+                # The first ones stay: in place of the newest each start would find the first
+                # again, forget the second for it, find that, and so tell everything again.
+                self._raised[found.key] = None
 
 
 def _alert(

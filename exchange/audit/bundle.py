@@ -41,6 +41,10 @@ from ledger.verify.text import decode_hash, decode_utf8, encode_base64
 VERSION: Final = 1
 MAX_BUNDLE_BYTES: Final = 256 << 20
 MAX_FILES: Final = 60_000
+# Statements without effect, by one actor about one job, that a bundle holds: the first ones, until
+# either is passed. Without end they would make the deal one that nobody can audit.
+MAX_IDLE: Final = 50
+MAX_IDLE_BYTES: Final = 256 << 10
 _MAX_NOTE_BYTES: Final = 1 << 20
 _MAX_OPENING_BYTES: Final = 1 << 20
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can say
@@ -74,7 +78,11 @@ class SealedTo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Entries in log order; everything else in ascending order. heads: their sizes."""
+    """Entries in log order; everything else in ascending order. heads: their sizes.
+
+    left_out: how many statements about the deal are in the log and not here, because whoever made
+    them has no part in it, or because they had no effect and are too many.
+    """
 
     v: int
     deal: DealId
@@ -82,6 +90,7 @@ class Manifest:
     documents: tuple[Digest, ...]
     openings: tuple[SealedTo, ...]
     heads: tuple[int, ...]
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,7 @@ def list_content(
     documents: Mapping[Digest, bytes],
     openings: Mapping[tuple[Digest, PartyId], bytes],
     heads: Mapping[int, bytes],
+    left_out: int = 0,
 ) -> Manifest:
     """The manifest of this content."""
     return Manifest(
@@ -119,6 +129,7 @@ def list_content(
         documents=tuple(sorted(documents)),
         openings=tuple(SealedTo(statement, reader) for statement, reader in sorted(openings)),
         heads=tuple(sorted(heads)),
+        left_out=left_out,
     )
 
 
@@ -237,6 +248,8 @@ def _manifest(data: bytes) -> Manifest:
         raise BundleRefused(_MANIFEST, str(error)) from None
     if manifest.v != VERSION:
         raise BundleRefused(_MANIFEST, f"v is {manifest.v}; this version reads {VERSION}")
+    if manifest.left_out < 0:
+        raise BundleRefused(_MANIFEST, "left_out is less than nothing")
     return manifest
 
 

@@ -23,19 +23,23 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
 from crypto.digest import Digest
+from crypto.errors import CryptoError
+from crypto.identifiers import PartyId
 from crypto.record import encode_time
 from crypto.statement import read_statement
 from exchange.audit.alerts import VERSION, Alert, Alerts, Kind, State
 from exchange.audit.chains import KEY_CHANGES
 from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
-from exchange.audit.watched import Bundles, Deals
+from exchange.audit.watched import Bundles, Deals, Work
 from exchange.audit.whole import Documents, Everybody
 from exchange.evidence import ALARM, REGULATORS_NAMED
+from exchange.submission import document_digest
 from ledger.errors import (
     ConsistencyRefused,
     FormatRefused,
@@ -55,7 +59,11 @@ from ledger.verify.tile_names import CHECKPOINT, heads_path
 from ledger.verify.tiles import SignedTree, TileSource, open_tree
 
 MAX_AHEAD_BYTES: Final = 32 << 20  # of party documents; those of a chunk have a few kB each
+MAX_AGAIN: Final = 100  # documents that were missing and are asked for again, a look
+MAX_UNHEARD: Final = 100  # parties that are told of one by one
 CHUNK: Final = 1024  # entries
+# There is one at a time, however often it began anew with this program.
+_UNANSWERED: Final = ("follow.unanswered",)
 
 
 @dataclass(frozen=True)
@@ -108,9 +116,12 @@ class Follower:
         """At the first entry."""
         self._said.close()
         self._said = _Said()
-        self._deals = Deals(self._bundles, self._policy, self._roots, self._opener, self._alerts)
         self._tally = _Loud(self._alerts)
         self._ears = _Ears(self._documents, self._roots, self._tally, self)
+        self._unheard: dict[PartyId, int] = {}  # since which entry nobody knows the party's key
+        work = Work(self._ears.job)
+        bundles, opener = self._bundles, self._opener
+        self._deals = Deals(bundles, self._policy, self._roots, opener, work, self._alerts)
         self._walk: Walk | None = None
         self._heads = _Heads(self._source, self._policy)
         self._past: list[PastHead] = []  # of this history, and beyond the entries taken
@@ -129,23 +140,35 @@ class Follower:
         return replace(self._state, raised=alerts.raised, standing=alerts.standing)
 
     def look(self, now: datetime) -> list[Alert]:
-        """Everything that is newly wrong. Raises SourceUnreachable; what was found before it is
-        told by the next call of `look` or `unanswered`."""
+        """Everything that is newly wrong. Raises SourceUnreachable; what was found is told by the
+        next call of `look` or `unanswered`. Of documents and deals one that is not served keeps
+        nothing else from being looked at."""
         self._alerts.begin()
+        away: list[SourceUnreachable] = []
         head = self._head(now)
         if head is not None:
             if self._known is None:
                 self._known = head.size  # what was there before anybody looked is no change
+            try:
+                if self._documents.returned():
+                    self._begin()
+            except SourceUnreachable as error:
+                away.append(error)
             self._take(head)
+        self._check_unheard()
         if self._state is not None:
             self._check_age(now)
         if head is not None and self._state is not None:
-            self._deals.check(head, self._state.note)
+            away += self._deals.check(head, self._state.note)
         if self._state is None or self.size == _head_of(self._state).size:
             # Of a part of the log nobody can tell what the rest lacks.
             self._check_given(now)
             self._check_deadlines(now)  # which deals' plans say, where they may be read
+        if away:
+            self._alerts.lasts(Kind.STALE, "log", _UNANSWERED)
         self._alerts.end()
+        if away:
+            raise away[0]
         return self._alerts.told()
 
     def unanswered(self, since: datetime, now: datetime) -> list[Alert]:
@@ -153,7 +176,7 @@ class Follower:
         alert."""
         if now - since > self._limits.stale:
             why = phrase("follow.unanswered", since=encode_time(since))
-            self._alerts.shows(Kind.STALE, "log", why)
+            self._alerts.shows(Kind.STALE, "log", why, facts=_UNANSWERED)
         return self._alerts.told()
 
     # Heads
@@ -315,11 +338,12 @@ class Follower:
     def heard(self, entry: Entry) -> None:
         """A genuine statement: what the public replay does not keep."""
         statement = read_statement(entry.data).statement
-        for name in entry.after:
-            if not self._said.has(name):
-                why = phrase("follow.relies", actor=entry.actor, digest=Digest(name))
-                self._alerts.once(Kind.MISSING, entry.name, why, index=entry.place)
-        self.logged(entry)
+        absent = [name for name in entry.after if not self._said.has(name)]
+        if absent:
+            first, count = Digest(absent[0]), f"{len(absent):,}"
+            why = phrase("follow.relies", actor=entry.actor, digest=first, count=count)
+            self._alerts.once(Kind.MISSING, entry.name, why, index=entry.place)
+        self._said.add(entry.digest, statement.body.get("deal", ""))
         if entry.type == ALARM:
             why = phrase(
                 "follow.alarm",
@@ -333,11 +357,21 @@ class Follower:
         if entry.type in (*KINDS, REGULATORS_NAMED) and entry.place >= (self._known or 0):
             why = phrase("follow.changed", actor=entry.actor, kind=entry.type)
             self._alerts.once(Kind.CHANGED, entry.name, why, index=entry.place)
-        self._deals.work.heard(entry, statement)
+        self._deals.work.heard(entry, statement.body.get("deal", ""), self._said.deal_of)
 
-    def logged(self, entry: Entry) -> None:
-        """It is in the log, whoever said it, for those that rely on it."""
-        self._said.add(entry.digest)
+    def unheard(self, entry: Entry) -> None:
+        """Whoever said it, it is in the log for those that rely on it."""
+        self._said.add(entry.digest, "")
+        self._unheard.setdefault(entry.actor, entry.place)
+
+    def _check_unheard(self) -> None:
+        """Whoever is not judged is told of: else a document that is not served would end an audit
+        of its party in silence."""
+        for party, index in islice(self._unheard.items(), MAX_UNHEARD):
+            why = phrase("follow.unheard", index=index)
+            self._alerts.shows(Kind.MISSING, party, why)
+        if len(self._unheard) > MAX_UNHEARD:
+            self._alerts.shows(Kind.MISSING, "log", phrase("follow.more_unheard"))
 
     # What ought to be there
 
@@ -349,10 +383,10 @@ class Follower:
                 self._alerts.shows(Kind.MISSING, str(name), why)
 
     def _check_deadlines(self, now: datetime) -> None:
-        for job, run in self._deals.work.running():
-            if now - run.deadline > self._limits.patience:
-                missing = ", ".join(sorted(set(run.started) - run.sealed)) or "-"
-                why = phrase("follow.overdue", deadline=encode_time(run.deadline), missing=missing)
+        for job, deadline, without in self._deals.work.under_way():
+            if now - deadline > self._limits.patience:
+                missing = ", ".join(sorted(without)) or "-"
+                why = phrase("follow.overdue", deadline=encode_time(deadline), missing=missing)
                 self._alerts.shows(Kind.OVERDUE, job, why, facts=[why.key])
 
 
@@ -369,6 +403,8 @@ class _Loud(Tally):
 
     def fails(self, check: str, subject: str, why: Phrase, *, index: int) -> None:
         super().fails(check, subject, why, index=index)
+        if why.key == "party.not_served":
+            return  # told of as long as it lasts, like anybody's document
         self._alerts.failed(check, subject, why, index)
 
 
@@ -383,7 +419,7 @@ class _Ears(Everybody):
 
     def unheard(self, entry: Entry) -> None:
         super().unheard(entry)
-        self._follower.logged(entry)
+        self._follower.unheard(entry)
 
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
         super().heard(entry, timing, witnessed)
@@ -397,6 +433,7 @@ class _Ahead:
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._read: dict[Digest, bytes | None] = {}
+        self._missing: dict[Digest, None] = {}
 
     def fetch(self, entries: Sequence[Entry]) -> None:
         """Those of these entries, in place of what was read for others."""
@@ -406,9 +443,30 @@ class _Ahead:
                 name = Digest(entry.outputs[0])
                 data = self._read[name] = self._documents.read(name)
                 size += len(data or b"")
+                self._missing.pop(name, None)
+                if not _is_served(name, data):
+                    self._missing[name] = None
 
     def read(self, name: Digest) -> bytes | None:
         return self._read[name] if name in self._read else self._documents.read(name)
+
+    def returned(self) -> bool:
+        """Whether any document that was not served is served by now. Looks at MAX_AGAIN of them,
+        in turns. Raises SourceUnreachable."""
+        for name in list(self._missing)[:MAX_AGAIN]:
+            del self._missing[name]
+            self._missing[name] = None  # behind the others, whatever the answer
+            if _is_served(name, self._documents.read(name)):
+                del self._missing[name]
+                return True
+        return False
+
+
+def _is_served(name: Digest, data: bytes | None) -> bool:
+    try:
+        return data is not None and document_digest(data) == name
+    except CryptoError:
+        return False  # other bytes, which a server that errs sends as well
 
 
 class _Heads:
@@ -454,16 +512,25 @@ class _Heads:
 
 
 class _Said:
-    """The digests of all statements, on disk, so that memory does not grow with the log."""
+    """The digests of all statements, and which deal each states, on disk, so that memory does not
+    grow with the log."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE said (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._database.execute(
+            "CREATE TABLE said (digest BLOB PRIMARY KEY, deal TEXT) WITHOUT ROWID"
+        )
         self._database.execute("BEGIN")
 
-    def add(self, digest: bytes) -> None:
-        self._database.execute("INSERT OR IGNORE INTO said VALUES (?)", (digest,))
+    def add(self, digest: bytes, deal: str) -> None:
+        self._database.execute("INSERT OR IGNORE INTO said VALUES (?, ?)", (digest, deal))
+
+    def deal_of(self, digest: bytes) -> str:
+        """The deal that a statement states; "" without one."""
+        asked = "SELECT deal FROM said WHERE digest = ?"
+        found = self._database.execute(asked, (digest,)).fetchone()
+        return "" if found is None else str(found[0])
 
     def has(self, digest: bytes) -> bool:
         found = self._database.execute("SELECT 1 FROM said WHERE digest = ?", (digest,))

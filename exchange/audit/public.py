@@ -118,7 +118,7 @@ class _Final(NamedTuple):
 
 
 @dataclass
-class _Job:
+class Job:
     """A job whose price is held. plan, agreements: digests of documents.
 
     parties: whose admissions the holders' starts name; nobody's before the first of them.
@@ -186,6 +186,10 @@ class PublicReplay:
             if entry.actor in job.holders:
                 self._kept.doubt(entry.subject)
 
+    def job(self, subject: str) -> Job | None:
+        """A job whose price is held, and neither paid nor given back yet."""
+        return self._kept.job(subject)
+
     def finish(self) -> None:
         if left := self._kept.open_jobs():
             self._tally.unopened("job.public", "log", phrase("public.open", count=f"{left:,}"))
@@ -216,13 +220,13 @@ class PublicReplay:
         if len(entry.outputs) == 1 and entry.inputs and _is_job(entry.subject):
             self._kept.say(entry, heard=heard)
 
-    def _job(self, entry: Entry) -> _Job | None:
+    def _job(self, entry: Entry) -> Job | None:
         """The open job that a participant speaks of. The hub holds the price before anybody hears
         of a job, so what is said of one before that comes to nothing."""
         job = self._kept.job(entry.subject) if entry.type in _PARTIES else None
         return None if job is None or job.plan not in entry.inputs else job
 
-    def _parties(self, job: _Job, entry: Entry, *, doubtful: bool) -> None:
+    def _parties(self, job: Job, entry: Entry, *, doubtful: bool) -> None:
         """Only a holder's start moves the job; all else counts where somebody relies on it."""
         if entry.actor in job.holders and entry.type in _CHECKED:
             said = self._started if entry.type == "job.started" else self._sealed
@@ -230,7 +234,7 @@ class PublicReplay:
                 return
         self._kept.say(entry, heard=True)
 
-    def _started(self, job: _Job, entry: Entry, doubtful: bool) -> Phrase | None:
+    def _started(self, job: Job, entry: Entry, doubtful: bool) -> Phrase | None:
         """It names every party's admission, so it also tells who the helper is."""
         named = [s for s in self._named(entry) if s.type == "job.admitted"]
         admitted = frozenset(said.actor for said in named)
@@ -252,7 +256,7 @@ class PublicReplay:
         self._kept.put(entry.subject, job)
         return _unless_heard(named)
 
-    def _sealed(self, job: _Job, entry: Entry, doubtful: bool) -> Phrase | None:
+    def _sealed(self, job: Job, entry: Entry, doubtful: bool) -> Phrase | None:
         # Of several the operator's release says which one counted.
         if entry.actor not in job.started:
             raise _DoesNotFollow("public.not_started", kind=entry.type)
@@ -280,7 +284,7 @@ class PublicReplay:
             return self._refunded(job, entry)
         return self._paid(job, entry, witnessed)
 
-    def _rejected(self, job: _Job | None, entry: Entry) -> Phrase | None:
+    def _rejected(self, job: Job | None, entry: Entry) -> Phrase | None:
         if job is not None:
             raise _DoesNotFollow("public.after", kind=entry.type, what="the submission alone")
         submitted = self._submission(entry)
@@ -289,7 +293,7 @@ class PublicReplay:
         self._kept.close_job(entry.subject, JobState.REFUSED)
         return _unless_heard([submitted])
 
-    def _held(self, job: _Job | None, entry: Entry) -> Phrase | None:
+    def _held(self, job: Job | None, entry: Entry) -> Phrase | None:
         """Which of several submissions under one id counted, this says."""
         if job is not None:
             raise _DoesNotFollow("public.twice", kind=entry.type)
@@ -303,19 +307,19 @@ class PublicReplay:
         if unheard:
             self._kept.doubt(entry.subject)
         if final or unheard:
-            opened = _Job(submitted.actor, submitted.plan, submitted.agreements, holders)
+            opened = Job(submitted.actor, submitted.plan, submitted.agreements, holders)
             self._kept.put(entry.subject, opened)
         if not final:
             raise _DoesNotFollow("public.not_final", kind=entry.type)
         return _unless_heard([submitted])
 
-    def _expired(self, job: _Job, entry: Entry) -> Phrase | None:
+    def _expired(self, job: Job, entry: Entry) -> Phrase | None:
         if job.released:
             raise _DoesNotFollow("public.after", kind=entry.type, what="a job that waits or runs")
         self._kept.say(entry, heard=True)
         return None
 
-    def _released(self, job: _Job, entry: Entry) -> Phrase | None:
+    def _released(self, job: Job, entry: Entry) -> Phrase | None:
         job.step(entry, JobEvent.SEAL, JobEvent.RELEASE)
         sealed = [s for s in self._named(entry) if s.type == "job.sealed"]
         by = {said.actor for said in sealed}
@@ -325,7 +329,7 @@ class PublicReplay:
         self._kept.put(entry.subject, job)
         return _unless_heard(sealed)
 
-    def _paid(self, job: _Job, entry: Entry, witnessed: int) -> Phrase | None:
+    def _paid(self, job: Job, entry: Entry, witnessed: int) -> Phrase | None:
         if not job.released or not {*job.receipts, job.released} <= set(entry.after):
             raise _DoesNotFollow("public.after", kind=entry.type, what="receipts and release")
         if not job.relied_to < witnessed <= entry.place:
@@ -333,7 +337,7 @@ class PublicReplay:
         self._kept.close_job(entry.subject, job.state)
         return None
 
-    def _refunded(self, job: _Job, entry: Entry) -> Phrase | None:
+    def _refunded(self, job: Job, entry: Entry) -> Phrase | None:
         """If need be on the supposition that every *started* came too late. Nothing else is
         excused: a statement without effect takes steps away and adds none."""
         ended = self._named(entry)
@@ -414,7 +418,7 @@ def _after(states: _States, step: _Step, side: Side, *, names: bool) -> _States:
     return then
 
 
-def _ended(job: _Job, ended: _Said, entry: Entry) -> Phrase | None:
+def _ended(job: Job, ended: _Said, entry: Entry) -> Phrase | None:
     """The job as it ended by this."""
     untold = None
     if ended.type == "job.cancelled":
@@ -451,7 +455,7 @@ class _Kept:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
-        self._jobs: OrderedDict[str, _Job] = OrderedDict()  # those that were moved last
+        self._jobs: OrderedDict[str, Job] = OrderedDict()  # those that were moved last
         for statement in _SCHEMA:
             self._database.execute(statement)
 
@@ -520,7 +524,7 @@ class _Kept:
         agreements = tuple(inputs[at : at + HASH_BYTES] for at in range(0, len(inputs), HASH_BYTES))
         return _Said(kind, PartyId(actor), policy, agreements, output, bool(heard))
 
-    def put(self, subject: str, job: _Job) -> None:
+    def put(self, subject: str, job: Job) -> None:
         if subject not in self._jobs:
             self._database.execute("DELETE FROM job WHERE subject = ?", (subject,))
         self._jobs[subject] = job
@@ -530,12 +534,12 @@ class _Kept:
             row = (oldest, pickle.dumps(other))
             self._database.execute("INSERT INTO job VALUES (?, ?, NULL)", row)
 
-    def job(self, subject: str) -> _Job | None:
+    def job(self, subject: str) -> Job | None:
         """One that is open."""
         job, _ = self.job_or_end(subject)
         return job
 
-    def job_or_end(self, subject: str) -> tuple[_Job | None, str | None]:
+    def job_or_end(self, subject: str) -> tuple[Job | None, str | None]:
         """An open job, or how it ended, or neither."""
         if (job := self._jobs.get(subject)) is not None:
             return replace(job), None  # what an act that does not follow did to it is forgotten

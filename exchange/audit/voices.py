@@ -56,8 +56,8 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "自 {since} 起一直缺少见证方定数",
     ),
     "follow.unanswered": (
-        "the log has given no answer since {since}",
-        "日志自 {since} 起未作应答",
+        "the log, or part of what belongs to it, has given no answer since {since}",
+        "日志或其相关部分自 {since} 起未作应答",
     ),
     "follow.quiet": (
         "the log has not grown since {since}: it is idle, or its heads are withheld; nothing here "
@@ -65,9 +65,20 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "日志自 {since} 起未增长：或为空闲，或树头被扣留，在此无从分辨",
     ),
     "follow.relies": (
-        "{actor} relies on the statement {digest}, which the log does not hold before it: left "
+        "{actor} relies on {count} that the log does not hold before it, {digest} first: left "
         "out, or made up",
-        "{actor} 所依据的陈述 {digest} 在此前的日志中不存在：或被遗漏，或系虚构",
+        "{actor} 所依据的 {count} 份陈述在此前的日志中不存在（首份为 {digest}）："
+        "或被遗漏，或系虚构",
+    ),
+    "follow.unheard": (
+        "from entry {index} on no document that is served shows whose key signs in this party's "
+        "name, so nothing said in it is judged; ask whoever serves the documents, and the party",
+        "自条目 {index} 起，所提供的文件均不能表明以该主体名义签名的密钥属于谁，"
+        "因此以其名义所作的陈述未作判断；请询问文件提供方及该主体",
+    ),
+    "follow.more_unheard": (
+        "and more parties of which no document is served: audit the whole log",
+        "另有更多主体的文件未被提供：请审计整个日志",
     ),
     "follow.alarm": ("raised by {actor}: {kind}. {words}", "由 {actor} 发出：{kind}。{words}"),
     "follow.changed": (
@@ -141,6 +152,10 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "an earlier document of this party is not at hand, so nothing shows whether this one "
         "follows it",
         "该主体此前的一份文件不在手头，因此无从证明本文件是否接续它",
+    ),
+    "party.not_served": (
+        "the operator's own document is not at hand, so nothing that it did since can be judged",
+        "平台运营方自身的文件不在手头，因此其此后的行为均无从判断",
     ),
     "party.no_effect": (
         "the statement's type is not the one that announces this document, so it had no effect",

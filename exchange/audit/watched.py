@@ -6,8 +6,7 @@ far as this reader is given any; of every other deal it is said once that it was
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,12 +15,13 @@ from typing import Final, Protocol
 from crypto.digest import digest
 from crypto.errors import CryptoError
 from crypto.identifiers import DealId, PartyId
-from crypto.statement import Statement
 from exchange.audit import bundle as bundles
 from exchange.audit.alerts import Alerts, Kind
+from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES
 from exchange.audit.deal import audit_deal
 from exchange.audit.errors import AuditError
 from exchange.audit.openings import Opener
+from exchange.audit.public import Job
 from exchange.audit.roots import Roots
 from exchange.errors import BundleNotReady
 from ledger.errors import ConsistencyRefused, LedgerError, SourceUnreachable
@@ -31,11 +31,13 @@ from ledger.verify.note import Note
 from ledger.verify.policy import Policy
 from ledger.verify.report import phrase
 from ledger.verify.tiles import SignedTree
-from pricing.evidence import HELD, REFUNDED
+from pricing.evidence import HELD
 
 # As long as a plan may let a run take (`Plan.run_seconds`), and the hub wait for it after that.
 LONGEST_RUN: Final = timedelta(seconds=86_400 + 30)
 GRACE: Final = timedelta(seconds=30)
+MAX_UNANSWERED: Final = 3  # bundles that a look waits for in vain
+_BEGINNING: Final = ("negotiation.requested", "negotiation.offered")
 
 
 class Bundles(Protocol):
@@ -62,7 +64,7 @@ class FolderBundles:
 
 
 class Deals:
-    """Reads the bundles of deals of which something was heard. work: what was heard."""
+    """Reads the bundles of deals of which something was heard."""
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Deals:
         policy: Policy,
         roots: Roots,
         opener: Opener | None,
+        work: Work,
         alerts: Alerts,
     ) -> None:
         self._bundles = source
@@ -77,17 +80,28 @@ class Deals:
         self._roots = roots
         self._opener = opener
         self._alerts = alerts
-        self.work = Work()
+        self.work = work
+        self._unanswered: dict[DealId, None] = {}
 
-    def check(self, tree: SignedTree, note: str) -> None:
-        changed = self.work.changed()
-        for at, deal in enumerate(changed):
+    def check(self, tree: SignedTree, note: str) -> list[SourceUnreachable]:
+        """Every deal of which something new was heard, or that had no answer: these come last, in
+        turns, and no more than MAX_UNANSWERED of them, for each may take its time to fail.
+
+        note: of the tree. Returns what was not answered."""
+        away: list[SourceUnreachable] = []
+        answered = [deal for deal in self.work.changed() if deal not in self._unanswered]
+        for deal in (*answered, *self._unanswered):
+            if len(away) == MAX_UNANSWERED:
+                if deal not in self._unanswered:
+                    self.work.again(deal)
+                continue
+            self._unanswered.pop(deal, None)
             try:
                 self._check(deal, tree, note)
-            except SourceUnreachable:
-                for left in changed[at:]:
-                    self.work.again(left)
-                raise
+            except SourceUnreachable as error:
+                self._unanswered[deal] = None
+                away.append(error)
+        return away
 
     def _check(self, deal: DealId, tree: SignedTree, note: str) -> None:
         try:
@@ -153,10 +167,16 @@ class Deals:
 
 
 @dataclass
-class Run:
-    """A job under way. started: when each says that it began. deadline: as far as is known."""
+class _Watched:
+    """A job whose price was held. parties: who has a part in it, as far as is public.
 
-    holder_of_money: PartyId
+    said: how many statements, and bytes of them, of each party. started: when each holder first
+    said so. planned: the deadline by its plan, where that could be read.
+    """
+
+    deal: DealId
+    parties: frozenset[PartyId]
+    said: dict[PartyId, tuple[int, int]] = field(default_factory=dict)
     started: dict[PartyId, datetime] = field(default_factory=dict)
     sealed: set[PartyId] = field(default_factory=set)
     planned: datetime | None = None
@@ -167,52 +187,73 @@ class Run:
 
 
 class Work:
-    """Which deals and jobs there are, and what was said about each."""
+    """Which deals and jobs there are, and what was said about each by those who have a part in it.
+    Whatever others say of them makes nobody read a bundle, moves no deadline, and is not missed.
 
-    def __init__(self) -> None:
-        self._deal_of: dict[str, DealId] = {}
-        self._entries: dict[str, list[int]] = {}  # by subject
-        self._subjects: dict[DealId, list[str]] = {}
-        self._taken_in: set[str] = set()  # subjects that the hub surely keeps
-        self._runs: dict[str, Run] = {}
-        self._planned: dict[str, datetime] = {}
+    Which deal a job is of, says the submission that the operator held its price for; which one a
+    negotiation is of, its first step, if whoever began the deal took that. job: one whose price is
+    held, as the public replay has it.
+    """
+
+    def __init__(self, job: Callable[[str], Job | None]) -> None:
+        self._job = job
+        self._began: dict[DealId, PartyId] = {}
+        self._negotiations: dict[str, DealId] = {}
+        self._jobs: dict[str, _Watched] = {}
+        self._under_way: dict[str, _Watched] = {}
+        self._entries: dict[DealId, list[int]] = {}
         self._changed: dict[DealId, None] = {}
 
-    def heard(self, entry: Entry, statement: Statement) -> None:
-        subject = entry.subject
-        if subject not in self._deal_of and "deal" in statement.body:
-            with suppress(CryptoError):
-                deal = DealId.parse(statement.body["deal"])
-                self._deal_of[subject] = deal
-                self._subjects.setdefault(deal, []).append(subject)
-        self._run(entry)
-        known = self._deal_of.get(subject)
-        if known is not None:
-            self._entries.setdefault(subject, []).append(entry.place)
-            self._changed[known] = None
+    def heard(self, entry: Entry, states: str, deal_of: Callable[[bytes], str]) -> None:
+        """states: the deal that the statement states, if any. deal_of: the same of earlier ones."""
+        if entry.subject in self._negotiations or entry.type in _BEGINNING:
+            self._talks(entry, states)
+        elif entry.subject in self._jobs or entry.type == HELD:
+            self._works(entry, deal_of)
 
-    def _run(self, entry: Entry) -> None:
-        subject = entry.subject
-        if entry.type == HELD:
-            self._taken_in.add(subject)
-            self._runs.setdefault(subject, Run(entry.actor, planned=self._planned.get(subject)))
-        run = self._runs.get(subject)
-        if run is None:
+    def _talks(self, entry: Entry, states: str) -> None:
+        deal = self._negotiations.get(entry.subject) or _deal(states)
+        if deal is not None and self._began.setdefault(deal, entry.actor) == entry.actor:
+            self._negotiations[entry.subject] = deal
+            self._changed[deal] = None
+
+    def _works(self, entry: Entry, deal_of: Callable[[bytes], str]) -> None:
+        job = self._job(entry.subject)
+        watched = self._jobs.get(entry.subject)
+        if watched is None:
+            # One that the operator cannot hold is told of by the public replay.
+            deal = _deal(deal_of(entry.after[0])) if job is not None and entry.after else None
+            if job is None or deal is None:
+                return
+            parties = frozenset({entry.actor, job.consumer, *job.holders})
+            watched = self._jobs[entry.subject] = _Watched(deal, parties)
+            self._under_way[entry.subject] = watched
+        if job is not None:
+            watched.parties |= job.parties
+        if entry.actor not in watched.parties:
             return
-        if entry.type == "job.started":
-            run.started[entry.actor] = entry.time
+        if job is None or job.released:
+            self._under_way.pop(entry.subject, None)
+        elif entry.type == "job.started" and entry.actor in job.started:
+            watched.started.setdefault(entry.actor, entry.time)
         elif entry.type == "job.sealed":
-            run.sealed.add(entry.actor)
-        elif entry.type in ("job.released", REFUNDED) and entry.actor == run.holder_of_money:
-            del self._runs[subject]  # its end, in one transaction with the refund, or its result
+            watched.sealed.add(entry.actor)
+        count, size = watched.said.get(entry.actor, (0, 0))
+        count, size = count + 1, size + len(entry.data)
+        watched.said[entry.actor] = count, size
+        if count <= MAX_IDLE and size <= MAX_IDLE_BYTES:
+            self._entries.setdefault(watched.deal, []).append(entry.place)
+        self._changed[watched.deal] = None
 
-    def running(self) -> Iterator[tuple[str, Run]]:
-        return ((subject, run) for subject, run in self._runs.items() if run.started)
+    def under_way(self) -> Iterator[tuple[str, datetime, Collection[PartyId]]]:
+        """Jobs that a holder started: each with its deadline, and whose receipt is not there."""
+        for subject, watched in self._under_way.items():
+            if watched.started:
+                yield subject, watched.deadline, set(watched.started) - watched.sealed
 
     def plan(self, job: str, deadline: datetime) -> None:
-        self._planned[job] = deadline
-        if job in self._runs:
-            self._runs[job].planned = deadline
+        if job in self._jobs:
+            self._jobs[job].planned = deadline
 
     def changed(self) -> list[DealId]:
         """Deals of which something was heard since the last call."""
@@ -222,12 +263,14 @@ class Work:
     def again(self, deal: DealId) -> None:
         self._changed[deal] = None
 
-    def entries(self, deal: DealId) -> list[int]:
-        """Entries that the deal's bundle must hold: about jobs for which the operator held the
-        price. What strangers say of a deal that is not theirs, the hub leaves out."""
-        return [
-            index
-            for subject in self._subjects.get(deal, ())
-            if subject in self._taken_in
-            for index in self._entries.get(subject, ())
-        ]
+    def entries(self, deal: DealId) -> Sequence[int]:
+        """Entries that the deal's bundle must hold: of the parties to jobs whose price was held,
+        as many as no hub leaves out."""
+        return self._entries.get(deal, ())
+
+
+def _deal(stated: str) -> DealId | None:
+    try:
+        return DealId.parse(stated)
+    except CryptoError:
+        return None

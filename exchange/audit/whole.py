@@ -19,7 +19,7 @@ from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
 from crypto.keys import PublicKey
 from exchange.audit.chains import KEY_CHANGES
-from exchange.audit.public import PublicReplay
+from exchange.audit.public import Job, PublicReplay
 from exchange.audit.roots import Roots
 from exchange.submission import document_digest
 from ledger.errors import TileMissing, TileRefused
@@ -139,6 +139,10 @@ class Everybody:
     def unheard(self, entry: Entry) -> None:
         self._replay.unheard(entry)
 
+    def job(self, subject: str) -> Job | None:
+        """A job whose price is held, and neither paid nor given back yet."""
+        return self._replay.job(subject)
+
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
         if self._announced is not None:
             self._key_change(entry, self._announced)
@@ -166,6 +170,10 @@ class Everybody:
         new = self._read(entry)
         if new is None:
             self._gaps.add(entry.actor)
+            if entry.place == 0 or entry.actor == self._replay.operator:
+                # It serves them itself: else by hiding one it would be judged no more.
+                why = phrase("party.not_served")
+                self._tally.fails("party.document", entry.name, why, index=entry.place)
             return None
         try:
             known_to_follow = self._require_follows(new, self._newest.get(entry.actor))

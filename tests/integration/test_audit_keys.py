@@ -19,7 +19,7 @@ from crypto.ports import SystemRandomness
 from crypto.statement import Act, ChainHead, sign_statement
 from exchange.audit import whole
 from exchange.audit.alerts import Kind
-from exchange.audit.follow import Follower
+from exchange.audit.follow import MAX_UNHEARD, Follower
 from exchange.audit.roots import Roots
 from exchange.audit.voices import VOICES
 from exchange.audit.whole import FolderDocuments, audit_whole_log
@@ -85,7 +85,8 @@ class Exchange:
     entries: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.announce(self.operator, self.operator.document(self.key), self.key)
+        self.own = self.operator.document(self.key)
+        self.announce(self.operator, self.own, self.key)
         self.first = self.victim.document(self.keys[0])
         self.second = self.victim.document(self.keys[1], self.first)
         self.third = self.victim.document(self.keys[2], self.second)
@@ -94,6 +95,10 @@ class Exchange:
     @property
     def parties(self) -> tuple[Party, Party]:
         return self.operator, self.victim
+
+    @property
+    def roots(self) -> Roots:
+        return Roots(frozenset(p.identity.public.fingerprint for p in self.parties), ())
 
     def announce(
         self, party: Party, document: SignedParty, key: SigningKey, *, kind: str = ""
@@ -142,9 +147,8 @@ class Exchange:
         }
         end = START + timedelta(minutes=len(self.entries))
         self.log.write(self.entries, heads, end)
-        roots = frozenset(p.identity.public.fingerprint for p in self.parties)
         documents = FolderDocuments(self.documents)
-        return audit_whole_log(str(self.log.folder), self.log.policy, Roots(roots, ()), documents)
+        return audit_whole_log(str(self.log.folder), self.log.policy, self.roots, documents)
 
 
 @pytest.fixture
@@ -275,6 +279,72 @@ def test_a_document_under_the_wrong_word_has_no_effect_and_accuses_nobody(
     report = exchange.audit()
     assert report.failed == ()
     assert unopened(report) == {("party.document", f"entry 2 {REGISTERED}")}
+
+
+def test_an_operator_that_hides_a_document_of_its_own_fails(exchange: Exchange) -> None:
+    """Else it could do whatever it likes from there on, and nothing of it would be judged."""
+    hidden = Act(UPDATED, exchange.operator.id, outputs=(digest(b"served to nobody"),))
+    exchange.say(exchange.operator, hidden, exchange.key)
+    paid = Act("funds.released", "job_" + "0" * 32, inputs=(digest(b"plan"),))
+    exchange.say(exchange.operator, paid, exchange.key)
+    assert failing(exchange.audit()) == {("party.document", f"entry 2 {UPDATED}")}
+    assert alerted(exchange, following(exchange)) == [(Kind.MISSING, exchange.operator.id)]
+    exchange.withhold(exchange.own)
+    assert ("party.document", f"entry 0 {REGISTERED}") in failing(exchange.audit())
+
+
+def following(exchange: Exchange) -> Follower:
+    return Follower(
+        FolderSource(exchange.log.folder),
+        exchange.log.policy,
+        exchange.roots,
+        FolderDocuments(exchange.documents),
+    )
+
+
+def alerted(exchange: Exchange, follower: Follower) -> list[tuple[Kind, str]]:
+    exchange.audit()
+    return [(alert.kind, alert.subject) for alert in follower.look(START)]
+
+
+def test_whoever_follows_is_told_once_of_each_party_that_cannot_be_judged(
+    exchange: Exchange,
+) -> None:
+    exchange.hide(digest(b"nothing"))
+    for _ in range(3):
+        exchange.say(exchange.victim, DEED, SigningKey.generate())
+    follower = following(exchange)
+    assert alerted(exchange, follower) == [(Kind.MISSING, exchange.victim.id)]
+    exchange.say(exchange.victim, DEED, SigningKey.generate())
+    assert alerted(exchange, follower) == []
+    made_up = [Party(f"nobody {n}") for n in range(MAX_UNHEARD + 5)]
+    for nobody in made_up:
+        exchange.say(nobody, DEED, SigningKey.generate())
+    found = alerted(exchange, follower)
+    assert len(found) == MAX_UNHEARD
+    assert found[-1] == (Kind.MISSING, "log")
+    follower.close()
+
+
+def test_a_document_that_is_served_after_all_is_read_while_the_log_is_followed(
+    exchange: Exchange,
+) -> None:
+    """And what was said under it is judged then, from the first entry on."""
+    exchange.announce(exchange.victim, exchange.second, exchange.keys[1])
+    exchange.say(exchange.victim, DEED, exchange.keys[1])
+    exchange.say(exchange.victim, DEED, SigningKey.generate())
+    exchange.withhold(exchange.second)
+    follower = following(exchange)
+    silent = [(Kind.MISSING, exchange.victim.id)]
+    assert alerted(exchange, follower) == silent
+    assert alerted(exchange, follower) == []
+    exchange.serve(exchange.second)
+    assert alerted(exchange, follower) == [(Kind.FORGED, "entry 4 deed.done")]
+    assert alerted(exchange, follower) == []
+    exchange.announce(exchange.victim, exchange.third, exchange.keys[2])
+    exchange.withhold(exchange.third)
+    assert alerted(exchange, follower) == silent  # it had ended, and returns
+    follower.close()
 
 
 def test_a_step_that_anybody_may_have_signed_is_nobodys_step(exchange: Exchange) -> None:
@@ -452,16 +522,11 @@ def test_whoever_follows_the_log_is_alerted_when_a_replaced_key_signs_the_next_h
     rescued = rotating.declare(RESCUED, FIRST, entries=1)
     log.signers = {0: (OLD,), rescued: (NEW,)}
     exchange.audit()
-    roots = Roots(frozenset(p.identity.public.fingerprint for p in exchange.parties), ())
-    documents = FolderDocuments(exchange.documents)
-    follower = Follower(FolderSource(log.folder), log.policy, roots, documents)
+    follower = following(exchange)
     assert follower.look(START) == []
     exchange.say(exchange.operator, DEED, exchange.key)
     log.signers = {0: (OLD,), rescued: (NEW,), rescued + 2: (OLD,)}
-    exchange.audit()
-    assert [(alert.kind, alert.subject) for alert in follower.look(START)] == [
-        (Kind.FORGED, f"head {rescued + 2}")
-    ]
+    assert alerted(exchange, follower) == [(Kind.FORGED, f"head {rescued + 2}")]
     follower.close()
 
 
