@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from crypto.statement import read_statement
+from exchange import evidence
 from exchange.jobs import JobState
 from tests.fakes.engine import InProcessEngine
 from tests.world import a_deal, a_world
@@ -37,6 +40,27 @@ def test_a_consumer_that_withdraws_first_gets_no_engine_started(tmp_path: Path) 
     clinic.hub.deceive = lambda message: [message]
     world.settle()
     assert world.available("research") == 10_000
+
+
+def test_a_start_that_does_not_name_every_partys_admission_begins_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = evidence.started
+    monkeypatch.setattr(
+        evidence,
+        "started",
+        lambda job, *, plan, admissions: honest(job, plan=plan, admissions=admissions[:1]),
+    )
+    world = a_world(tmp_path)
+    deal = a_deal(world)
+    deal.approve_standing()
+    job = deal.submit()
+    world.settle()
+    research, clinic = world.members["research"], world.members["clinic"]
+    assert research.hub.service.job(research.id, job).job.state is not JobState.RELEASED
+    with clinic.node.store.reading() as tx:
+        found = tx.job(job)
+        assert found is not None and "did not take its start in" in found.reason
 
 
 def _says(entry: bytes, kind: str) -> bool:
