@@ -89,7 +89,8 @@ def to_value(record: object) -> canonical.Value:
 
 def from_value(kind: type[T], value: canonical.Value) -> T:
     """Read a record of `kind` from decoded JSON. Raises Malformed, naming the field."""
-    return cast(T, _reader(cast(Any, kind))(value))
+    found: T = _reader(cast(Any, kind))(value)
+    return found
 
 
 def encode_time(moment: datetime) -> str:
@@ -181,7 +182,7 @@ def _spelled(spell: Callable[[Any], str]) -> canonical.Writer:
     return lambda value, depth: f'"{spell(value)}"'
 
 
-Reader = Callable[[Any], object]
+Reader = Callable[[Any], Any]
 """From a decoded JSON value to what a field holds. Raises Malformed, with the path inside it."""
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Final
 
 from crypto import envelope as dsse
@@ -101,7 +102,7 @@ class SignedStatement:
     entry: bytes
     envelope: Envelope = field(repr=False)
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         return digest(self.entry)
 

@@ -61,3 +61,48 @@ def test_a_changed_byte_never_reads_as_the_same_value(
         assert canonical.decode(bytes(encoded)) != value
     except Malformed:
         return
+
+
+SPELLINGS = st.recursive(
+    st.sampled_from(["0", "-0", "1", "1.0", "1e0", "9007199254740991", "9007199254740992"])
+    | st.sampled_from(["null", "true", "NaN", '""', '"a"', '"\\u0061"', '"\\/"', '"\\n"', '"é"'])
+    | st.sampled_from(['"\\u00e9"', '"\\ud800"', '"\\ud83d\\ude00"', '"😀"']),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(
+            st.tuples(st.sampled_from(['"a"', '"b"', '"\\u0061"', '"é"', '"b" ']), inner),
+            max_size=3,
+        ).map(lambda members: "{" + ",".join(f"{n}:{v}" for n, v in members) + "}")
+        | inner.map(lambda text: text + " ")
+    ),
+    max_leaves=6,
+)
+
+
+@given(SPELLINGS)
+def test_only_what_the_oracle_writes_is_read(text: str) -> None:
+    """Members twice, second spellings, white space, floats: what a lenient reader would forgive."""
+    try:
+        value = json.loads(text, object_pairs_hook=_each_once)
+        canonically_spelled = _in_profile(value) and rfc8785.dumps(value) == text.encode()
+    except (ValueError, rfc8785.CanonicalizationError):
+        canonically_spelled = False
+    if canonically_spelled:
+        assert canonical.decode(text.encode()) == value
+    else:
+        with pytest.raises(Malformed):
+            canonical.decode(text.encode())
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a member twice")
+    return dict(pairs)
+
+
+def _in_profile(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(n.isascii() and _in_profile(v) for n, v in value.items())
+    if isinstance(value, list):
+        return all(map(_in_profile, value))
+    return isinstance(value, str | int) and (isinstance(value, str) or abs(value) < 2**53)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, make_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from fractions import Fraction
@@ -163,6 +164,7 @@ def test_a_record_comes_back_from_its_bytes_with_its_types() -> None:
         ("named", {"a": "x"}, "named.a: a digest is written"),
         ("shape", {"side": 2}, "shape.kind: is not one of circle, square"),
         ("shape", {"kind": "line", "side": 2}, "shape.kind: is not one of circle, square"),
+        ("shape", {"kind": ["circle"], "side": 2}, "shape.kind: is not one of circle, square"),
         ("shape", {"kind": "circle", "side": 2}, "shape.radius: is missing"),
         ("shape", {"kind": "circle", "radius": 2, "side": 2}, "shape.side: is not a field"),
         ("shape", {"kind": "square", "side": -1}, "shape.side: is negative"),
@@ -228,6 +230,61 @@ def test_an_absent_member_is_not_written() -> None:
 def test_a_value_without_a_canonical_form_is_refused(value: object) -> None:
     with pytest.raises(Malformed, match="has no canonical form"):
         record.to_value(value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [
+        ("number", 2**53, "number: is an integer of 2**53 or more"),
+        ("text", "\ud800", "text: holds a lone surrogate"),
+        ("many", ("a", "\udfff"), "many[1]: holds a lone surrogate"),
+        ("many", ("a", 1.5), "many[1]: float has no canonical form"),
+        ("named", {"é": digest(b"")}, "named: has a member name that is not ASCII text"),
+        ("named", {"a": None}, "named.a: NoneType has no canonical form"),
+        ("shape", Circle(-(2**53)), "shape.radius: is an integer of 2**53 or more"),
+        ("shapes", (Circle(1), Square(2**60)), "shapes[1].side: is an integer of 2**53 or more"),
+    ],
+)
+def test_what_a_record_cannot_carry_is_refused_by_name_when_written(
+    field: str, value: object, where: str
+) -> None:
+    with pytest.raises(Malformed) as refused:
+        record.to_bytes(replace(everything(), **{field: value}))  # type: ignore[arg-type]
+    assert str(refused.value).startswith(where)
+
+
+@dataclass(frozen=True)
+class Nest:
+    name: str
+    count: int | None = None
+    inner: Nest | None = None
+
+
+@pytest.mark.parametrize("innermost", [Nest("a"), Nest("é"), Nest("a", 1)])
+def test_records_are_written_just_as_deep_as_they_are_read(innermost: Nest) -> None:
+    for levels in range(30, 36):
+        nest, value = innermost, json.loads(record.to_bytes(innermost))
+        for _ in range(levels):
+            nest, value = Nest("a", inner=nest), {"name": "a", "inner": value}
+        data = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        if levels < 32 or (levels == 32 and innermost == Nest("a")):
+            assert record.to_bytes(nest) == data
+            assert record.from_bytes(Nest, data) == nest
+            continue
+        with pytest.raises(Malformed, match="nested more than 32 deep"):
+            record.to_bytes(nest)
+        with pytest.raises(Malformed, match="nested more than 32 deep"):
+            record.from_bytes(Nest, data)
+
+
+def test_a_record_that_is_derived_from_another_is_written_with_its_own_fields() -> None:
+    @dataclass(frozen=True)
+    class Ring(Circle):
+        kind: ClassVar[str] = "ring"
+        hole: int
+
+    assert record.to_bytes(Circle(2)) == b'{"kind":"circle","radius":2}'
+    assert record.to_bytes(Ring(2, 1)) == b'{"hole":1,"kind":"ring","radius":2}'
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
