@@ -6,7 +6,8 @@ apply (too late, out of turn, another's) has no effect here either, and is named
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -33,6 +34,8 @@ from registry.product import PAYLOAD_TYPE as PRODUCT
 _PREFIX: Final = "negotiation."
 _PROPOSING: Final = (Event.REQUESTED, Event.OFFERED)
 _SIGNING: Final = (Event.AGREED, Event.VERIFIED)
+_VERIFIED: Final = _PREFIX + Event.VERIFIED
+_FINALIZED: Final = _PREFIX + Event.FINALIZED
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def to_check(evidence: Evidence, found: Negotiations, named: Collection[Digest])
     verified = [
         output
         for s in evidence.said
-        if s.statement.type == _PREFIX + Event.VERIFIED
+        if s.statement.type == _VERIFIED
         and (known := found.known.get(s.statement.subject)) is not None
         and s.statement.actor == known.consumer
         for output in s.statement.outputs
@@ -153,33 +156,39 @@ def _subjects(evidence: Evidence) -> list[str]:
 
 def _replay_one(subject: str, evidence: Evidence) -> Reading[_Talk]:
     steps = [s for s in evidence.about(subject) if s.statement.type.startswith(_PREFIX)]
+    named = list(_naming(steps, evidence))
+    last_words = {
+        word
+        for _, _, document in named
+        for word in ((document.consumer, _VERIFIED), (document.holder, _FINALIZED))
+    }
 
     def wrong(talk: _Talk, said: Said, took: bool) -> bool:
         """A last word that does not follow. *Finalized* answers it all, so that it has no effect
         in a negotiation that has ended is looked into as well."""
-        if took or talk.known is None or not _is_last_word(said, talk.known):
+        if took or (said.statement.actor, said.statement.type) not in last_words:
             return False
-        ended = talk.known.state is State.TERMINATED
-        return not ended or said.statement.type == _PREFIX + Event.FINALIZED
+        ended = talk.known is not None and talk.known.state is State.TERMINATED
+        return not ended or said.statement.type == _FINALIZED
 
+    # A document is in the bundle because a step brought it. Where several of a kind name it, any
+    # of them may be that step, and the others may have come without it.
+    times = Counter(what for _, what, _ in named)
+    perhaps_empty = {name for name, what, _ in named if times[what] > 1}
     return read(
         steps,
         _Talk(),
-        Rules(
-            lambda talk, said: _step(said, talk, evidence),
-            lambda talk: talk.known,
-            wrong,
-        ),
+        Rules(lambda talk, said: _step(said, talk, evidence), lambda talk: talk.known, wrong),
         without=evidence.arrivals.late,
-        doubtful={s.signed.digest for s in steps if s.signed.digest in evidence.arrivals.perhaps}
-        | _perhaps_empty(steps, evidence),
+        doubtful=perhaps_empty | evidence.arrivals.perhaps,
     )
 
 
-def _perhaps_empty(steps: Sequence[Said], evidence: Evidence) -> set[Digest]:
-    """Steps that may have come without the document that they name: it is in the bundle because
-    a step brought it, and another one by the negotiation's parties may be that step."""
-    naming: dict[tuple[str, Digest], list[Digest]] = {}
+def _naming(
+    steps: Sequence[Said], evidence: Evidence
+) -> Iterator[tuple[Digest, tuple[str, Digest], Proposal | Agreement]]:
+    """Each step that may have brought a document: its digest, the document's kind and digest, and
+    the document. By its own parties, and in time: nobody else's step has an effect."""
     for said in steps:
         kind = said.statement.type.removeprefix(_PREFIX)
         if kind not in (*_PROPOSING, *_SIGNING) or said.signed.digest in evidence.arrivals.late:
@@ -187,11 +196,9 @@ def _perhaps_empty(steps: Sequence[Said], evidence: Evidence) -> set[Digest]:
         with suppress(ExchangeError, CryptoError):
             output = _only_output(said.statement)
             proposes = kind in _PROPOSING
-            terms = _proposal(output, evidence) if proposes else evidence.agreement(output)
-            if said.statement.actor in (terms.consumer, terms.holder):
-                group = ("proposal" if proposes else kind, output)
-                naming.setdefault(group, []).append(said.signed.digest)
-    return {name for names in naming.values() if len(names) > 1 for name in names}
+            document = _proposal(output, evidence) if proposes else evidence.agreement(output)
+            if said.statement.actor in (document.consumer, document.holder):
+                yield said.signed.digest, ("proposal" if proposes else kind, output), document
 
 
 def _brought(
@@ -330,9 +337,8 @@ def idle_steps(idle: Sequence[Said], no_effect: Mapping[Digest, str]) -> str:
 
 
 def _is_last_word(said: Said, known: Negotiation) -> bool:
-    last_words = {known.consumer: Event.VERIFIED, known.holder: Event.FINALIZED}
-    wanted = last_words.get(said.statement.actor)
-    return wanted is not None and said.statement.type == _PREFIX + wanted
+    last_words = {known.consumer: _VERIFIED, known.holder: _FINALIZED}
+    return last_words.get(said.statement.actor) == said.statement.type
 
 
 def _accepted(
