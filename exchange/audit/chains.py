@@ -88,8 +88,9 @@ def check_order_and_time(
 
     said: genuine ones only. Numbers and links are their actors' own word, times are bounded by
     the witnesses' clocks. A participant's statement that is older than its entry came late or was
-    back-dated: it has no effect, and fails where somebody relied on it all the same, by name or,
-    where its subject is `disputed`, because what follows does not fit without it.
+    back-dated: it has no effect, and fails where the operator relied on it all the same, by name
+    or, where its subject is `disputed`, because what follows does not fit without it. That anybody
+    else names it says nothing: it is there to be named.
     """
     witnessed = witnessed_heads(heads)
     findings = check_chains(
@@ -100,15 +101,11 @@ def check_order_and_time(
         before={},
     )
     timed = {f.index: f for f in findings if f.problem in (Problem.BACK_DATED, Problem.POST_DATED)}
-    relying: dict[Digest, set[PartyId]] = {}
-    for s in said:
-        for name in s.statement.after:
-            relying.setdefault(name, set()).add(s.statement.actor)
+    relied_on = {name for s in said if s.statement.actor in operators for name in s.statement.after}
     checks = []
     for s in said:
-        others = relying.get(s.signed.digest, set()) - {s.statement.actor}
         excusable = (
-            not others
+            s.signed.digest not in relied_on
             and s.statement.actor not in operators
             and s.statement.subject not in disputed
         )
