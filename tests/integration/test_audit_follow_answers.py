@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from crypto.digest import Digest, digest
+from crypto.identifiers import DealId
 from crypto.keys import SigningKey
 from crypto.ports import SystemRandomness
 from crypto.statement import Act, sign_statement
+from exchange.audit import alerts as alerts_module
 from exchange.audit import follow as following_module
 from exchange.audit.alerts import (
     KEY_BYTES,
     MAX_RAISED,
     Alert,
     Alerts,
+    Kind,
     State,
     load_state,
     save_state,
@@ -27,6 +30,7 @@ from exchange.audit.alerts import (
 from exchange.audit.follow import Follower
 from exchange.audit.live import ALERTED, Following, follow
 from exchange.audit.roots import Roots
+from exchange.query.explanation import Language
 from ledger.errors import SourceUnreachable, TileMissing
 from ledger.verify.heads import HEADS_PER_PAGE, page_bytes
 from ledger.verify.report import Phrase
@@ -35,7 +39,7 @@ from ledger.verify.tiles import FolderSource
 from registry.evidence import REGISTERED, UPDATED
 from registry.party import SignedParty
 from tests.integration.test_audit_keys import Party
-from tests.written_logs import Actor, WrittenLog
+from tests.written_logs import WrittenLog
 
 START = datetime(2026, 11, 23, 9, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -82,18 +86,46 @@ class Registry:
         return self.documents.get(name)
 
 
-def a_follower(log: WrittenLog, source: Unsteady, state: State | None = None) -> Follower:
-    return Follower(source, log.policy, ROOTS, Registry(source), state=state)
+@dataclass
+class ShortLog(WrittenLog):
+    """By one party, which registers, and says whatever a test has it say."""
+
+    documents: dict[Digest, bytes] = field(default_factory=dict)
+    entries: list[bytes] = field(default_factory=list)
+    party: Party = field(default_factory=lambda: Party("Clinic"))
+    key_of_party: SigningKey = field(default_factory=SigningKey.generate)
+
+    def __post_init__(self) -> None:
+        document = self.party.document(self.key_of_party)
+        self.documents[document.digest] = document.envelope.to_bytes()
+        self.say(Act(REGISTERED, self.party.id, outputs=(document.digest,)))
+
+    def say(self, act: Act) -> None:
+        signed = sign_statement(
+            act,
+            actor=self.party.id,
+            head=self.party.head,
+            signer=self.key_of_party,
+            now=START + len(self.entries) * MINUTE,
+            randomness=SystemRandomness(),
+        )
+        self.party.head = signed.head
+        self.entries.append(signed.entry)
+
+
+def a_follower(log: ShortLog, source: Unsteady, state: State | None = None) -> Follower:
+    return Follower(source, log.policy, ROOTS, Registry(source, log.documents), state=state)
 
 
 def said(alerts: list[Alert]) -> list[tuple[str, str]]:
     return [(alert.kind.value, alert.subject) for alert in alerts]
 
 
-def a_short_log(folder: Path) -> WrittenLog:
-    log, actor = WrittenLog(folder), Actor("a")
-    entries = [actor.says(Act("thing.done", f"t{n}"), START + n * MINUTE) for n in range(5)]
-    log.write(entries, {3: START + 3 * MINUTE}, START + 5 * MINUTE)
+def a_short_log(folder: Path, *acts: Act) -> ShortLog:
+    log = ShortLog(folder)
+    for act in acts or [Act("thing.done", f"t{n}") for n in range(4)]:
+        log.say(act)
+    log.write(log.entries, {3: START + 3 * MINUTE}, START + 5 * MINUTE)
     return log
 
 
@@ -266,6 +298,54 @@ def test_a_part_of_the_log_does_not_show_that_something_is_missing(
     assert following.size == ALL
 
 
+def test_documents_and_deals_without_an_answer_keep_nothing_else_from_being_looked_at(
+    tmp_path: Path,
+) -> None:
+    """A deal's bundle, a document that is asked for again: the look ends as one without an answer,
+    and has told of everything else by then."""
+    deals = [DealId(f"dea_{n:032x}") for n in range(2)]
+    hidden = Act(UPDATED, "x", outputs=(digest(b"served to nobody"),))
+    log = a_short_log(
+        tmp_path / "log",
+        *(Act("negotiation.requested", f"n{deal}", body={"deal": deal}) for deal in deals),
+        hidden,
+    )
+
+    class Steady(Registry):
+        away = False
+
+        def read(self, name: Digest) -> bytes | None:
+            if self.away and name not in self.documents:
+                raise SourceUnreachable("answered 503")
+            return self.documents.get(name)
+
+    class Dead:
+        def read(self, deal: DealId) -> bytes | None:
+            if deal == deals[0]:
+                raise SourceUnreachable("answered 500")
+            return None
+
+    documents = Steady(Unsteady(log.folder), log.documents)
+    elsewhere = a_short_log(tmp_path / "other").entries[1]
+    given = {digest(elsewhere): elsewhere}
+    source = Unsteady(log.folder)
+    following = Follower(source, log.policy, ROOTS, documents, deals=Dead(), given=given)
+    for documents.away in (False, True):
+        with pytest.raises(SourceUnreachable):
+            following.look(LATER)
+    assert said(following.unanswered(LATER, LATER)) == [
+        ("missing", log.party.id),
+        ("not_opened", deals[1]),
+        ("missing", str(digest(elsewhere))),
+    ]
+    late = LATER + following_module.USUAL.stale + MINUTE
+    silent = [("stale", "log")]
+    assert said(following.unanswered(LATER, late)) == silent
+    with pytest.raises(SourceUnreachable):
+        following.look(late)
+    assert following.unanswered(LATER, late + MINUTE) == []  # it lasts
+
+
 # Pages without end
 
 
@@ -335,11 +415,35 @@ def test_a_state_that_was_saved_is_read_however_much_was_said(tmp_path: Path) ->
     assert first.state is not None
     many = tuple(f"{n:0{2 * KEY_BYTES}x}" for n in range(MAX_RAISED + 10))
     crowded = a_follower(log, Unsteady(log.folder), replace(first.state, raised=many))
+    crowded.look(LATER)
     assert crowded.state is not None
     save_state(tmp_path / "state", crowded.state)
     kept = load_state(tmp_path / "state")
     assert kept is not None
-    assert kept.raised == many[10:]  # the newest
+    assert kept.raised == many[:MAX_RAISED]
+
+
+def test_alerts_beyond_what_a_state_holds_have_none_of_the_others_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts_module, "MAX_RAISED", 3)
+    log = a_short_log(tmp_path / "log", *(Act("alarm.raised", f"{n}") for n in range(5)))
+    first = a_follower(log, Unsteady(log.folder))
+    assert len(first.look(LATER)) == 5
+    assert first.state is not None
+    assert len(first.state.raised) == 3
+    assert first.look(LATER) == []
+    again = a_follower(log, Unsteady(log.folder), first.state)
+    assert len(again.look(LATER)) == 2  # and of those no state says that they were told
+
+
+def test_one_entry_is_one_alert_however_much_it_names_that_is_not_there(tmp_path: Path) -> None:
+    absent = tuple(digest(b"%d" % n) for n in range(500))
+    log = a_short_log(tmp_path / "log", Act("thing.done", "t", after=absent))
+    (alert,) = a_follower(log, Unsteady(log.folder)).look(LATER)
+    assert (alert.kind, alert.subject) == (Kind.MISSING, "entry 1 thing.done")
+    assert "500" in alert.words[Language.ENGLISH]
+    assert str(absent[0]) in alert.words[Language.ENGLISH]
 
 
 def test_the_key_of_an_alert_is_short_whatever_it_says(tmp_path: Path) -> None:
