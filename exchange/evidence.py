@@ -17,7 +17,7 @@ from typing import Final
 from crypto import record
 from crypto.digest import SALT_BYTES, Digest, digest
 from crypto.errors import CryptoError, Malformed
-from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
+from crypto.identifiers import DealId, JobId, NegotiationId, PartyId, ProductId
 from crypto.keys import PublicKey
 from crypto.ports import Randomness
 from crypto.statement import Act, Statement
@@ -29,6 +29,9 @@ MAX_REASON: Final = 300
 ALARM: Final = "alarm.raised"
 REGULATORS_NAMED: Final = "regulators.named"
 BUNDLE_EXPORTED: Final = "bundle.exported"
+STANDING_APPROVED: Final = "standing.approved"
+STANDING_WITHDRAWN: Final = "standing.withdrawn"
+STANDING: Final = "approval"  # the commitment's name
 
 
 class Overdue(StrEnum):
@@ -271,6 +274,25 @@ def result_refused(job: JobId, *, plan: Digest, after: Sequence[Digest], reason:
         outputs=(digest(reason),),
         body={"kind": "ResultRefused"},
     )
+
+
+def standing_approved(product: ProductId, *, commitment: Digest, openings: Digest | None) -> Act:
+    """The holder's: its node admits certain jobs on the product without asking a person.
+
+    commitment: to the approval, whose consumers, purposes and limits are the holder's terms.
+    openings: of the document that holds it sealed to the regulators, where agreements name any
+    """
+    return Act(
+        type=STANDING_APPROVED,
+        subject=product,
+        outputs=() if openings is None else (openings,),
+        commitments={STANDING: commitment},
+    )
+
+
+def standing_withdrawn(product: ProductId, *, after: Sequence[Digest]) -> Act:
+    """after: the statement that approved it."""
+    return Act(type=STANDING_WITHDRAWN, subject=product, after=tuple(after))
 
 
 def regulators_named(operator: PartyId, regulators: Collection[PartyId]) -> Act:

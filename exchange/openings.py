@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from crypto.digest import Digest, commit
+from crypto.errors import Malformed
 from crypto.identifiers import JobId, PartyId
 from exchange.privacy import PrivacyCost
 
 _STATEMENT: Final = b"unseen/opening/statement/v1\x00"
 _RECEIPT: Final = b"unseen/opening/receipt/v1\x00"
+_STANDING: Final = b"unseen/opening/standing/v1\x00"
 _RESULT: Final = b"unseen/result/v1\x00"
+
+MAX_READERS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,20 @@ class ReceiptOpenings:
 
     v: int
     commitments: Mapping[str, Opening]
+
+
+@dataclass(frozen=True)
+class SealedOpenings:
+    """One opening for several readers: by party id, each sealed to that party's key."""
+
+    v: int
+    readers: Mapping[str, bytes]
+
+    def __post_init__(self) -> None:
+        if self.v != 1:
+            raise Malformed("v", f"is {self.v}; this version reads 1")
+        if not 1 <= len(self.readers) <= MAX_READERS:
+            raise Malformed("readers", f"are {len(self.readers)}, not 1 to {MAX_READERS}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,12 @@ def context(statement: Digest) -> bytes:
 
 def receipt_context(plan: Digest, holder: PartyId) -> bytes:
     return _RECEIPT + plan.raw + holder.encode()
+
+
+def standing_context(commitment: Digest) -> bytes:
+    """HPKE context of a standing approval: its statement names the sealed openings, and so cannot
+    be named by them."""
+    return _STANDING + commitment.raw
 
 
 def result_context(plan: Digest, holder: PartyId) -> bytes:

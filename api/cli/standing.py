@@ -17,7 +17,7 @@ from crypto.digest import digest
 from crypto.identifiers import PartyId, ProductId
 from crypto.record import encode_time
 from exchange.errors import UnknownSubject
-from exchange.node import registering
+from exchange.node import approving
 from exchange.node.model import StandingApproval
 
 app = Commands("node.standing", no_args_is_help=True)
@@ -41,8 +41,7 @@ def add(
         end_of(until),
     )
     with opened() as node, node.store.transaction() as tx:
-        registering.own_product(approval.product, tx)
-        tx.add_standing(approval)
+        approving.approve(approval, tx=tx, identity=node.identity)
     answer(
         _document(approval),
         lines(say("standing.added", id=_id(approval))),
@@ -82,7 +81,7 @@ def remove(number: Annotated[str, typer.Argument(metavar="ID")]) -> None:
         named_so = [approval for approval in tx.standing() if _id(approval) == number]
         if not named_so:
             raise UnknownSubject(f"standing approval {number}")
-        tx.remove_standing(named_so[0])
+        approving.withdraw(named_so[0], tx=tx, identity=node.identity)
     answer({"removed": number}, lines(say("standing.removed", id=number)), as_json=common().as_json)
 
 

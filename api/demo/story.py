@@ -24,7 +24,7 @@ from exchange.audit.deal import audit_deal
 from exchange.audit.voices import VOICES
 from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.jobs import FINAL, JobState
-from exchange.node import receiving, registering
+from exchange.node import approving, receiving, registering
 from exchange.node.model import NodeJob, StandingApproval
 from exchange.query.explanation import Language, learns
 from exchange.query.plan import Plan
@@ -141,7 +141,7 @@ class Story:
             deal.month_after(now),
         )
         with holder.store.transaction() as tx:
-            tx.add_standing(approval)
+            approving.approve(approval, tx=tx, identity=holder.identity)
 
     def job(self, number: DealId, clinic: DataProduct, laboratory: DataProduct) -> Plan:
         """One job, from submission to the opened answer, admitted by standing approvals."""

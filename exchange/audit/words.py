@@ -157,6 +157,14 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
             "The committed amounts, payers and payees are those of the agreements.",
             "所承诺的金额、付款方与收款方与协议一致。",
         ),
+        "standing.opened": _both(
+            "What the holder's node admits without asking is what it committed to.",
+            "持有方节点不经询问即准许的内容与其承诺一致。",
+        ),
+        "standing.in_force": _both(
+            "A job that was admitted without asking rests on the holder's own standing approval.",
+            "未经询问而准许的作业以该持有方自身有效的长期准许为依据。",
+        ),
         "bundle.given": _both(
             "The operator gave the deal's evidence to somebody who may read it.",
             "平台运营方将该交易的证据交给了有权查阅者。",
@@ -410,6 +418,11 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "{what}; by the plan and its agreements it must be {expected}",
             "{what}；按计划及协议应为 {expected}",
         ),
+        "standing.none": _both(
+            "{digest} is none of this party's, or was taken back before",
+            "{digest} 并非该方的长期准许，或此前已撤回",
+        ),
+        "standing.says": _both("{text}", "{text}"),
         "bundle.given_to": _both("to {to}", "交予 {to}"),
         # the story
         "did.party.registered": _both("{actor} registered.", "{actor} 完成登记。"),
@@ -485,6 +498,14 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "did.alarm.raised": _both(
             "{actor} raised an alarm about {subject}: {problem}",
             "{actor} 就 {subject} 发出警报：{problem}",
+        ),
+        "did.standing.approved": _both(
+            "{actor} lets its node admit certain jobs on {subject} without asking a person.",
+            "{actor} 允许其节点不经人工询问即准许 {subject} 上的某些作业。",
+        ),
+        "did.standing.withdrawn": _both(
+            "{actor} took a standing approval on {subject} back.",
+            "{actor} 撤回了对 {subject} 的长期准许。",
         ),
         "did.regulators.named": _both(
             "{actor} named who may read every deal.", "{actor} 指明了可查阅所有交易的监管方。"

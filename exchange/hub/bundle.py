@@ -22,7 +22,14 @@ from crypto.statement import SignedStatement, read_statement
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import Bundle
 from exchange.errors import BundleNotReady, UnknownSubject
-from exchange.evidence import ALARM, BUNDLE_EXPORTED, REGULATORS_NAMED, reason_in
+from exchange.evidence import (
+    ALARM,
+    BUNDLE_EXPORTED,
+    REGULATORS_NAMED,
+    STANDING_APPROVED,
+    STANDING_WITHDRAWN,
+    reason_in,
+)
 from exchange.hub.ports import HubTransaction
 from exchange.query import plan as plans
 from exchange.terms.agreement import Proposal, Terms, read_agreement
@@ -153,6 +160,9 @@ def _add_listings(found: _Collected, tx: HubTransaction) -> None:
             continue  # a rejected plan may name a product that there is not
     before = set(found.statements)
     names = tx.statements_about(list(listed), kinds=(LISTED,))
+    kinds = (STANDING_APPROVED, STANDING_WITHDRAWN)
+    unasked = tx.statements_about(list(listed), kinds=kinds)
+    _add((n for n in unasked if (said := tx.outcome(n)) is not None and said.applied), found, tx)
     found.products |= _changing_totals(names, tx)
     _add(names, found, tx)
     for name in names:

@@ -49,6 +49,8 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "job.cancelled": coordination.cancel,
     "job.opened": coordination.opened,
     "alarm.raised": registration.alarm,
+    "standing.approved": registration.standing,
+    "standing.withdrawn": registration.standing,
 }
 
 

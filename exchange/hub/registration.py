@@ -7,11 +7,13 @@ from crypto import record
 from crypto.digest import Digest
 from crypto.envelope import Envelope
 from crypto.errors import CryptoError, Malformed
+from crypto.identifiers import PartyId, ProductId
 from crypto.statement import Statement
 from exchange.errors import NotYours, UnknownSubject
 from exchange.hub import chains
 from exchange.hub.model import Operator
 from exchange.hub.ports import HubTransaction
+from exchange.openings import SealedOpenings
 from exchange.submission import Submission
 from registry import evidence
 from registry.errors import DocumentRefused, NotFound, RegistryError
@@ -79,6 +81,22 @@ def stored(name: Digest, tx: HubTransaction) -> bytes | None:
     except (UnknownSubject, CryptoError, RegistryError):
         return None  # anything else that is stored is not for everybody
     return data
+
+
+def standing(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """What a holder's node admits unasked from here on, or no more. The hub acts on nothing of it;
+    it keeps the openings for the regulators that the holder sealed them to."""
+    statement = submission.signed.statement
+    product = tx.products.current(ProductId.parse(statement.subject, where="subject"))
+    if product.holder != statement.actor:
+        raise NotYours(f"{product.id} is a product of {product.holder}")
+    if len(statement.outputs) > 1:
+        raise Malformed("outputs", "must name the sealed openings alone")
+    for name in statement.outputs:
+        sealed = record.from_bytes(SealedOpenings, submission.document(name))
+        for reader, data in sealed.readers.items():
+            party = PartyId.parse(reader, where="readers")
+            tx.add_opening(submission.signed.digest, party, data)
 
 
 def register_operator(document: SignedParty, tx: HubTransaction, operator: Operator) -> None:

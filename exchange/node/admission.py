@@ -122,18 +122,20 @@ def approved_by_standing(
     own: DataProduct,
     today: int,
     now: datetime,
-) -> bool:
-    """Whether a standing approval covers this plan. today: how many jobs of this consumer the node
-    has admitted in the last 24 hours."""
-    return any(
-        approval.product == own.id
-        and plan.consumer in approval.consumers
-        and plan.purpose in approval.purposes
-        and (not isinstance(plan.work, Query) or plan.work.gate.min_group >= approval.min_group)
-        and now < approval.valid_until
-        and today < approval.runs_per_day
-        for approval in approvals
-    )
+) -> StandingApproval | None:
+    """The first standing approval that covers this plan; None if a person is to be asked. today:
+    how many jobs of this consumer the node has admitted in the last 24 hours."""
+    for approval in approvals:
+        if (
+            approval.product == own.id
+            and plan.consumer in approval.consumers
+            and plan.purpose in approval.purposes
+            and (not isinstance(plan.work, Query) or plan.work.gate.min_group >= approval.min_group)
+            and now < approval.valid_until
+            and today < approval.runs_per_day
+        ):
+            return approval
+    return None
 
 
 def _require_signed_by_consumer(envelope: Envelope, plan: Plan, view: View) -> None:

@@ -28,7 +28,7 @@ from exchange.errors import (
 )
 from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
-from exchange.node import admission, outbox, products, registering, trust
+from exchange.node import admission, approving, outbox, products, registering, trust
 from exchange.node.admission import View
 from exchange.node.model import Decision, Identity, NodeJob
 from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
@@ -273,7 +273,7 @@ def decide(
             try:
                 plan, view = _examine(job, tx, hub, identity, admitting=False)
                 approved = _stands_approved(plan, view, tx, identity)
-                if approved:
+                if approved is not None:
                     _examine(job, tx, hub, identity, admitting=True)
             except HubUnreachable:
                 raise  # nothing was decided: the job waits
@@ -282,8 +282,8 @@ def decide(
                 _refuse(job, constraint, str(error), tx, identity)
                 answered += 1
                 continue
-            if approved:
-                _admit(job, tx, hub, identity, ephemeral)
+            if approved is not None:
+                _admit(job, tx, hub, identity, ephemeral, standing=approved)
                 answered += 1
     return answered
 
@@ -559,17 +559,21 @@ def _evaluated_today(
     return total
 
 
-def _stands_approved(plan: Plan, view: View, tx: NodeTransaction, identity: Identity) -> bool:
-    """Whether nobody has to be asked: a holder's standing approval, or a helper's general one."""
+def _stands_approved(
+    plan: Plan, view: View, tx: NodeTransaction, identity: Identity
+) -> tuple[Digest, ...] | None:
+    """What admits it without asking: a holder's standing approval, by the statement that said so,
+    or a helper's general one. None if a person is to be asked."""
     if plan.side_of(identity.party) is None:
-        return tx.remark(HELPS) == "yes"
+        return () if tx.remark(HELPS) == "yes" else None
     own = next(
         product
         for product, side in zip(view.products, plan.sides, strict=True)
         if side.holder == identity.party
     )
     today = _admitted_today(plan.consumer, view.now, tx, identity)
-    return admission.approved_by_standing(plan, tx.standing(), own=own, today=today, now=view.now)
+    found = admission.approved_by_standing(plan, tx.standing(), own=own, today=today, now=view.now)
+    return None if found is None else approving.said_by(found, tx)
 
 
 def _examine(
@@ -632,6 +636,8 @@ def _admit(
     hub: Hub,
     identity: Identity,
     ephemeral: Callable[[], ExchangeKey],
+    *,
+    standing: Sequence[Digest] = (),
 ) -> None:
     """Count the run and the epsilon before anything can leave, and say yes: in one transaction,
     so that a crash leaves neither, or both."""
@@ -650,7 +656,7 @@ def _admit(
         job.id,
         plan=job.plan,
         agreement=None if held is None else held.digest,
-        after=[job.submitted, job.held],
+        after=[job.submitted, job.held, *standing],
         ephemeral=key.public,
         link=identity.link_address,
     )
