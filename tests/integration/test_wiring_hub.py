@@ -122,7 +122,7 @@ def any_head(folder: Path) -> Policy:
     return replace(Policy.parse((folder / "policy").read_bytes()), quorum=NO_QUORUM)
 
 
-def until(found: Callable[[], Any], patience_s: float = 20) -> Any:
+def until(found: Callable[[], Any], patience_s: float = 60) -> Any:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if (value := found()) is not None:
