@@ -97,12 +97,18 @@ def append_many(store: LogStore, entries: Sequence[bytes]) -> list[Digest]:
 
 
 def integrate(
-    store: LogStore, *, origin: str, signer: Signer, now: datetime, also: Sequence[Signer] = ()
+    store: LogStore,
+    *,
+    origin: str,
+    signer: Signer,
+    now: datetime,
+    also: Sequence[Signer] = (),
+    limit: int = MAX_BATCH,
 ) -> Checkpoint | None:
     """Order what is pending, and sign the grown tree; None if nothing is pending, or if another
     process is doing this now.
 
-    Takes at most MAX_BATCH entries: call again until None. The caller commits before it shows
+    Takes at most `limit` entries: call again until None. The caller commits before it shows
     the checkpoint to anybody; a crash before that leaves everything pending and nothing signed.
     also: keys that sign beside the log's own: the next one during a change, one of another suite.
     Raises LogDiverged if what is stored does not reproduce the last checkpoint, OtherLog if that
@@ -111,7 +117,7 @@ def integrate(
     if not store.lead():
         return None
     last = _last_head(store, origin)
-    pending = store.pending(MAX_BATCH)
+    pending = store.pending(limit)
     if not pending:
         return None
     store.place([item.arrival for item in pending], last.size)

@@ -31,6 +31,7 @@ from ledger.verify.policy import Policy
 from pricing.evidence import DEPOSITED, REFUNDED, RELEASED
 from registry.evidence import LISTED, REGISTERED, UPDATED
 
+EVERYTHING: Final = 2**62  # as a number of entries
 # What rights and money rest on does not wait for the next anchor.
 ANCHORED_AT_ONCE: Final = (REGISTERED, UPDATED, LISTED, DEPOSITED, RELEASED, REFUNDED)
 # Of most entries this tells without parsing them that they are none of these.
@@ -44,9 +45,12 @@ class KnownHead:
 
     Without any error, one connection may be to a database and the next to an older copy of it: a
     replica that lags and took over between two rounds, a file that was replaced.
+
+    declared: no entry waits that was queued before this process began to sign.
     """
 
     head: Checkpoint | None = None
+    declared: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,30 +106,46 @@ def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
 
     Raises LogBehind or LogDiverged if the database does not contain the head that this process
     saw in it last, and what `integrate` raises.
+
+    The first head that a process signs takes in all that waits, however much: what was queued at
+    start declares the keys that sign, and no head that lacks it may carry their signatures.
     """
     with store.transaction() as tx:
-        if keeping.known.head is not None:
-            newest.require_contained(tx.log, keeping.known.head, "this process")
+        _require_known(tx, keeping)
         grown = log.integrate(
             tx.log,
             origin=keeping.origin,
             signer=keeping.signer,
             now=operator.clock.now(),
             also=keeping.also,
+            limit=log.MAX_BATCH if keeping.known.declared else EVERYTHING,
         )
         latest = tx.log.latest()
+        waiting = not keeping.known.declared and bool(tx.log.pending(1))
     if latest is not None:
         keeping.known.head = latest.checkpoint  # not before the commit: it may be refused
+    if not waiting:  # another process that orders at this moment may leave some
+        keeping.known.declared = True
     return grown is not None
+
+
+def _require_known(tx: HubTransaction, keeping: LogKeeping) -> None:
+    """Before anything is signed: whoever exchanged the database gets no head of either tree."""
+    if keeping.known.head is not None:
+        newest.require_contained(tx.log, keeping.known.head, "this process")
 
 
 def follow_sm3(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
     """Grow the parallel SM3 tree, and once it has caught up log both trees' heads as a pair.
-    Whether there was anything to do."""
+    Whether there was anything to do.
+
+    Raises LogBehind or LogDiverged as `order` does.
+    """
     if keeping.sm3 is None:
         return False
     with store.transaction() as tx:
         tx.lock_chain(operator.party)  # of two hubs, one follows at a time
+        _require_known(tx, keeping)
         now = operator.clock.now()
         head = sm3.follow(tx.log, tx.sm3, origin=keeping.origin, signer=keeping.sm3, now=now)
         latest = tx.log.latest()

@@ -22,10 +22,10 @@ from crypto.errors import CryptoError
 from crypto.keys import PublicKey, SigningKey, write_key
 from crypto.ports import SystemClock
 from crypto.statement import read_statement
-from exchange.hub import background, log_history
+from exchange.hub import background, chains, log_history
 from ledger.copies import publish_files
 from ledger.errors import KeysRefused, LogDiverged
-from ledger.log import append
+from ledger.log import MAX_BATCH, append, append_many
 from ledger.tiles import LogSource
 from ledger.verify.checkpoint import open_checkpoint
 from ledger.verify.history import ADOPTED, OPENED, RECOVERED, ROTATED, LogHistory, read_history
@@ -120,6 +120,36 @@ def test_a_key_is_rotated_with_an_overlap_in_which_both_sign(settings: HubSettin
     assert (settings.folder / "retired" / "log-2.key").exists()
     with pytest.raises(KeysRefused, match="no rotation was begun"):
         log_keys.end_rotation(settings)
+
+
+def test_no_head_is_signed_with_new_keys_before_it_holds_their_declaration(
+    settings: HubSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(settings)
+    monkeypatch.setattr(chains, "require_complete", lambda tx: None)  # what waits is nobody's
+    hub = open_hub(settings)
+    try:
+        with hub.store.transaction() as tx:  # more than a batch waits, and the hub dies
+            append_many(tx.log, [b"waiting %d" % n for n in range(MAX_BATCH + 1)])
+    finally:
+        hub.close()
+    log_keys.begin_rotation(settings)
+    hub = open_hub(settings)
+    try:
+        while background.order(hub.store, hub.operator, hub.keeping):
+            pass
+        with hub.store.reading() as tx:
+            sizes = tx.log.sizes(0, 1000)
+            (place,) = [
+                one.index
+                for one in tx.log.entries(MAX_BATCH, sizes[-1])
+                if b"waiting" not in one.entry
+                and read_statement(one.entry).statement.type == ROTATED
+            ]
+            for size in sizes:
+                assert (len(tx.log.at(size).note.signatures) == 2) is (size > place), size
+    finally:
+        hub.close()
 
 
 def test_two_changes_between_two_starts_are_both_said(settings: HubSettings) -> None:
