@@ -489,7 +489,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "succession.claimed_unchecked": "CLAIMED, signed by nobody of the old log; give --old-policy "
     "to check that its head is genuine",
     "succession.log_key": "authorised by the old log's own key",
-    "succession.recovery_key": "authorised by the old log's recovery key",
+    "succession.recovery_key": "authorised by a recovery key that the old log's key named",
     "succession.refused": "REFUSED:",
     "audit.mirrored": "{folder} holds the log up to entry {size} ({new} new), all of it verified",
     "audit.whose_key": "{file} is a key: say whose with --party, or name the whole folder",
@@ -1058,7 +1058,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "succession.claimed_unchecked": "仅为自称，旧日志无人签署；请给出 --old-policy "
     "以核验其树头是否真实",
     "succession.log_key": "由旧日志自身的密钥授权",
-    "succession.recovery_key": "由旧日志的恢复密钥授权",
+    "succession.recovery_key": "由旧日志密钥所指明的恢复密钥授权",
     "succession.refused": "不予采信：",
     "audit.mirrored": "{folder} 存有日志至第 {size} 条（新增 {new} 条），均已核验",
     "audit.whose_key": "{file} 是一把密钥：请用 --party 指明属于谁，或给出整个文件夹",

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Final
 
 from crypto.errors import CryptoError
+from crypto.identifiers import PartyId
 from crypto.statement import Statement, read_statement
 from ledger.tree import Node, cover
 from ledger.verify.history import KINDS, LogHistory, read_history
@@ -49,12 +50,14 @@ def read_archive(tree: SignedTree) -> Archive:
     Raises KeysRefused, FormatRefused, and what reading tiles raises.
     """
     said: list[tuple[int, Statement]] = []
+    operator = None
     for index, entry in tree.entries():
+        if index == 0:
+            operator = _operator(entry)
         statement = _own_statement(entry)
         if statement is None or statement.subject != tree.checkpoint.origin:
             continue
-        # The operator is whoever opened the log; nobody else speaks of its keys.
-        if not said or statement.actor == said[0][1].actor:
+        if statement.actor == operator:
             said.append((index, statement))
     history = read_history(said, origin=tree.checkpoint.origin)
     follows = [
@@ -77,6 +80,14 @@ def check_pairs(tree: SignedTree, archive: Archive) -> int:
         keys = archive.history.keys_for(paired.size)
         check_paired(paired, sm3, _root(tree, sm3.size), keys)
     return len(archive.pairs)
+
+
+def _operator(first: bytes) -> PartyId | None:
+    """Whoever made the log's first entry; nobody else speaks of its keys."""
+    try:
+        return read_statement(first).statement.actor
+    except CryptoError:
+        return None
 
 
 def _own_statement(entry: bytes) -> Statement | None:

@@ -22,7 +22,7 @@ from ledger.errors import (
     QuorumMissing,
 )
 from ledger.evidence import log_keys_declared, policy_adopted
-from ledger.verify.archive import read_archive
+from ledger.verify.archive import Archive, read_archive
 from ledger.verify.checkpoint import Checkpoint, sign_checkpoint
 from ledger.verify.cosignature import cosign
 from ledger.verify.history import (
@@ -90,12 +90,28 @@ def test_entries_that_only_begin_like_statements_hide_no_change_of_keys(tmp_path
     log, operator = WrittenLog(tmp_path), Actor("operator")
     keys = LogKeys(1, WRITTEN, 0, None, (str(log_key(WRITTEN, OLD)),), RECOVERY.public, ())
     document = sign_log_keys(keys, OLD, RECOVERY)
+    first = operator.says(Act("party.registered", operator.id), START)
     opened = operator.says(log_keys_declared(document, None), START)
     odd = [b'{"payload":"%b"}' % text for text in (b"A", b"AA=A", b"=", b"", b"AAAAA", b"/" * 9)]
-    log.write([odd[0], opened, *odd], {}, START)
+    log.write([first, odd[0], opened, *odd], {}, START)
+    assert [keys.index for keys in archived(log).history.keys] == [2]
+
+
+def test_who_speaks_of_the_log_before_its_operator_does_is_not_its_operator(
+    tmp_path: Path,
+) -> None:
+    log, operator, stranger = WrittenLog(tmp_path), Actor("operator"), Actor("stranger")
+    keys = LogKeys(1, WRITTEN, 0, None, (str(log_key(WRITTEN, THIEF)),), RECOVERY.public, ())
+    first = operator.says(Act("party.registered", operator.id), START)
+    said = stranger.says(log_keys_declared(sign_log_keys(keys, THIEF, RECOVERY), None), START)
+    log.write([first, said], {}, START)
+    assert not archived(log).history.keys
+
+
+def archived(log: WrittenLog) -> Archive:
     source = FolderSource(log.folder)
     tree = open_tree(source, log.policy.check(source.read(CHECKPOINT)).checkpoint)
-    assert [keys.index for keys in read_archive(tree).history.keys] == [1]
+    return read_archive(tree)
 
 
 @pytest.mark.parametrize(
