@@ -70,6 +70,12 @@ class LogKeyring:
         keys = [key for signed in self.documents for key in signed.document.verifier_keys]
         return tuple(dict.fromkeys(keys))
 
+    @property
+    def ever_sm3(self) -> tuple[VerifierKey, ...]:
+        """Every key that was ever to sign heads of the SM3 tree."""
+        keys = [key for signed in self.documents for key in signed.document.sm2_keys]
+        return tuple(dict.fromkeys(key for key in keys if key.name == self.current.sm3_origin))
+
 
 def create_keys(folder: Path, origin: str, *, sm2: bool) -> LogKeyring:
     """A new log's keys, and the document that declares them. Raises FormatRefused for a name that

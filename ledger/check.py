@@ -17,13 +17,14 @@ from typing import Final
 
 from crypto.digest import digest
 from ledger.errors import LedgerError, LogDiverged, NotLogged, TileRefused
-from ledger.ports import LogDatabase, LogStore, StoredCheckpoint
+from ledger.ports import LogDatabase, LogStore, Sm3Database, StoredCheckpoint
 from ledger.tiles import LogSource
 from ledger.tree import cover
 from ledger.verify.checkpoint import open_checkpoint
 from ledger.verify.cosignature import verify_cosignatures
 from ledger.verify.merkle import HASH_BYTES, fold, leaf_hash
 from ledger.verify.note import VerifierKey
+from ledger.verify.sm3 import Sm3Tree
 from ledger.verify.tile_names import TILE_WIDTH
 from ledger.verify.tiles import SignedTree, open_tree
 
@@ -76,6 +77,47 @@ def check_log(
     for number in range(-(-size // TILE_WIDTH)):
         yield from _check_entries(database, tree, number)
     yield from _check_checkpoints(database, tree, log_keys, witnesses)
+
+
+def check_sm3(
+    database: LogDatabase, heads: Sm3Database, *, keys: Collection[VerifierKey]
+) -> Iterator[Damage]:
+    """Every stored SM3 head that is not of the log's entries, which `check_log` compares with what
+    was signed. keys: SM2 keys that have signed such heads; without any, signatures are not checked.
+    """
+    tree, above = Sm3Tree(), 0
+    while True:
+        with heads.transaction() as store:
+            sizes = store.sizes(above, _PAGE)
+        for size in sizes:
+            where = f"the SM3 head of size {size}"
+            try:
+                with heads.transaction() as store:
+                    head = store.at(size)
+                _add_entries(tree, database, size)
+                if tree.size != size:
+                    yield Damage(where, f"the log has {tree.size} entries in a row")
+                    return
+                if keys:
+                    open_checkpoint(head.note, keys)
+                if (head.checkpoint.root, head.edge) != (tree.root, tree.edge):
+                    yield Damage(where, "is not of these entries")
+            except LedgerError as error:
+                yield Damage(where, str(error))
+        if len(sizes) < _PAGE:
+            return
+        above = sizes[-1]
+
+
+def _add_entries(tree: Sm3Tree, database: LogDatabase, end: int) -> None:
+    while tree.size < end:
+        with database.transaction() as store:
+            found = store.entries(tree.size, min(tree.size + TILE_WIDTH, end))
+        if [logged.index for logged in found] != list(range(tree.size, tree.size + len(found))):
+            return
+        if not found:
+            return
+        tree.add(logged.entry for logged in found)
 
 
 def _check_entries(database: LogDatabase, tree: SignedTree, number: int) -> Iterator[Damage]:

@@ -54,9 +54,10 @@ from exchange.links.endpoint import Endpoint
 from ledger.adapters.anchor_sql import SqlAnchorDatabase
 from ledger.adapters.evm import EvmAnchor, JsonRpc, read_key
 from ledger.adapters.http_witness import HttpWitness
+from ledger.adapters.sm3_sql import SqlSm3Database
 from ledger.adapters.sql import SqlLogDatabase
 from ledger.anchor import GWEI, Anchoring, AnchorRules, ChainHolder, Hurry, keep_anchored
-from ledger.check import Damage, check_log
+from ledger.check import Damage, check_log, check_sm3
 from ledger.copies import PublishedFiles, publish_files
 from ledger.errors import (
     ChainDisagrees,
@@ -291,6 +292,7 @@ def check_stored(settings: HubSettings) -> Iterator[Damage]:
             log_keys=ring.ever,
             witnesses=[witness.key for witness in policy.witnesses],
         )
+        yield from check_sm3(SqlLogDatabase(reading), SqlSm3Database(reading), keys=ring.ever_sm3)
     except DatabaseError as error:
         yield Damage("the database", str(error.orig))
     finally:

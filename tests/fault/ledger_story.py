@@ -1,56 +1,43 @@
-"""A log's whole life in one process, to be killed at any of its calls to the disk.
-
-Run as a program with tests/fault/disk.c preloaded. For each line on its input, `<mode> <n>
-<errno>`, it copies a log that has just been published, goes on with it in a child whose disk fails
-at the n-th call, and then, in another child on a sound disk, starts again on what is left, finishes
-and examines everything. It answers one line of JSON: how many calls there were, whether the child
-was killed, and all that was wrong.
-
-What the doomed child tells on its pipe counts as seen by others: it tells after a step has
-returned, as a participant learns of a receipt or a reader of a published file.
-"""
+"""A log's whole life in one process, whose disk fails at any of its calls (tests.fault.disk)."""
 
 from __future__ import annotations
 
 import base64
-import ctypes
-import json
-import os
 import pickle
-import shutil
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, SQLModel
 
 from api.database import open_engine
+from crypto.adapters.sm2 import Sm2Key
 from crypto.digest import digest
 from crypto.keys import SigningKey
+from ledger import sm3
 from ledger.adapters.anchor_sql import SqlAnchorDatabase
-from ledger.adapters.sql import SqlLogDatabase
+from ledger.adapters.sm3_sql import SqlSm3Database, SqlSm3Store
+from ledger.adapters.sql import SqlLogDatabase, SqlLogStore
 from ledger.adapters.witness_sql import SqlWitnessStore
 from ledger.anchor import AnchorRules, ChainHolder, keep_anchored
-from ledger.check import check_log
+from ledger.check import check_log, check_sm3
 from ledger.copies import PublishedFiles, publish_files
 from ledger.log import append, entries, integrate, publish
 from ledger.newest import require_newest
 from ledger.tiles import LogSource
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
+from ledger.verify.history import SM3_SUFFIX
 from ledger.verify.merkle import leaf_hash, root
-from ledger.verify.note import COSIGNATURE, Note, VerifierKey
+from ledger.verify.note import COSIGNATURE, Note, VerifierKey, log_key
 from ledger.verify.tiles import FolderSource, open_tree
 from tests.chains import FakeBackend, FakeChain
+from tests.fault.disk import DISK, Again, Tell, Told
 from tests.ports.test_ledger_log import LOG, LOG_KEY, ORIGIN, START, Clock, LocalWitness, policy
 
 BEFORE = 250  # entries of the log that every story goes on with: six more fill its first tile
 BATCHES = ((250, 253), (253, 258))
-MODES = {"count": 0, "kill": 1, "torn": 2, "fail": 3, "full": 4}
 RULES = AnchorRules(every_s=0, every_entries=1)
 WITNESS = SigningKey.generate()
-TRIES = 8
+SM3, SM3_ORIGIN = Sm2Key.generate(), ORIGIN + SM3_SUFFIX
 
 
 def entry(number: int) -> bytes:
@@ -78,7 +65,7 @@ class Exchange:
     """The log with all that surrounds it, opened on one folder."""
 
     def __init__(self, folder: Path) -> None:
-        disk = folder / "disk"
+        disk = folder / DISK
         self.hub = open_engine(f"sqlite:///{disk}/hub.db")
         self.other = open_engine(f"sqlite:///{disk}/witness.db")
         self.log = SqlLogDatabase(self.hub)
@@ -142,17 +129,46 @@ class Exchange:
         for _ in range(3):  # sent, mined, final
             keep_anchored(self.anchors, self.chain, RULES, clock=self.clock)
 
+    def follow_sm3(self) -> bytes | None:
+        with Session(self.hub) as session, session.begin():
+            head = sm3.follow(
+                SqlLogStore(session), SqlSm3Store(session), origin=ORIGIN, signer=SM3, now=START
+            )
+        return None if head is None else head.note.to_bytes()
+
+    def sm3_head(self, size: int) -> Checkpoint:
+        with SqlSm3Database(self.hub).transaction() as store:
+            return store.at(size).checkpoint
+
     def witness_size(self) -> int:
         with Session(self.other) as session, session.begin():
             head = SqlWitnessStore(session).head(ORIGIN)
         return 0 if head is None else head.checkpoint.size
 
 
-Tell = Callable[[str, object], None]
+def prepare(folder: Path) -> None:
+    exchange = Exchange(folder)
+    exchange.create()
+    for number in range(BEFORE):
+        exchange.queue(number)
+    exchange.sign()
+    exchange.have_cosigned()
+    exchange.write_files()
+    exchange.anchor()
+    exchange.follow_sm3()
+    exchange.close()
 
 
-def live(exchange: Exchange, tell: Tell, again: Callable[[Callable[[], None]], None]) -> None:
-    """Queue, sign, have cosigned, publish and anchor what is new. again: repeats a failed step."""
+def live(folder: Path, tell: Tell, again: Again) -> None:
+    """Compare and go on, as a hub does."""
+    exchange = Exchange(folder)
+    again(exchange.start)
+    go_on(exchange, tell, again)
+    exchange.close()
+
+
+def go_on(exchange: Exchange, tell: Tell, again: Again) -> None:
+    """Queue, sign, have cosigned, publish and anchor what is new."""
 
     def note_told(word: str, note: bytes | None) -> None:
         if note is not None:
@@ -169,9 +185,10 @@ def live(exchange: Exchange, tell: Tell, again: Callable[[Callable[[], None]], N
         note_told("published", (exchange.files / "checkpoint").read_bytes())
         again(exchange.anchor)
         tell("anchored", exchange.chain.head().size)
+        again(lambda: note_told("signed with SM2", exchange.follow_sm3()))
 
 
-def examine(folder: Path, told: list[tuple[str, object]]) -> Iterator[str]:
+def examine(folder: Path, told: Told) -> Iterator[str]:
     """Start again, finish, and say all that is wrong."""
     exchange = Exchange(folder)
     exchange.start()
@@ -189,10 +206,14 @@ def examine(folder: Path, told: list[tuple[str, object]]) -> Iterator[str]:
                     yield f"the head of size {head.size} that was {word} is not in the log"
             elif isinstance(what, int) and what > latest.size:
                 yield f"{word} size {what}, and the log has {latest.size}"
+    for what in [what for word, what in told if word == "signed with SM2"]:
+        head = Checkpoint.parse(Note.parse(base64.b64decode(str(what))).text)
+        if exchange.sm3_head(head.size) != head:
+            yield f"another SM3 head of size {head.size} is stored"
     held = max([what for word, what in told if word == "cosigned" and isinstance(what, int)] or [0])
     if exchange.witness_size() < held:
         yield f"the witness went back from size {held} to {exchange.witness_size()}"
-    live(exchange, lambda *_: None, lambda step: step())
+    go_on(exchange, lambda *_: None, lambda step: step())
     exchange.close()
     exchange = Exchange(folder)
     exchange.start()
@@ -233,105 +254,11 @@ def _whole(exchange: Exchange, when: str) -> Iterator[str]:
     keys = exchange.witness.keys
     for damage in check_log(exchange.log, log_keys=[LOG_KEY], witnesses=keys):
         yield f"{when}, {damage}"
+    sm3_heads = SqlSm3Database(exchange.hub)
+    for damage in check_sm3(exchange.log, sm3_heads, keys=[log_key(SM3_ORIGIN, SM3)]):
+        yield f"{when}, {damage}"
     files = FolderSource(exchange.files)
     checkpoint = open_note(files.read("checkpoint"))
     tree = open_tree(files, checkpoint)
     if sum(1 for _ in tree.entries()) != checkpoint.size:
         yield f"{when}, the published files lack entries"
-
-
-class Doomed:
-    """The child whose disk fails."""
-
-    def __init__(self, folder: Path, mode: str, n: int, error: int, pipe: int) -> None:
-        self.folder, self.pipe = folder, pipe
-        self.disk = ctypes.CDLL(None)
-        self.disk.disk_calls.restype = ctypes.c_long
-        self.disk.disk_arm(str(folder / "disk").encode(), MODES[mode], ctypes.c_long(n), error)
-
-    def tell(self, word: str, what: object) -> None:
-        os.write(self.pipe, json.dumps([word, what]).encode() + b"\n")
-
-    def again(self, step: Callable[[], None]) -> None:
-        """As the hub's threads do: what failed is repeated, and by then there is room again."""
-        for _ in range(TRIES):
-            try:
-                return step()
-            except (OSError, DBAPIError):
-                self.disk.disk_relieve()
-        return step()
-
-    def run(self) -> None:
-        exchange = Exchange(self.folder)
-        self.again(exchange.start)
-        live(exchange, self.tell, self.again)
-        exchange.close()
-        self.tell("calls", self.disk.disk_calls())
-
-
-def in_child(work: Callable[[int], None]) -> tuple[int, list[tuple[str, object]]]:
-    """Run in a fork. Its exit status, and what it told."""
-    reading, writing = os.pipe()
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        status = 1
-        try:
-            work(writing)
-            status = 0
-        except BaseException:
-            os.write(writing, json.dumps(["error", traceback.format_exc()]).encode() + b"\n")
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        lines = pipe.read().splitlines()
-    _, status = os.waitpid(child, 0)
-    return status, [(word, what) for word, what in map(json.loads, lines)]
-
-
-def trial(template: Path, mode: str, n: int, error: int) -> dict[str, object]:
-    folder = template.parent / "trial"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(template, folder)
-    status, told = in_child(lambda pipe: Doomed(folder, mode, n, error, pipe).run())
-    calls = next((what for word, what in told if word == "calls"), None)
-    wrong = [f"the doomed child: {what}" for word, what in told if word == "error"]
-    seen = [(word, what) for word, what in told if word not in ("calls", "error")]
-
-    def look(pipe: int) -> None:
-        for problem in examine(folder, seen):
-            os.write(pipe, json.dumps(["wrong", problem]).encode() + b"\n")
-
-    _, found = in_child(look)
-    wrong += [str(what) for _, what in found]
-    return {"n": n, "killed": os.WIFSIGNALED(status), "calls": calls, "wrong": wrong}
-
-
-def prepare(folder: Path) -> None:
-    (folder / "disk").mkdir(parents=True)
-    exchange = Exchange(folder)
-    exchange.create()
-    for number in range(BEFORE):
-        exchange.queue(number)
-    exchange.sign()
-    exchange.have_cosigned()
-    exchange.write_files()
-    exchange.anchor()
-    exchange.close()
-
-
-def main(folder: Path) -> None:
-    template = folder / "template"
-    # In a child: this process opens no database that its children would then share.
-    status, told = in_child(lambda _: prepare(template))
-    if status:
-        raise SystemExit(str(told))
-    for line in sys.stdin:
-        mode, n, error = line.split()
-        print(json.dumps(trial(template, mode, int(n), int(error))), flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

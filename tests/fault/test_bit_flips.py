@@ -17,21 +17,35 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.witness import witness_app
+from crypto.adapters.sm2 import Sm2Key
+from ledger.adapters.sm3_sql import SqlSm3Database
 from ledger.adapters.sql import SqlLogDatabase
-from ledger.check import check_log
+from ledger.check import check_log, check_sm3
 from ledger.copies import publish_files
 from ledger.errors import LedgerError, LogDiverged, MemoryDamaged, OtherLog, TileRefused
 from ledger.log import append, consistency, publish
+from ledger.ports import Sm3Head
 from ledger.tiles import LogSource
-from ledger.verify.checkpoint import Checkpoint, open_checkpoint
-from ledger.verify.note import Note
+from ledger.verify.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from ledger.verify.history import SM3_SUFFIX
+from ledger.verify.note import Note, log_key
+from ledger.verify.sm3 import Sm3Tree
 from ledger.verify.tiles import FolderSource, open_tree
 from ledger.witness import AddCheckpoint
-from tests.ports.test_ledger_log import LOG_KEY, LocalWitness, grow, policy, sign_head
+from tests.ports.test_ledger_log import (
+    LOG_KEY,
+    ORIGIN,
+    START,
+    LocalWitness,
+    grow,
+    policy,
+    sign_head,
+)
 from tests.ports.test_ledger_newest import Makes
 
 SIZE = 300  # one full tile of each kind, partial ones, and a level above
 HEADS = (100, 256, 299, SIZE)
+SM3_ORIGIN = ORIGIN + SM3_SUFFIX
 
 
 class Stored:
@@ -193,6 +207,39 @@ def test_what_the_next_signature_rests_on_is_checked_before_it_is_made(
         append(store, b"next")
     with pytest.raises((LogDiverged, OtherLog)):
         sign_head(stored.database)
+
+
+@pytest.mark.parametrize(
+    ("column", "where", "at", "named"),
+    [
+        ("note", "size = 200", 20, "the SM3 head of size 200: "),
+        ("note", f"size = {SIZE}", 100, f"the SM3 head of size {SIZE}: "),
+        ("edge", "size = 200", 0, "the SM3 head of size 200: is not of these entries"),
+        ("size", "size = 200", 0, "the SM3 head of size 201: "),
+    ],
+)
+def test_a_flipped_bit_in_an_sm3_head_is_named(
+    stored: Stored, column: str, where: str, at: int, named: str
+) -> None:
+    signer = Sm2Key.generate()
+    database = SqlSm3Database(stored.database._engine)
+    for end in (200, SIZE):
+        with stored.database.transaction() as log:
+            logged = log.entries(0, end)
+        tree = Sm3Tree()
+        tree.add(one.entry for one in logged)
+        head = Checkpoint(SM3_ORIGIN, end, tree.root)
+        with database.transaction() as store:
+            store.add(Sm3Head(head, sign_checkpoint(head, signer), tree.edge, START))
+
+    def found() -> list[str]:
+        keys = [log_key(SM3_ORIGIN, signer)]
+        return [str(damage) for damage in check_sm3(stored.database, database, keys=keys)]
+
+    assert found() == []
+    stored.flip("ledger_sm3_head", column, where, at=at)
+    (only,) = found()
+    assert only.startswith(named)
 
 
 def every_file(folder: Path) -> list[Path]:
