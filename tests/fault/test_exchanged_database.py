@@ -10,7 +10,9 @@ from api.settings import HubSettings
 from api.wiring.hub import OpenedHub, open_hub
 from exchange.hub import background
 from ledger.errors import LogBehind, LogDiverged
+from ledger.log import append
 from tests.fault.test_restored_backup import Hub, back_up, put_back, size_of
+from tests.integration.test_log_keys import a_hub as a_hub_with_sm2
 from tests.integration.test_wiring_hub import a_hub
 
 
@@ -63,4 +65,32 @@ def test_the_database_that_was_compared_is_the_one_that_is_signed_from(tmp_path:
     hub.say(opened)
     with pytest.raises(LogBehind):
         background.order(opened.store, opened.operator, opened.keeping)
+    opened.close()
+
+
+def test_of_a_database_that_was_exchanged_the_sm3_tree_is_not_signed_either(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "hub"
+    settings = a_hub_with_sm2(folder, sm2=True)
+    opened = open_hub(settings)
+    back_up(folder, tmp_path / "backup")
+    with opened.store.transaction() as tx:
+        append(tx.log, b"what the copy lacks")
+    while background.order(opened.store, opened.operator, opened.keeping):
+        pass
+    opened.engine.dispose()
+    put_back(tmp_path / "backup", folder)
+    other = open_hub(settings)
+    while background.order(other.store, other.operator, other.keeping):
+        pass
+    with other.store.transaction() as tx:
+        append(tx.log, b"another history")
+    while background.order(other.store, other.operator, other.keeping):
+        pass
+    other.close()
+    with pytest.raises(LogDiverged, match="this process holds"):
+        background.follow_sm3(opened.store, opened.operator, opened.keeping)
+    with opened.store.reading() as tx:
+        assert tx.sm3.latest() is None
     opened.close()
