@@ -65,6 +65,9 @@ def check_manifest(bundle: Bundle) -> list[Check]:
         same = found == listed.digest
         note = None if same else phrase("digest.differs", found=found)
         checks.append(Check("bundle.entries", same, entry_subject(listed.index), note))
+    if bundle.manifest.left_out:
+        note = phrase("bundle.left_out", count=f"{bundle.manifest.left_out:,}")
+        checks.append(Check("bundle.left_out", None, "bundle", note))
     return checks
 
 

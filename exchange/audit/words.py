@@ -157,6 +157,10 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
             "The committed amounts, payers and payees are those of the agreements.",
             "所承诺的金额、付款方与收款方与协议一致。",
         ),
+        "bundle.left_out": _both(
+            "What anybody said of the deal without part in it or effect is in the bundle as well.",
+            "任何人就该交易所作的、与其无关或未生效的陈述亦在证据包中。",
+        ),
         "standing.opened": _both(
             "What the holder's node admits without asking is what it committed to.",
             "持有方节点不经询问即准许的内容与其承诺一致。",
@@ -417,6 +421,12 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "money.wrong": _both(
             "{what}; by the plan and its agreements it must be {expected}",
             "{what}；按计划及协议应为 {expected}",
+        ),
+        "bundle.left_out": _both(
+            "{count} statements are not, says the manifest: of others than the deal's parties, or "
+            "of a party that said too much without effect; the whole log holds them",
+            "清单称有 {count} 份未纳入：出自交易各方以外者，或某一方过多的未生效陈述；"
+            "整个日志中均有",
         ),
         "standing.none": _both(
             "{digest} is none of this party's, or was taken back before",

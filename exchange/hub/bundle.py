@@ -1,7 +1,9 @@
 """The deal bundle: everything the hub has logged about one deal, for people who need not trust it.
 
 What belongs in it follows from identifiers: every statement about the deal's negotiations and
-jobs, whoever made it, and what shows who its actors are. Sealed results are no evidence and stay.
+jobs that had an effect, and what shows who its actors are. Of what its parties said without effect
+the first are in it, of what others said nothing: anybody may speak of a deal as often as it likes,
+and must not make it one that nobody can read. Sealed results are no evidence and stay.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from typing import Final
 from crypto import record
 from crypto.digest import Digest
 from crypto.envelope import Envelope
-from crypto.identifiers import DealId, PartyId
+from crypto.identifiers import DealId, JobId, PartyId
 from crypto.statement import SignedStatement, read_statement
 from exchange.audit import bundle as bundles
-from exchange.audit.bundle import Bundle
+from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES, Bundle
 from exchange.errors import BundleNotReady, UnknownSubject
 from exchange.evidence import (
     ALARM,
@@ -30,6 +32,7 @@ from exchange.evidence import (
     STANDING_WITHDRAWN,
     reason_in,
 )
+from exchange.hub.model import Filed, HubJob
 from exchange.hub.ports import HubTransaction
 from exchange.query import plan as plans
 from exchange.terms.agreement import Proposal, Terms, read_agreement
@@ -42,6 +45,7 @@ from registry.evidence import LISTED, REGISTERED, UPDATED
 _PROPOSING: Final = ("negotiation.requested", "negotiation.offered")
 _AGREEING: Final = ("negotiation.agreed", "negotiation.verified")
 _SUBMITTED: Final = "job.submitted"
+_OPENED: Final = "job.opened"
 _EXPLAINING: Final = (
     "job.rejected",
     "job.refused",
@@ -60,30 +64,38 @@ class Exported:
 
 
 def export(deal: DealId, tx: HubTransaction) -> Exported:
-    """The bundle of a deal, as of now. Raises UnknownSubject, and BundleNotReady while any of its
-    statements waits for a head: an audit must never miss one in silence. Who was given the bundle
-    just now may be missing: whoever asks again must not wait for what asking said."""
+    """The bundle of a deal, as of now. Raises UnknownSubject, and BundleNotReady while anything
+    that had an effect waits for a head: an audit must never miss it in silence. Who was given the
+    bundle just now may be missing: whoever asks again must not wait for what asking said."""
     talks = tx.negotiations_of_deal(deal)
     if not talks:
         raise UnknownSubject(f"deal {deal}")
     consumers = {negotiation.consumer for negotiation in talks}
     jobs = [job for job in tx.jobs_of_deal(deal) if job.consumer in consumers]
     found = _Collected()
-    subjects = [*(negotiation.id for negotiation in talks), *(job.id for job in jobs)]
-    _add(tx.statements_about(subjects), found, tx)
-    statements = tuple(found.statements)
     head = tx.log.latest_witnessed() or tx.log.latest()
-    _add_exports(deal, found, 0 if head is None else head.size, tx)
-    _add_documents(found, tx)
+    size = 0 if head is None else head.size
+    filed = tx.filed([*(negotiation.id for negotiation in talks), *(job.id for job in jobs)])
+    counted = _with_effect(filed)
+    _add(counted, found, tx)
+    _add_documents(counted, found, tx)
     parties = {*found.parties, *(said.statement.actor for said in found.statements.values())}
     parties |= {party for n in talks for party in (n.consumer, n.holder)}
+    others = [one for one in filed if one.statement not in found.statements]
+    idle = _first_words([one for one in others if one.actor in parties], jobs, size, tx)
+    _add(idle, found, tx)
+    _add_documents(idle, found, tx)
+    statements = tuple(found.statements)
+    _add_exports(deal, found, size, tx)
+    parties |= {said.statement.actor for said in found.statements.values()}
     announced = tx.statements_about(sorted(parties), kinds=(REGISTERED, UPDATED))
     _add(announced, found, tx)
     _add_listings(found, tx)
     for name in (*announced, *found.listings):
         for output in found.statements[name].statement.outputs:
             found.documents[output] = _document(output, tx)
-    return Exported(bundles.write(_bundle(deal, found, head, tx)), statements)
+    left_out = len(others) - len(idle)
+    return Exported(bundles.write(_bundle(deal, found, head, left_out, tx)), statements)
 
 
 class _Collected:
@@ -112,11 +124,48 @@ def _add(names: Iterable[Digest], found: _Collected, tx: HubTransaction) -> None
         found.index[name] = index
 
 
-def _add_documents(found: _Collected, tx: HubTransaction) -> None:
+def _with_effect(filed: Sequence[Filed]) -> list[Digest]:
+    """Statements that changed something. An alarm does not, nor does opening a result again."""
+    found, opened = [], set()
+    for one in filed:
+        again = one.type == _OPENED and one.subject in opened
+        if one.applied and one.type != ALARM and not again:
+            found.append(one.statement)
+        if one.type == _OPENED and one.applied:
+            opened.add(one.subject)
+    return found
+
+
+def _first_words(
+    idle: Sequence[Filed], jobs: Sequence[HubJob], size: int, tx: HubTransaction
+) -> list[Digest]:
+    """Of what parties said without effect, below the head of this size: the first MAX_IDLE of each
+    about each job since its price was held, as whoever follows the public log may count them, and
+    of each about all else together, for negotiations and jobs that come to nothing cost nothing."""
+    held = {job.id: tx.log.index_of(job.held) for job in jobs if job.held is not None}
+    said: dict[tuple[PartyId, str], tuple[int, int]] = {}
+    found = []
+    for one in idle:
+        index = tx.log.index_of(one.statement)
+        if index is None or index >= size:
+            continue
+        since = held.get(JobId(one.subject))
+        about = (one.actor, one.subject if since is not None and index > since else "")
+        count, length = said.get(about, (0, 0))
+        if count < MAX_IDLE and length < MAX_IDLE_BYTES:
+            (logged,) = tx.log.entries(index, index + 1)
+            count, length = count + 1, length + len(logged.entry)
+            said[about] = count, length
+            if length <= MAX_IDLE_BYTES:
+                found.append(one.statement)
+    return found
+
+
+def _add_documents(names: Iterable[Digest], found: _Collected, tx: HubTransaction) -> None:
     """What statements brought. Only those that had an effect: anybody may name the digest of
     somebody else's document in a statement that comes to nothing, and must not be given it so."""
-    for name, said in found.statements.items():
-        statement = said.statement
+    for name in names:
+        statement = found.statements[name].statement
         outcome = tx.outcome(name)
         if outcome is None or not outcome.applied:
             continue
@@ -226,7 +275,11 @@ def _document(name: Digest, tx: HubTransaction) -> bytes:
 
 
 def _bundle(
-    deal: DealId, found: _Collected, head: StoredCheckpoint | None, tx: HubTransaction
+    deal: DealId,
+    found: _Collected,
+    head: StoredCheckpoint | None,
+    left_out: int,
+    tx: HubTransaction,
 ) -> Bundle:
     indices = sorted(found.index.values())
     if head is None or indices[-1] >= head.size:
@@ -242,7 +295,12 @@ def _bundle(
     heads = {bound.size: bound.note.to_bytes() for bound in bounds}
     return Bundle(
         manifest=bundles.list_content(
-            deal, entries=entries, documents=found.documents, openings=openings, heads=heads
+            deal,
+            entries=entries,
+            documents=found.documents,
+            openings=openings,
+            heads=heads,
+            left_out=left_out,
         ),
         checkpoint=note,
         entries=entries,

@@ -231,6 +231,9 @@ def _read_plan(data: bytes, statement: Statement, number: JobId, tx: HubTransact
         raise PlanRefused("consumer", "the plan is not this party's, or for another job")
     if statement.inputs != tuple(side.agreement for side in plan.sides):
         raise PlanRefused("agreements", "the statement names others than the plan")
+    if statement.body.get("deal") != plan.deal:
+        # Whoever follows the public log reads from it whose bundle must hold the job.
+        raise PlanRefused("deal", "the statement names another than the plan")
     if plan.join in WITH_CONSUMER:
         _require_reachable(statement)
     return plan

@@ -26,6 +26,17 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class Filed:
+    """What is kept of a statement beside its entry. applied: whether it had an effect."""
+
+    statement: Digest
+    actor: PartyId
+    subject: str
+    type: str
+    applied: bool
+
+
+@dataclass(frozen=True)
 class HubAgreement:
     """An agreement in force, with what has been reserved under it."""
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from crypto.digest import Digest
 from crypto.identifiers import DealId, JobId, NegotiationId, PartyId, ProductId
 from crypto.statement import ChainHead, Statement
-from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Outcome
+from exchange.hub.model import Delivery, Filed, HubAgreement, HubJob, JobEventNote, Outcome
 from exchange.jobs import JobState
 from exchange.privacy import PrivacyCost
 from exchange.terms.negotiation import Negotiation
@@ -53,6 +53,10 @@ class HubTransaction(Protocol):
         self, subjects: Sequence[str], *, kinds: Sequence[str] | None = None
     ) -> Sequence[Digest]:
         """In order of arrival; of these types only, where `kinds` is given."""
+        ...
+
+    def filed(self, subjects: Sequence[str]) -> Sequence[Filed]:
+        """The statements about these, in order of arrival."""
         ...
 
     def add_document(self, digest: Digest, data: bytes) -> None:

@@ -283,7 +283,7 @@ def test_a_terminated_negotiation_passes(fresh: tuple[World, Deal]) -> None:
     assert audit(world, deal).failed == ()
 
 
-def test_what_a_stranger_says_about_a_job_changes_nothing_and_fails_nothing(
+def test_what_a_stranger_says_about_a_job_is_left_out_and_fails_nothing(
     done: Audited, tmp_path: Path
 ) -> None:
     world = a_world(tmp_path)
@@ -312,8 +312,8 @@ def test_what_a_stranger_says_about_a_job_changes_nothing_and_fails_nothing(
     bundle = export(world, deal)
     report = audit_deal(bundle, world.policy, known, _opener(world))
     assert report.failed == ()
-    assert "job.failed" in {e.statement.type for e in _said(bundle)}
-    assert {c.id for c in report.not_opened} >= {"entry.after", "party.trusted", "alarm"}
+    assert "job.failed" not in {e.statement.type for e in _said(bundle)}
+    assert {c.id for c in report.not_opened} == {"bundle.left_out", "entry.time"}
     assert "\x1b" not in report.to_text(ENGLISH)
 
 

@@ -18,7 +18,9 @@ from crypto.digest import Digest, digest
 from crypto.errors import Malformed
 from crypto.identifiers import DealId
 from crypto.keys import SigningKey, write_key
+from crypto.ports import SystemRandomness
 from crypto.record import Amount
+from crypto.statement import Act, sign_statement
 from exchange import evidence
 from exchange.audit import bundle as bundles
 from exchange.audit.__main__ import main
@@ -34,6 +36,7 @@ from exchange.errors import UnknownSubject
 from exchange.hub import chains
 from exchange.node import outbox
 from exchange.query.explanation import Language
+from exchange.submission import read_submission
 from ledger.errors import NotCovered, SourceUnreachable, TileMissing
 from ledger.evidence import policy_adopted
 from ledger.verify.heads import page_bytes
@@ -42,11 +45,12 @@ from ledger.verify.tile_names import CHECKPOINT, heads_path
 from ledger.verify.tiles import HttpSource, bundle_bytes
 from pricing.money import Money
 from registry.errors import NotFound
+from registry.party import Role
 from tests.desks import Desks
 from tests.forgery import Forger
 from tests.hub_server import hub_app
 from tests.integration.test_audit_deal import export, roots_of
-from tests.world import Deal, World, a_deal, a_world, down
+from tests.world import Deal, Member, World, a_deal, a_world, down
 
 
 @dataclass
@@ -86,8 +90,10 @@ class HubDocuments:
 @dataclass
 class HubBundles:
     world: World
+    read_so_far: int = 0
 
-    def read(self, deal: DealId) -> bytes | None:
+    def read(self, deal: DealId) -> bytes:
+        self.read_so_far += 1
         return self.world.service.bundle(self.world.members["regulator"].id, deal)
 
 
@@ -494,6 +500,39 @@ def test_an_entry_that_a_bundle_leaves_out_is_missed(done: Done, forger: Forger)
     )
     found = following.look(max(draft.seen for draft in forger.drafts))
     assert (Kind.MISSING, index) in [(a.kind, a.index) for a in found]
+
+
+def test_whoever_speaks_without_effect_has_nobody_accused(done: Done, tmp_path: Path) -> None:
+    """Strangers, whom a bundle leaves out, and a party that says more than it can hold."""
+    world = done.world.copied_to(tmp_path / "1")
+    with world.store.reading() as tx:
+        job = tx.jobs_of_deal(done.deal.deal)[0].id
+    mallory, research = world.join("mallory", Role.CONSUMER), world.members["research"]
+    served = HubBundles(world)
+    following = follower(world, deals=served, opener=opener(world))
+    assert following.look(world.clock.now()) == []
+
+    def says(member: Member, times: int) -> None:
+        for _ in range(times):
+            signed = sign_statement(
+                Act("job.started", job, body={"deal": done.deal.deal}),
+                actor=member.id,
+                head=world.service.chain(member.id),
+                signer=member.folder.signing,
+                now=world.clock.now(),
+                randomness=SystemRandomness(),
+            )
+            world.service.submit(member.id, read_submission(signed.entry, []))
+        world.settle()
+
+    served.read_so_far = 0
+    says(mallory, 3)
+    assert following.look(world.clock.now()) == []
+    assert served.read_so_far == 0
+    says(research, bundles.MAX_IDLE + 10)
+    assert following.look(world.clock.now()) == []
+    assert served.read_so_far == 1
+    assert bundles.read(served.read(done.deal.deal)).manifest.left_out >= 3 + 10
 
 
 # Deals and jobs

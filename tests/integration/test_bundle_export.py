@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from crypto import sealing
 from crypto.digest import digest
 from crypto.envelope import Envelope
 from crypto.errors import Malformed
-from crypto.identifiers import DealId, NegotiationId
+from crypto.identifiers import DealId, JobId, NegotiationId
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
 from crypto.statement import Act, read_statement, sign_statement
@@ -151,20 +152,88 @@ def test_each_entry_comes_with_the_witnessed_heads_on_both_sides(settled: Scene)
 
 
 def test_nobody_gets_another_deals_documents_by_naming_them(scene: Scene) -> None:
-    """Statements without effect are in the bundle; what they point at is not."""
+    """Statements of a party without effect are in the bundle; what they point at is not."""
     world = scene.world
-    mallory = world.join("mallory", Role.CONSUMER)
+    research = world.members["research"]
     secret = digest(b"plan of somebody else")
     with world.store.transaction() as tx:
         tx.add_document(secret, b"plan of somebody else")
     job = scene.deal.submit()
     world.settle()
     act = evidence.submitted(job, scene.deal.deal, plan=secret, agreements=[])
-    assert not scene.say(mallory, act).applied
+    assert not scene.say(research, act).applied
     world.settle()
     bundle = scene.bundle()
     assert kinds(bundle).count("job.submitted") == 2
     assert secret not in bundle.documents
+
+
+def test_what_strangers_say_of_a_deal_is_counted_and_left_out(scene: Scene) -> None:
+    """Else anybody could make it one that nobody can audit, for what a statement costs."""
+    world = scene.world
+    mallory = world.join("mallory", Role.CONSUMER)
+    job = scene.deal.submit()
+    world.settle()
+    before = scene.bundle()
+    assert before.manifest.left_out == 0
+    for said in (
+        evidence.failed(job, plan=digest(b"made up"), after=[], reason=b"x"),
+        evidence.alarmed(job, kind="Nonsense", words="look"),
+        Act("job.opened", job),
+        Act("negotiation.terminated", _negotiation(scene)),
+    ):
+        scene.say(mallory, said)
+    assert scene.bundle().entries == before.entries  # and nobody waits for a head over them
+    world.settle()
+    after = scene.bundle()
+    assert (after.entries, after.documents) == (before.entries, before.documents)
+    assert after.manifest.left_out == 4
+    report = audited(scene)
+    assert report.failed == ()
+    (check,) = [check for check in report.not_opened if check.id == "bundle.left_out"]
+    assert ": 4 statements are not" in check.words(VOICES[Language.ENGLISH])
+
+
+@pytest.mark.parametrize("limit", ["MAX_IDLE", "MAX_IDLE_BYTES"])
+def test_what_a_party_says_without_effect_is_in_it_up_to_a_limit(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """About each job by itself, and about all else together; what had an effect is in it always."""
+    world, research = scene.world, scene.world.members["research"]
+    monkeypatch.setattr(hub_bundle, limit, {"MAX_IDLE": 2, "MAX_IDLE_BYTES": 1_900}[limit])
+    job, other = scene.deal.submit(), scene.deal.submit()
+    world.settle()
+    complete = set(scene.bundle().entries)
+    for _ in range(4):
+        scene.say(research, Act("job.opened", job))  # each is well said, and changes nothing
+        scene.say(research, Act("negotiation.accepted", _negotiation(scene)))
+    for _ in range(3):
+        scene.say(research, Act("job.failed", other))
+    world.settle()
+    bundle = scene.bundle()
+    assert complete < set(bundle.entries)
+    assert kinds(bundle).count("job.opened") == 2 + 2
+    assert kinds(bundle).count("negotiation.accepted") == 2
+    assert kinds(bundle).count("job.failed") == 2
+    assert bundle.manifest.left_out == 2 + 2 + 1
+    assert audited(scene).failed == ()
+
+
+def test_a_submission_that_states_another_deal_has_no_effect(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows the public log would miss the job in that deal's bundle."""
+    other = DealId.new(scene.world.clock.now(), SystemRandomness())
+    submitted = evidence.submitted
+
+    def elsewhere(job: JobId, deal: DealId, **settings: Any) -> Act:
+        return submitted(job, other, **settings)
+
+    monkeypatch.setattr(evidence, "submitted", elsewhere)
+    scene.deal.submit()
+    scene.world.settle()
+    with scene.world.store.reading() as tx:
+        assert tx.jobs_of_deal(scene.deal.deal) == []
 
 
 def test_a_deal_is_one_consumers_folder(scene: Scene) -> None:

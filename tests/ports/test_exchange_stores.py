@@ -21,7 +21,7 @@ from crypto.keys import ExchangeKey, SigningKey
 from crypto.statement import Act, ChainHead, SignedStatement, sign_statement
 from exchange.errors import IllegalTransition, UnknownSubject
 from exchange.hub.adapters.sql import SqlHubStore
-from exchange.hub.model import HubAgreement, HubJob, Outcome
+from exchange.hub.model import Filed, HubAgreement, HubJob, Outcome
 from exchange.jobs import JobState
 from exchange.node.adapters.sql import SqlNodeStore
 from exchange.node.model import (
@@ -160,6 +160,16 @@ def test_what_became_of_a_statement_is_kept_and_found_by_subject(hub: SqlHubStor
         assert tx.statements_about(["job"], kinds=["job.started"]) == [first.digest]
         assert tx.statements_about(["job", "another"])[-1] == other.digest
         assert tx.statements_about([]) == []
+        said = first.statement
+        assert tx.filed(["job"])[1] == Filed(
+            first.digest, said.actor, said.subject, said.type, applied=False
+        )
+        assert [one.statement for one in tx.filed(["job", "another"])] == [
+            second.digest,
+            first.digest,
+            other.digest,
+        ]
+        assert tx.filed([]) == []
 
 
 def test_a_document_stays_as_it_came_until_somebody_has_verified_it(hub: SqlHubStore) -> None:

@@ -19,7 +19,7 @@ from crypto.digest import Digest
 from crypto.identifiers import DealId, JobId, NegotiationId, PartyId, ProductId
 from crypto.statement import ChainHead, Statement
 from exchange.errors import IllegalTransition, UnknownSubject
-from exchange.hub.model import Delivery, HubAgreement, HubJob, JobEventNote, Outcome
+from exchange.hub.model import Delivery, Filed, HubAgreement, HubJob, JobEventNote, Outcome
 from exchange.jobs import JobState
 from exchange.privacy import NOTHING, PrivacyCost
 from exchange.terms.agreement import Agreement
@@ -230,6 +230,13 @@ class SqlHubTransaction:
             query = query.where(col(StatementRow.kind).in_(kinds))
         rows = self._session.exec(query.order_by(col(StatementRow.number)))
         return [Digest.parse(row) for row in rows]
+
+    def filed(self, subjects: Sequence[str]) -> Sequence[Filed]:
+        query = select(StatementRow).where(col(StatementRow.subject).in_(subjects))
+        return [
+            Filed(Digest.parse(row.digest), PartyId(row.actor), row.subject, row.kind, row.applied)
+            for row in self._session.exec(query.order_by(col(StatementRow.number)))
+        ]
 
     def add_document(self, digest: Digest, data: bytes) -> None:
         self._insert(DocumentRow, {"digest": str(digest), "data": data}, key="digest")
