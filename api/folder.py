@@ -109,7 +109,9 @@ class PartyFolder:
         retired = self.path / "retired" / str(before.document.seq)
         retired.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file in ROTATED:
-            shutil.copy2(self.path / file, retired / file)
+            _copy(self.path / file, retired / file)
+        for folder in (retired, retired.parent, self.path):
+            sync_folder(folder)  # before the only other copy is replaced
         shutil.rmtree(self.path / NEXT, ignore_errors=True)
         fresh = PartyFolder(self.path / NEXT)
         fresh.path.mkdir(mode=0o700)
@@ -157,9 +159,12 @@ class PartyFolder:
         fresh = self.path / NEXT
         if not (fresh / "party.json").exists():
             return
-        for file in (*ROTATED, "party.json"):
+        for file in ROTATED:
             with suppress(FileNotFoundError):  # in place already
                 (fresh / file).replace(self.path / file)
+        sync_folder(self.path)  # or a power cut might leave the document without its keys
+        (fresh / "party.json").replace(self.path / "party.json")
+        sync_folder(self.path)
         fresh.rmdir()
 
     @contextmanager
@@ -246,3 +251,10 @@ class PartyFolder:
         fresh.replace(self.path / "party.json")
         sync_folder(self.path)
         sync_folder(self.path.parent)  # where a rotation has only now made this folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    """With its mode, and its bytes on disk when this returns."""
+    shutil.copy2(source, target)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())

@@ -397,7 +397,7 @@ class _Files:
                 f"{target} was published with other bytes than the signed tree has there; it was "
                 "left as it is. Stop, and compare it with a full copy"
             )
-        self._touched.add(target.parent)  # a crash may have come before it was settled
+        self._touch(target)  # a crash may have come before it was settled
 
     def replace(self, path: str, data: bytes) -> None:
         target = self.folder / path
@@ -409,6 +409,10 @@ class _Files:
             file.flush()
             os.fsync(file.fileno())
         new.replace(target)
+        self._touch(target)
+
+    def _touch(self, target: Path) -> None:
+        """Its name, and those of the folders that lead to it, are to be settled."""
         parent = target.parent
         while parent != self.folder:
             self._touched.add(parent)
