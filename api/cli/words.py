@@ -43,7 +43,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "help.chain.init": "Make the key of an account that sends to a chain, in a file of mode 0600.",
     "help.chain.deploy": "Put the anchor contract on a chain and let an account anchor one log; "
     "print what belongs into the hub's settings.",
-    "help.chain.hand-over": "Move a log from its anchor contract to a successor, which goes on "
+    "help.chain.hand_over": "Move a log from its anchor contract to a successor, which goes on "
     "from the last head; repeat it if it was cut short.",
     "help.witness": "Run a witness of the ledger.",
     "help.bench": "Measure.",
@@ -649,7 +649,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "help.chain.init": "生成向链发送交易的账户密钥，文件权限为 0600。",
     "help.chain.deploy": "在链上部署锚定合约，并允许一个账户锚定一个日志；"
     "打印应写入平台设置的内容。",
-    "help.chain.hand-over": "将日志从其锚定合约移交给接任合约，由最后的树头延续；"
+    "help.chain.hand_over": "将日志从其锚定合约移交给接任合约，由最后的树头延续；"
     "若被中断，请再次执行。",
     "help.witness": "运行账本的见证方。",
     "help.bench": "测量性能。",

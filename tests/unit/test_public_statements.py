@@ -49,8 +49,16 @@ REASON: Final = reason_document(
 )
 EPHEMERAL: Final = ExchangeKey.generate().public
 EVIDENCE: Final = (registry.evidence, exchange.evidence, pricing.evidence, ledger.evidence)
-# The log's own keys, heads and policies, which are there to be read by everybody, word for word.
-WHOLLY_PUBLIC: Final = {"heads_paired", "log_keys_declared", "log_succeeded", "policy_adopted"}
+# The log's own keys, heads, policies and anchors, which are there to be read by everybody, word for
+# word.
+WHOLLY_PUBLIC: Final = {
+    "anchor_adopted",
+    "anchoring_ended",
+    "heads_paired",
+    "log_keys_declared",
+    "log_succeeded",
+    "policy_adopted",
+}
 
 _ID: Final = r"[a-z]{3}_[0-9a-f]{32}"
 PUBLIC: Final[Mapping[str, str]] = {
@@ -67,6 +75,8 @@ PUBLIC: Final[Mapping[str, str]] = {
     "kind": "LogForked|ResultRefused",
     "words": "the log shrank from 9 to 7 entries",
     "operation": rf"(hold|release|refund)/{_ID}",
+    "parties": rf"{_ID} {_ID}",
+    "to": _ID,
 }
 
 
@@ -157,6 +167,15 @@ def acts() -> Iterator[tuple[str, Act]]:
     words = "the log shrank from 9 to 7 entries"
     yield "alarmed", evidence.alarmed(HOLDER, kind="LogForked", words=words)
     yield "result_refused", evidence.result_refused(JOB, plan=PLAN, after=[SAID], reason=REASON)
+    approved = commit(bytes(32), b"income of the Clinic, 7654321 CNY")
+    for openings in (None, SAID):
+        yield (
+            "standing_approved",
+            evidence.standing_approved(product.id, commitment=approved, openings=openings),
+        )
+    yield "standing_withdrawn", evidence.standing_withdrawn(product.id, after=[SAID])
+    yield "regulators_named", evidence.regulators_named(HOLDER, {HOLDER, CONSUMER})
+    yield "bundle_exported", evidence.bundle_exported(DEAL, CONSUMER, [SAID, RESULT])
     for money in MONEY:
         yield "funds_act", money.act
 
