@@ -162,7 +162,7 @@ class PublicReplay:
         elif self.operator is None:
             return
         elif entry.type in _OPERATORS:
-            if entry.actor == self.operator:
+            if self._is_operators(entry):
                 self._judge(entry, lambda: self._operators(entry, witnessed))
         elif late:
             return
@@ -177,7 +177,7 @@ class PublicReplay:
         if entry.type in _STEPS:
             self._kept.step(entry, heard=False, late=False, doubtful=True)
         elif entry.type in _OPERATORS:
-            if entry.actor == self.operator:
+            if self._is_operators(entry):
                 self._kept.doubt(entry.subject)
         elif entry.type == SUBMITTED:
             self._submitted(entry, heard=False)
@@ -194,6 +194,14 @@ class PublicReplay:
         if left := self._kept.open_jobs():
             self._tally.unopened("job.public", "log", phrase("public.open", count=f"{left:,}"))
         self._kept.close()
+
+    def _is_operators(self, entry: Entry) -> bool:
+        """Such an act by anybody else is the operator's all the same: its hub takes in none."""
+        if entry.actor == self.operator or self.operator is None:
+            return self.operator is not None
+        why = phrase("public.not_operators", kind=entry.type)
+        self._tally.fails("job.public", entry.name, why, index=entry.place)
+        return False
 
     def _judge(self, entry: Entry, act: Callable[[], Phrase | None]) -> bool:
         """Whether it follows, or may. act: returns why that cannot be told, if it cannot."""

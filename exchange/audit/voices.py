@@ -184,6 +184,10 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "public.not_started": ("{kind}: its actor had not started", "{kind}：其行为方尚未启动"),
     "public.after": ("{kind}: it does not rely on {what}", "{kind}：未依据应依据者（{what}）"),
+    "public.not_operators": (
+        "{kind}: whoever opened the log alone says this, and the hub takes it from nobody else",
+        "{kind}：仅日志的开启者可作此陈述，平台不接受他人的此类陈述",
+    ),
     "public.twice": ("{kind}: it was done already", "{kind}：此前已经做过"),
     "public.not_final": (
         "{kind}: an agreement of the job was never finalised with its consumer",
