@@ -42,6 +42,7 @@ def test_a_log_whose_disk_fails_or_is_full_goes_on(log: Trials) -> None:
 def test_a_log_whose_power_is_cut_at_some_calls_to_the_disk_is_whole(log: Trials) -> None:
     log.require_sound("power", log.some_of(3))
     log.require_sound("power", (log.calls // 2,), 1)
+    log.require_sound("later", log.some_of(2))  # refused, repeated, and cut at the end
 
 
 @pytest.mark.slow
@@ -62,3 +63,4 @@ def test_a_log_whose_power_is_cut_all_along_is_whole(log: Trials) -> None:
     log.require_sound("power", range(1, log.calls + 1, 5))
     for seed, n in enumerate(range(3, log.calls + 1, 25), start=1):
         log.require_sound("power", (n,), seed)
+    log.require_sound("later", range(2, log.calls + 1, 9))
