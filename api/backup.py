@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from crypto.files import make_folder, sync
+from crypto.keys import write_secret
+
 DATABASE: Final = "node.db"
 # Kept out: engine scratch, locks and logs belong to one machine and one run.
 _LEFT_OUT: Final = frozenset({"engine", "engine-logs", "node.lock", "next"})
@@ -58,6 +61,7 @@ def save(folder: Path, target: Path) -> Saved:
                     names.append(name)
             file.flush()
             os.fsync(file.fileno())
+        sync(target.parent)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -69,15 +73,12 @@ def restore(source: Path, folder: Path) -> Saved:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BackupRefused(f"{folder} exists and is not empty; name another folder")
     files = _read(source)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     folder.chmod(0o700)
     for name, data in files.items():
         path = folder / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        make_folder(path.parent, 0o700)
+        write_secret(path, data)
     return Saved(tuple(files), DATABASE in files)
 
 

@@ -15,7 +15,6 @@ Every key file has mode 0600 and is made here, never given a default.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,13 +25,13 @@ from typing import Final
 
 from crypto import tls
 from crypto.digest import Digest
+from crypto.files import copy_file, make_folder, replace_file, sync
 from crypto.identifiers import PartyId
 from crypto.keys import (
     ExchangeKey,
     SigningKey,
     read_exchange_key,
     read_signing_key,
-    sync_folder,
     write_key,
 )
 from crypto.tls import TlsIdentity
@@ -68,7 +67,7 @@ class PartyFolder:
         controller: str | None = None,
     ) -> PartyFolder:
         """Make keys and a first party document. Raises KeyFileRefused if there are some already."""
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path, 0o700)
         folder = cls(path)
         for file in SIGNING:
             write_key(path / file, SigningKey.generate())
@@ -109,9 +108,9 @@ class PartyFolder:
         retired = self.path / "retired" / str(before.document.seq)
         retired.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file in ROTATED:
-            _copy(self.path / file, retired / file)
+            copy_file(self.path / file, retired / file)
         for folder in (retired, retired.parent, self.path):
-            sync_folder(folder)  # before the only other copy is replaced
+            sync(folder)  # before the only other copy is replaced
         shutil.rmtree(self.path / NEXT, ignore_errors=True)
         fresh = PartyFolder(self.path / NEXT)
         fresh.path.mkdir(mode=0o700)
@@ -162,9 +161,9 @@ class PartyFolder:
         for file in ROTATED:
             with suppress(FileNotFoundError):  # in place already
                 (fresh / file).replace(self.path / file)
-        sync_folder(self.path)  # or a power cut might leave the document without its keys
+        sync(self.path)  # or a power cut might leave the document without its keys
         (fresh / "party.json").replace(self.path / "party.json")
-        sync_folder(self.path)
+        sync(self.path)
         fresh.rmdir()
 
     @contextmanager
@@ -243,18 +242,5 @@ class PartyFolder:
 
     def _write(self, party: SignedParty) -> None:
         """Replace party.json in one step: a crash leaves the old or the new one."""
-        fresh = self.path / "party.json.new"
-        with fresh.open("wb") as file:
-            file.write(party.envelope.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path / "party.json")
-        sync_folder(self.path)
-        sync_folder(self.path.parent)  # where a rotation has only now made this folder
-
-
-def _copy(source: Path, target: Path) -> None:
-    """With its mode, and its bytes on disk when this returns."""
-    shutil.copy2(source, target)
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
+        replace_file(self.path / "party.json", party.envelope.to_bytes())
+        sync(self.path.parent)  # where a rotation has only now made this folder

@@ -14,15 +14,14 @@ lists them, then the policy; each may be repeated after a crash. The hub logs do
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from api.settings import HubSettings, SettingsRefused
-from crypto.keys import Signer, SigningKey, read_signing_key, sync_folder, write_key
+from crypto.files import copy_file, make_folder, replace_file, sync
+from crypto.keys import Signer, SigningKey, read_signing_key, write_key
 from ledger.errors import FormatRefused, KeysRefused
 from ledger.verify.history import (
     SM3_SUFFIX,
@@ -94,11 +93,11 @@ def create_keys(folder: Path, origin: str, *, sm2: bool) -> LogKeyring:
     )
     signed = sign_log_keys(document, signer, recovery)
     require_authority(signed, None)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     write_key(folder / LOG_KEY, signer)
     write_key(folder / RECOVERY_KEY, recovery)
     _write_sm2(folder, made)
-    (folder / LOG_VKEY).write_text(f"{vkey}\n", "utf-8")
+    replace_file(folder / LOG_VKEY, f"{vkey}\n".encode())
     _add(folder, signed)
     return LogKeyring([signed], signer, made[:1], made[1] if made else None)
 
@@ -270,9 +269,12 @@ def _settle(settings: HubSettings) -> VerifierKey:
     if (folder / NEXT_KEY).exists():
         if (folder / LOG_KEY).exists():
             (folder / RETIRED).mkdir(mode=0o700, exist_ok=True)
-            shutil.copy2(folder / LOG_KEY, folder / RETIRED / f"log-{current.seq}.key")
+            copy_file(folder / LOG_KEY, folder / RETIRED / f"log-{current.seq}.key")
+            for kept in (folder / RETIRED, folder):
+                sync(kept)  # before the only other copy is replaced
         (folder / NEXT_KEY).replace(folder / LOG_KEY)
-    _replace(folder / LOG_VKEY, f"{vkey}\n".encode())
+        sync(folder)  # or a power cut might leave log.vkey without its key
+    replace_file(folder / LOG_VKEY, f"{vkey}\n".encode())
     return vkey
 
 
@@ -281,25 +283,14 @@ def _write_policy(path: Path, keys: LogKeys) -> None:
     after = policy_for(before, keys)
     Policy.parse(after.encode())
     if after != before:
-        _replace(path, after.encode())
+        replace_file(path, after.encode())
 
 
 def _add(folder: Path, signed: SignedLogKeys) -> None:
     (folder / DOCUMENTS).mkdir(mode=0o700, exist_ok=True)
-    sync_folder(folder)
+    sync(folder)
     path = folder / DOCUMENTS / f"{signed.document.seq}.json"
-    _replace(path, signed.envelope.to_bytes())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all, whatever happens meanwhile, and on disk when this returns."""
-    draft = path.with_name(path.name + ".new")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
+    replace_file(path, signed.envelope.to_bytes())
 
 
 def _require_vkey(folder: Path, signer: SigningKey, made_by: str) -> None:

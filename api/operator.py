@@ -20,6 +20,7 @@ from typing import Final
 from api.folder import PartyFolder
 from api.log_keys import DOCUMENTS, LOG_KEY, LOG_VKEY, RECOVERY_KEY, create_keys
 from api.settings import SettingsRefused
+from crypto.files import make_folder, replace_file
 from crypto.keys import MlDsaKey, Signer, SigningKey, write_key
 from ledger.errors import FormatRefused, LedgerError
 from ledger.evidence import log_succeeded
@@ -183,14 +184,14 @@ def create_hub(
     keys = create_keys(path, origin, sm2=sm2).current
     (key,) = keys.verifier_keys
     if succeeds is not None:
-        (path / PREDECESSOR).write_bytes(_follow(succeeds, key).to_bytes())
-    (path / POLICY).write_text(f"log {key}\nquorum none\n", "utf-8")
+        replace_file(path / PREDECESSOR, _follow(succeeds, key).to_bytes())
+    replace_file(path / POLICY, f"log {key}\nquorum none\n".encode())
     text = _HUB.format(
         listen=_toml(listen),
         public_url=_optional("public_url", public_url, "https://hub.example"),
         relay_listen=_optional("relay_listen", relay_listen, "0.0.0.0:8401"),
     )
-    (path / SETTINGS).write_text(text, "utf-8")
+    replace_file(path / SETTINGS, text.encode())
     return MadeHub(folder, key, keys.sm2_keys, path / RECOVERY_KEY, path / SETTINGS, path / POLICY)
 
 
@@ -211,16 +212,16 @@ def create_witness(path: Path, name: str, logs: Sequence[str], *, listen: str) -
             raise SettingsRefused("logs", str(error)) from None
     files = (WITNESS_KEY, WITNESS_VKEY, WITNESS_ML_DSA_KEY, WITNESS_ML_DSA_VKEY)
     _require_free(path, SETTINGS, WITNESS_DATABASE, *files)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path, 0o700)
     write_key(path / WITNESS_KEY, signer)
-    (path / WITNESS_VKEY).write_text(f"{key}\n", "utf-8")
+    replace_file(path / WITNESS_VKEY, f"{key}\n".encode())
     write_key(path / WITNESS_ML_DSA_KEY, ml_dsa)
-    (path / WITNESS_ML_DSA_VKEY).write_text(f"{ml_dsa_key}\n", "utf-8")
+    replace_file(path / WITNESS_ML_DSA_VKEY, f"{ml_dsa_key}\n".encode())
     engine = open_engine(f"sqlite:///{path / WITNESS_DATABASE}")
     bring_up_to_date(engine, "witness")
     engine.dispose()
     text = _WITNESS.format(name=_toml(name), listen=_toml(listen), logs=_toml(list(logs)))
-    (path / SETTINGS).write_text(text, "utf-8")
+    replace_file(path / SETTINGS, text.encode())
     return MadeWitness((key, ml_dsa_key), path / SETTINGS)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from api.folder import PartyFolder
 from api.settings import NodeSettings, SettingsRefused
 from crypto.errors import Malformed
+from crypto.files import replace_file
 from crypto.identifiers import PartyId
 from crypto.keys import PublicKey
 from exchange.links.endpoint import Endpoint, Proxy
@@ -61,8 +62,8 @@ def create(
     folder = PartyFolder.create(
         path, wishes.name, wishes.roles, now=now, controller=wishes.controller
     )
-    (path / POLICY_FILE).write_bytes(policy)
-    settings.write_text(_settings_text(_values(wishes), explain), "utf-8")
+    replace_file(path / POLICY_FILE, policy)
+    replace_file(settings, _settings_text(_values(wishes), explain).encode())
     return folder
 
 

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, M
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from crypto.errors import BadSignature, KeyFileRefused, Malformed, SuiteUnavailable
+from crypto.files import sync
 
 SUITES: Final[Mapping[str, int]] = {  # bytes of a public key
     "ed25519": 32,
@@ -235,20 +236,7 @@ def write_secret(path: Path, pem: bytes) -> None:
         file.write(pem)
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """The names in a folder are on disk when this returns.
-
-    Without it a power cut may leave no file, though its bytes were written, and a statement that
-    names its key in a database that did keep it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 def read_signing_key(path: Path) -> SigningKey:

@@ -12,7 +12,6 @@ crash leaves the last checkpoint with all of its files, and repeating the step g
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from crypto.files import make_folder, sync, write_file
 from ledger.errors import (
     ConsistencyRefused,
     FormatRefused,
@@ -123,7 +123,7 @@ def mirror(folder: Path, source: TileSource, policy: Policy) -> Copied:
     the copy, which is then left as it was; NotCovered if there is no checkpoint yet; LogDiverged
     if a file of the copy itself is not what was signed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with _locked(folder):
         try:
             note = source.read(CHECKPOINT)
@@ -404,10 +404,7 @@ class _Files:
         target.parent.mkdir(parents=True, exist_ok=True)
         new = self.folder / _NEW
         # Under another name until it is complete: whoever reads the file reads all of it.
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_file(new, data)
         new.replace(target)
         self._touch(target)
 
@@ -422,11 +419,7 @@ class _Files:
     def settle(self) -> None:
         """The names as well as the bytes are on the disk afterwards."""
         for folder in self._touched:
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(folder)
         self._touched.clear()
 
 

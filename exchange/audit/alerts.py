@@ -7,7 +7,6 @@ answer) is told when it begins, and again if it had ended and returns.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,7 @@ from typing import Final
 from crypto import record
 from crypto.digest import digest
 from crypto.errors import CryptoError
+from crypto.files import replace_file
 from crypto.record import encode_time
 from exchange.audit.errors import StateRefused
 from exchange.audit.voices import VOICES
@@ -141,12 +141,7 @@ def load_state(path: Path) -> State | None:
 
 def save_state(path: Path, state: State) -> None:
     """Whole or not at all: a crash leaves what was there before."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
-        file.write(record.to_bytes(state))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    replace_file(path, record.to_bytes(state))
 
 
 class Alerts:

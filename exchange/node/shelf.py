@@ -27,6 +27,7 @@ import numpy as np
 from crypto import record
 from crypto.digest import SALT_BYTES, Digest, digest
 from crypto.errors import Malformed
+from crypto.files import make_folder, sync
 from crypto.identifiers import JobId, PartyId, ProductId
 from crypto.lookup.limits import SEED_BYTES
 from crypto.lookup.table import Table
@@ -112,7 +113,7 @@ class Shelf:
     def keep_asked(self, job: JobId, names: Names, values: Float64Array | None) -> None:
         """values: of a score, shape (n, d); None for a lookup, whose names are the keys."""
         folder = self._asked(job)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder, 0o700)
         if values is not None:
             with _fresh(folder / FEATURES_FILE) as part, part.open("wb") as file:
                 np.savez(file, values=values)
@@ -171,7 +172,7 @@ class Shelf:
 
     def _file(self, kind: str, digest: Digest, ending: str) -> Path:
         folder = (self.path / kind).resolve()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder, 0o700)
         return folder / f"{digest.raw.hex()}.{ending}"
 
 
@@ -195,9 +196,9 @@ def _fresh(path: Path) -> Iterator[Path]:
     part.unlink(missing_ok=True)
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     yield part
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync(part)
     part.replace(path)
+    sync(path.parent)
 
 
 def _read(path: Path, what: str) -> bytes:
