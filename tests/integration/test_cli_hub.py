@@ -295,5 +295,5 @@ def test_a_copy_that_is_damaged_restores_nothing(
     (tmp_path / "copy").mkdir()
     restore = ["hub", "restore", "--from", str(tmp_path / "copy"), "--settings", settings]
     code, out, err = run(capsys, *restore)
-    assert (code, out) == (Exit.FAILED, "")
+    assert (code, out) == (Exit.UNREACHABLE, "")
     assert "checkpoint is missing" in err

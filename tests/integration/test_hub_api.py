@@ -185,7 +185,7 @@ def test_every_signed_operation_refuses_an_unsigned_request(lite_hall: Hall) -> 
             body = {"entry": "", "documents": []} if method == "post" else None
             answer = request(lite_hall.url, method.upper(), filled, body=body)
             assert (answer.status_code, answer.json()["code"]) == (401, "signature_missing"), path
-    assert signed == 12
+    assert signed == 13
 
 
 def test_what_everybody_may_read_needs_no_signature(finished: Finished) -> None:
@@ -848,4 +848,4 @@ def test_every_operation_is_named_tagged_and_says_what_it_is() -> None:
         for operation in operations.values():
             assert operation["summary"] and operation["tags"]
             names.add(operation["operationId"])
-    assert len(names) == 27
+    assert len(names) == 28

@@ -141,9 +141,9 @@ def log_entries(hub: SqlLogDatabase, *data: bytes) -> list[Digest]:
         return [append(store, entry) for entry in data]
 
 
-def sign_head(hub: SqlLogDatabase) -> Checkpoint | None:
+def sign_head(hub: SqlLogDatabase, limit: int = MAX_BATCH) -> Checkpoint | None:
     with hub.transaction() as store:
-        return integrate(store, origin=ORIGIN, signer=LOG, now=START)
+        return integrate(store, origin=ORIGIN, signer=LOG, now=START, limit=limit)
 
 
 def grow(hub: SqlLogDatabase, start: int, end: int) -> Checkpoint:
@@ -259,13 +259,9 @@ def test_a_crash_before_the_commit_signs_nothing_and_loses_nothing(hub: SqlLogDa
     assert head is not None and head.size == 4
 
 
-def test_more_than_a_batch_is_signed_in_several_heads(
-    hub: SqlLogDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ledger.log.MAX_BATCH", 4)
-    assert MAX_BATCH > 4
+def test_more_than_a_batch_is_signed_in_several_heads(hub: SqlLogDatabase) -> None:
     log_entries(hub, *(f"entry {n}".encode() for n in range(10)))
-    heads = [sign_head(hub) for _ in range(4)]
+    heads = [sign_head(hub, limit=4) for _ in range(4)]
     assert [head and head.size for head in heads] == [4, 8, 10, None]
     assert all(head is None or head.root == slow_root(head.size) for head in heads)
 
