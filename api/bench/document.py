@@ -140,7 +140,9 @@ many are granted as fit, and the accounts show exactly that.""",
 Statements into the log and receipts out of it, in one process with two threads, as a hub has them:
 one takes statements in, 1,000 unsigned or 500 signed per transaction; the other gives them
 indices, compares the grown tree with the last head, signs, and writes every entry's receipt. Both
-commits wait for the disk (SQLite WAL with `synchronous=FULL`, PostgreSQL with `fsync`). *Unsigned*
+commits wait for the disk (SQLite WAL with `synchronous=FULL`, PostgreSQL with `fsync`). Python does
+not look for garbage among what the benchmark itself holds, nor, in a hub, among what start-up made.
+*Unsigned*
 statements are put into canonical form; *signed* ones are parsed, compared with their canonical
 form and verified, all on one core. A batch's latency runs from its first statement to its last
 receipt, at the rate beside it. *Processor* is this process's own time, which other programs on the

@@ -35,6 +35,7 @@ from api.bench.api import ABSENT, new_database, postgresql
 from api.bench.harness import Measured, PeakMemory, Run, percentile
 from api.bench.join import WrongAnswer
 from api.database import bring_up_to_date, open_engine, read_only
+from api.http.server import out_of_garbage_collection
 from crypto import envelope, record
 from crypto.digest import Digest, digest
 from crypto.identifiers import JobId, PartyId, StatementId
@@ -236,10 +237,11 @@ class Bench:
         seconds, processor_s = 0.0, 0.0
         latencies: list[float] = []
         while segment := list(islice(items, batch * SEGMENT)):
-            begun, used = time.perf_counter(), time.process_time()
-            batches = list(self._segment(segment, take_in, batch))
-            seconds += time.perf_counter() - begun
-            processor_s += time.process_time() - used
+            with out_of_garbage_collection():  # what a hub does not hold
+                begun, used = time.perf_counter(), time.process_time()
+                batches = list(self._segment(segment, take_in, batch))
+                seconds += time.perf_counter() - begun
+                processor_s += time.process_time() - used
             latencies += [latency for latency, _, _ in batches]
             for _, entries, receipts in batches:
                 self._leaves += map(leaf_hash, entries)

@@ -191,7 +191,7 @@ def _file_name(document: dict[str, object]) -> str:
     parts = {
         "join": ("protocol", "rows", "against", "groups"),
         "he": ("model",),
-        "ledger": ("database",),
+        "ledger": ("database", "entries"),
     }
     if not isinstance(asked, dict):
         raise TypeError("a document has parameters")
