@@ -151,8 +151,9 @@ beside logging it: `api` measures that. The root equals one that is computed fro
 alone, and receipts of every batch were verified. The audit reads the signed log's published files:
 every tile, entry, signature and chain, by as many processes as there are cores.
 
-Where an aim is missed, Python is the limit: a million divided by the *processor* microseconds of
-an entry, receipts included, is about the rate, whatever the disk does.""",
+On SQLite Python is the limit: a million divided by the *processor* microseconds of an entry,
+receipts included, is about the rate, whatever the disk does. On PostgreSQL the server takes its
+share of the same cores.""",
     "anchor": """\
 Heads of a growing log sent by the hub's own outbox to anvil, in a process of its own, which mines
 each transaction at once; one block is final. Seconds run from the head that has its quorum to the
