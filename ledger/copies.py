@@ -22,6 +22,7 @@ from typing import Final
 from crypto.files import make_folder, sync, write_file
 from ledger.errors import (
     ConsistencyRefused,
+    FolderRefused,
     FormatRefused,
     LedgerError,
     LogBehind,
@@ -55,6 +56,7 @@ from ledger.verify.tiles import (
 
 _LOCK: Final = ".lock"
 _NEW: Final = ".new"  # the one file being written; its remains after a crash are overwritten
+_BEGUN: Final = frozenset({_LOCK, _NEW, "tile"})  # what there may be before any entry is
 
 _MAX_HEAD_BYTES: Final = MAX_HEADS_BYTES // HEADS_PER_PAGE - 1  # so that every full page is read
 
@@ -97,7 +99,7 @@ def publish_files(folder: Path, source: TileSource, open_note: OpenNote) -> Copi
     a `checkpoint`, an empty one at its beginning.
     """
     _require_begun(folder)
-    with _locked(folder):
+    with locked(folder):
         try:
             note = source.read(CHECKPOINT)
         except TileMissing:
@@ -121,10 +123,11 @@ def mirror(folder: Path, source: TileSource, policy: Policy) -> Copied:
     counts: its quorum was that of an earlier policy, perhaps. The same holds for past heads.
     Raises what `Policy.check` and `open_tree` raise; ConsistencyRefused if the log does not extend
     the copy, which is then left as it was; NotCovered if there is no checkpoint yet; LogDiverged
-    if a file of the copy itself is not what was signed.
+    if a file of the copy itself is not what was signed; FolderRefused for a folder of other things.
     """
     make_folder(folder)
-    with _locked(folder):
+    _require_copy(folder)
+    with locked(folder):
         try:
             note = source.read(CHECKPOINT)
         except TileMissing:
@@ -150,6 +153,24 @@ def mirror(folder: Path, source: TileSource, policy: Policy) -> Copied:
                     "copied anew"
                 ) from error
             raise
+
+
+def _require_copy(folder: Path) -> None:
+    """One name mistyped must not spread a log over somebody's files."""
+    try:
+        note = FolderSource(folder).read(CHECKPOINT)
+    except TileMissing:
+        others = sorted({path.name for path in folder.iterdir()} - _BEGUN)
+        if others and not (folder / "tile" / "entries").is_dir():
+            raise FolderRefused(folder, f"it holds {others[0]!r}, and no checkpoint") from None
+        return
+    except TileRefused as error:
+        raise FolderRefused(folder, str(error)) from error
+    if note:
+        try:
+            Note.parse(note)
+        except FormatRefused as error:
+            raise FolderRefused(folder, f"its file `checkpoint` is not one ({error})") from error
 
 
 class _Resumed:
@@ -424,7 +445,7 @@ class _Files:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """One writer at a time: of two hub processes, the second must not go back to an older head."""
     with (folder / _LOCK).open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -14,6 +14,7 @@ LedgerError
 ├── NotLogged            the log has never been given this entry
 ├── NotCovered           the entry or size lies beyond what has been signed; try later
 ├── LogDiverged          stop signing: what is stored is not what was signed last
+├── FolderRefused        name another folder: this one holds something else than a copy
 ├── TileMissing          a file that the copy or server lacks; fetch it elsewhere
 ├── TileRefused          stop: a file that is not what was signed; the message names it
 ├── SourceUnreachable    the folder or server of a log could not be read; try later
@@ -35,6 +36,7 @@ LedgerError
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 
 class LedgerError(Exception):
@@ -128,6 +130,17 @@ class NotCovered(LedgerError):
 
 class LogDiverged(LedgerError):
     """What is stored does not reproduce, or would not extend, what was signed last."""
+
+
+class FolderRefused(LedgerError):
+    """A folder to copy a log into that is neither empty nor a copy of one."""
+
+    def __init__(self, folder: Path, problem: str) -> None:
+        super().__init__(
+            f"{folder} is not a copy of a log: {problem}. Nothing was written; name a folder that "
+            "is empty, or not there yet"
+        )
+        self.folder = folder
 
 
 class TileMissing(LedgerError):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.cli.desk import opened
-from api.cli.output import Exit, answer, print_json
+from api.cli.output import Exit, answer, print_json, progress
 from api.cli.speech import Commands, common, language, name_of, say
 from api.cli.tables import lines
 from api.folder import PartyFolder
@@ -25,25 +27,26 @@ from crypto.statement import MAX_ENTRY_BYTES
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
 from exchange.audit.follow import USUAL, Limits
+from exchange.audit.kept import Kept, keep_documents
 from exchange.audit.live import Following, follow, lines_to
 from exchange.audit.openings import Opener
 from exchange.audit.roots import MAX_ROOTS_BYTES, Roots
 from exchange.audit.views import Views
 from exchange.audit.voices import VOICES
 from exchange.audit.watched import Bundles, FolderBundles
-from exchange.audit.whole import audit_whole_log, open_documents
+from exchange.audit.whole import audit_whole_log, documents_beside, open_documents
 from exchange.errors import HubUnreachable, NotYours, UnknownSubject
 from exchange.query.explanation import Language
 from ledger import copies
 from ledger.errors import LedgerError, SourceUnreachable
 from ledger.verify.anchor import Asked, HttpRpc, audit_anchor
 from ledger.verify.equivocation import audit_equivocation
-from ledger.verify.log import open_source
+from ledger.verify.log import MAX_NAMED, open_source
 from ledger.verify.note import MAX_NOTE_BYTES
 from ledger.verify.policy import MAX_POLICY_BYTES, Policy
 from ledger.verify.proof import MAX_PROOF_BYTES
 from ledger.verify.receipt import audit_receipt
-from ledger.verify.report import Report, exit_code, printable
+from ledger.verify.report import Report, exit_code, phrase, printable
 from ledger.verify.tile_names import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -104,9 +107,17 @@ def log(
     place: Annotated[str, typer.Argument(metavar="LOG")],
     policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
     roots: Annotated[Path, typer.Option(metavar="FILE", help="audit.roots")],
-    documents: Annotated[str, typer.Option(metavar="FOLDER_OR_URL", help="audit.documents")],
+    documents: Annotated[
+        str | None, typer.Option(metavar="FOLDER_OR_URL", help="audit.documents")
+    ] = None,
 ) -> None:
     trusted = Roots.parse(_read(roots, MAX_ROOTS_BYTES))
+    if documents is None:
+        documents = documents_beside(place)
+        if documents is None:
+            raise typer.BadParameter(say("audit.no_documents", log=place))
+        beside = phrase("documents.beside", folder=documents)
+        progress().print(beside.text(VOICES[Language(language())]), markup=False, soft_wrap=True)
     _say(audit_whole_log(place, _policy(policy), trusted, open_documents(documents)))
 
 
@@ -152,20 +163,47 @@ def mirror(
     place: Annotated[str, typer.Argument(metavar="LOG")],
     folder: Annotated[Path, typer.Argument(metavar="COPY")],
     policy: Annotated[Path, typer.Option(metavar="FILE", help="audit.policy")],
+    documents: Annotated[
+        str | None, typer.Option(metavar="FOLDER_OR_URL", help="audit.documents")
+    ] = None,
 ) -> None:
     done = copies.mirror(folder, open_source(place), _policy(policy))
     size = done.checkpoint.size
-    answer(
-        {
-            "folder": str(folder),
-            "origin": done.checkpoint.origin,
-            "size": size,
-            "old_size": done.old_size,
-            "files": done.files,
-        },
-        say("audit.mirrored", folder=folder, size=f"{size:,}", new=f"{size - done.old_size:,}"),
-        as_json=common().as_json,
+    told = [say("audit.mirrored", folder=folder, size=f"{size:,}", new=f"{size - done.old_size:,}")]
+    found: dict[str, object] = {
+        "folder": str(folder),
+        "origin": done.checkpoint.origin,
+        "size": size,
+        "old_size": done.old_size,
+        "files": done.files,
+    }
+    if documents is not None:
+        # The log first: it is the evidence, and whoever serves documents may be away.
+        kept = keep_documents(folder, done.checkpoint, open_documents(documents))
+        told += _kept_lines(kept)
+        found["documents"] = {
+            "folder": str(kept.folder),
+            "announced": kept.announced,
+            "new": kept.new,
+            "missing": [
+                {"document": str(name), "entry": entry} for name, entry in kept.missing.items()
+            ],
+        }
+    answer(found, "\n".join(told), as_json=common().as_json)
+
+
+def _kept_lines(kept: Kept) -> Iterator[str]:
+    yield say(
+        "audit.documents_kept",
+        folder=kept.folder,
+        count=f"{kept.announced - len(kept.missing):,}",
+        announced=f"{kept.announced:,}",
+        new=f"{kept.new:,}",
     )
+    for name, entry in islice(kept.missing.items(), MAX_NAMED):
+        yield say("audit.document_missing", document=name, entry=entry)
+    if len(kept.missing) > MAX_NAMED:
+        yield say("audit.documents_missing", count=f"{len(kept.missing) - MAX_NAMED:,}")
 
 
 @app.act("history", "audit.history", plain=True)

@@ -132,7 +132,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "and by whose word.",
     "help.audit.mirror": "Copy a whole log into a folder, or bring the copy up to date, and verify "
     "every file before it is kept. The log must extend the copy. LOG is an address such as "
-    "https://hub.example/v1/log/witnessed, or a folder.",
+    "https://hub.example/v1/log/witnessed, or a folder. With --documents the copy also keeps the "
+    "party documents that its entries announce, so that it can be audited without anybody.",
     "help.audit.anchor": "Compare what an EVM contract holds of a log with the log itself.",
     "help.audit.equivocation": "Say whether two notes of one log contradict each other.",
     # Options and arguments
@@ -253,7 +254,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "option.audit.old_policy": "The policy of the log that this one says it follows.",
     "option.audit.roots": "Whose identities you believe: fingerprints and registrars.",
     "option.audit.documents": "Party documents by digest: a folder of files named by 64 hex "
-    "digits, or a hub's /v1/documents.",
+    "digits, such as `documents` in a full copy, or a hub's /v1/documents.",
     "option.audit.rpc": "Any JSON-RPC of the chain; pick one that the operator does not run.",
     "option.audit.contract": "The anchor contract's address.",
     "option.audit.chain_id": "The chain's EIP-155 number.",
@@ -492,6 +493,13 @@ ENGLISH: Final[Mapping[str, str]] = {
     "succession.recovery_key": "authorised by a recovery key that the old log's key named",
     "succession.refused": "REFUSED:",
     "audit.mirrored": "{folder} holds the log up to entry {size} ({new} new), all of it verified",
+    "audit.documents_kept": "{folder} holds {count} of the {announced} party documents that the "
+    "log announces ({new} new), each signed by its identity key",
+    "audit.document_missing": "missing   {document}, announced in entry {entry}: not served, or "
+    "other bytes in its place; asked for again next time",
+    "audit.documents_missing": "missing   and {count} more",
+    "audit.no_documents": "{log} has no folder `documents`: say with --documents where party "
+    "documents are",
     "audit.whose_key": "{file} is a key: say whose with --party, or name the whole folder",
     # A plan in words
     "plan.title": "{consumer} asks, for the purpose of {purpose}:",
@@ -726,7 +734,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "各存为一个文件，以便按当时的策略核验旧回执。与 SM3 树配对的树头会重新计算。"
     "并说明它接续哪个日志、由谁授权。",
     "help.audit.mirror": "将整个日志复制到文件夹，或更新已有的副本；每个文件先核验再保存，"
-    "日志必须延续该副本。LOG 为地址（如 https://hub.example/v1/log/witnessed）或文件夹。",
+    "日志必须延续该副本。LOG 为地址（如 https://hub.example/v1/log/witnessed）或文件夹。"
+    "加上 --documents，副本还会保存各条目所公布的主体文件，日后无须任何人即可审计。",
     "help.audit.anchor": "将 EVM 合约所存的日志树头与日志本身比较。",
     "help.audit.equivocation": "判断同一日志的两份签名注记是否互相矛盾。",
     "option.settings": "参与方的设置文件；否则为 UNSEEN_SETTINGS 所指的文件。",
@@ -840,8 +849,8 @@ CHINESE: Final[Mapping[str, str]] = {
     "option.audit.policy": "您采信谁的日志、哪些见证方。",
     "option.audit.old_policy": "本日志自称所接续的旧日志的策略。",
     "option.audit.roots": "您采信谁的身份：指纹与登记员。",
-    "option.audit.documents": "按摘要存放的主体文件：以 64 位十六进制命名的文件夹，"
-    "或枢纽的 /v1/documents。",
+    "option.audit.documents": "按摘要存放的主体文件：以 64 位十六进制命名的文件夹"
+    "（例如完整副本中的 documents），或枢纽的 /v1/documents。",
     "option.audit.rpc": "该链的任一 JSON-RPC；请选用并非运营方运行的。",
     "option.audit.contract": "锚定合约的地址。",
     "option.audit.chain_id": "该链的 EIP-155 编号。",
@@ -1061,6 +1070,12 @@ CHINESE: Final[Mapping[str, str]] = {
     "succession.recovery_key": "由旧日志密钥所指明的恢复密钥授权",
     "succession.refused": "不予采信：",
     "audit.mirrored": "{folder} 存有日志至第 {size} 条（新增 {new} 条），均已核验",
+    "audit.documents_kept": "{folder} 存有日志所公布的 {announced} 份主体文件中的 {count} 份"
+    "（新增 {new} 份），每份均由其身份密钥签名",
+    "audit.document_missing": "缺少    {document}，由第 {entry} 条公布：未获提供，或所得内容不符；"
+    "下次再次索取",
+    "audit.documents_missing": "缺少    另有 {count} 份",
+    "audit.no_documents": "{log} 没有 documents 文件夹：请用 --documents 指明主体文件所在",
     "audit.whose_key": "{file} 是一把密钥：请用 --party 指明属于谁，或给出整个文件夹",
     "plan.title": "{consumer} 为“{purpose}”之用询问：",
     "plan.side": "{holder} 持有的“{product}”",

@@ -27,11 +27,12 @@ from exchange.audit.roots import MAX_ROOTS_BYTES, Roots
 from exchange.audit.views import Views
 from exchange.audit.voices import VOICES
 from exchange.audit.watched import FolderBundles
-from exchange.audit.whole import audit_whole_log, open_documents
+from exchange.audit.whole import audit_whole_log, documents_beside, open_documents
 from exchange.query.explanation import Language
 from ledger.verify.log import open_source
 from ledger.verify.policy import MAX_POLICY_BYTES, Policy
 from ledger.verify.program import UNUSABLE, answer, ends, read, refuse
+from ledger.verify.report import phrase
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,8 +52,15 @@ def _deal(asked: argparse.Namespace) -> int:
 
 
 def _log(asked: argparse.Namespace) -> int:
-    report = audit_whole_log(asked.log, *_trusted(asked), open_documents(asked.documents))
-    return answer(report, VOICES[Language(asked.language)], as_json=asked.json)
+    voice = VOICES[Language(asked.language)]
+    place = asked.documents
+    if place is None:
+        place = documents_beside(asked.log)
+        if place is None:
+            return refuse(f"{asked.log} has no folder `documents`: name --documents", UNUSABLE)
+        sys.stderr.write(phrase("documents.beside", folder=place).text(voice) + "\n")
+    report = audit_whole_log(asked.log, *_trusted(asked), open_documents(place))
+    return answer(report, voice, as_json=asked.json)
 
 
 def _follow(asked: argparse.Namespace) -> int:
@@ -111,9 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("log", metavar="LOG", help="folder or address with checkpoint and tile/")
     log.add_argument(
         "--documents",
-        required=True,
         metavar="FOLDER_OR_URL",
-        help="party documents by digest: files named by 64 hex digits, or a hub's /v1/documents",
+        help="party documents by digest: files named by 64 hex digits, or a hub's /v1/documents; "
+        "unless stated, those that a full copy has",
     )
     live = commands.add_parser("follow", help="follow a log as it grows, and say what is wrong")
     live.add_argument("log", metavar="LOG", help="folder or address with checkpoint and tile/")

@@ -206,6 +206,10 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "acts are not judged",
         "日志并非以可取得的运营方主体文件开始，故未评判运营方的行为",
     ),
+    "documents.beside": (
+        "party documents: those of the copy itself, {folder}",
+        "主体文件：副本自带的 {folder}",
+    ),
     "public.documents": (
         "they are not public; `exchange audit deal` reads them from a deal's bundle",
         "它们并不公开；`exchange audit deal` 可从交易的材料包中读取",

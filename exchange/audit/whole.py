@@ -22,7 +22,7 @@ from exchange.audit.chains import KEY_CHANGES
 from exchange.audit.public import Job, PublicReplay
 from exchange.audit.roots import Roots
 from exchange.submission import document_digest
-from ledger.errors import TileMissing, TileRefused
+from ledger.errors import SourceUnreachable, TileMissing, TileRefused
 from ledger.verify.log import Entry, Tally, Timing, audit_log, report_log
 from ledger.verify.policy import Policy
 from ledger.verify.report import Report, phrase
@@ -51,18 +51,29 @@ class Documents(Protocol):
         ...
 
 
+DOCUMENTS: Final = "documents"  # the folder of them in a full copy of a log, and in a bundle
+
+
+def document_file(folder: Path, name: Digest) -> Path:
+    """Where a folder holds a document: the 64 hexadecimal digits of its digest."""
+    return folder / name.raw.hex()
+
+
 class FolderDocuments:
-    """Files named by the 64 hexadecimal digits of their digest, as in a bundle's `documents/`."""
+    """Files named by their digests, as in a bundle's `documents/`, or in a full copy's."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def read(self, name: Digest) -> bytes | None:
         try:
-            with (self._folder / name.raw.hex()).open("rb") as file:
+            with document_file(self._folder, name).open("rb") as file:
                 return file.read(MAX_ENVELOPE_BYTES + 1)
         except FileNotFoundError:
-            return None
+            if self._folder.is_dir():
+                return None
+            # A disk that is not mounted must not pass for documents that nobody serves.
+            raise SourceUnreachable(f"there is no folder {self._folder}") from None
 
 
 class HttpDocuments:
@@ -82,6 +93,12 @@ def open_documents(place: str) -> Documents:
     if place.startswith(("http://", "https://")):
         return HttpDocuments(place)
     return FolderDocuments(Path(place))
+
+
+def documents_beside(log: str) -> str | None:
+    """The documents of a full copy, as `exchange audit mirror --documents` keeps them."""
+    folder = Path(log) / DOCUMENTS
+    return str(folder) if folder.is_dir() else None
 
 
 def audit_whole_log(
