@@ -49,10 +49,12 @@ class PublicLog:
         policy: bytes | None = None,
         timing: Timing | None = None,
         heard: bool = True,
+        again: bytes | None = None,
     ) -> bytes:
-        """heard: whether it can be told who signed it. Returns the statement's digest."""
+        """heard: whether it can be told who signed it. again: the digest, if these bytes were
+        logged before. Returns the statement's digest."""
         place = next(self._places)
-        name = digest(b"%d" % place).raw
+        name = again or digest(b"%d" % place).raw
         entry = Entry(
             place,
             name,

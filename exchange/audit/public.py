@@ -28,7 +28,6 @@ import pickle
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from crypto.errors import Malformed
@@ -38,12 +37,11 @@ from exchange.errors import IllegalTransition
 from exchange.jobs import JobEvent, JobState
 from exchange.terms.negotiation import TABLE, Event, Side, State
 from ledger.verify.log import Entry, Tally, Timing
-from ledger.verify.merkle import HASH_BYTES
 from ledger.verify.report import Phrase, phrase
 from pricing.evidence import HELD, REFUNDED, RELEASED
 
 SUBMITTED: Final = "job.submitted"
-IN_MEMORY: Final = 10_000  # open jobs; of more the rest is on disk
+IN_MEMORY: Final = 10_000  # open jobs, and digests in what is said of jobs; the rest is on disk
 _STEPS: Final = {f"negotiation.{event.value}": event for event in Event}
 # The hub applies these only with the documents that they name.
 _WITH_DOCUMENTS: Final = (Event.REQUESTED, Event.OFFERED, Event.AGREED, Event.VERIFIED)
@@ -67,8 +65,7 @@ _SCHEMA: Final = (
     "CREATE TABLE brought (agreement BLOB PRIMARY KEY, deal TEXT, holder TEXT) WITHOUT ROWID",
     "CREATE TABLE final (agreement BLOB, consumer TEXT, holder TEXT, "
     "PRIMARY KEY (agreement, consumer)) WITHOUT ROWID",
-    "CREATE TABLE said (job TEXT, name BLOB, type TEXT, actor TEXT, policy BLOB, inputs BLOB, "
-    "output BLOB, heard INTEGER, PRIMARY KEY (job, name)) WITHOUT ROWID",
+    "CREATE TABLE said (job TEXT, name BLOB, kept BLOB, PRIMARY KEY (job, name)) WITHOUT ROWID",
     "CREATE TABLE job (subject TEXT PRIMARY KEY, kept BLOB, closed TEXT) WITHOUT ROWID",
     "CREATE TABLE doubted (subject TEXT PRIMARY KEY) WITHOUT ROWID",
     "BEGIN",
@@ -98,6 +95,11 @@ class _Said(NamedTuple):
     plan: bytes
     heard: bool
 
+    @property
+    def digests(self) -> int:
+        """How many it takes to remember it; a stranger's submission may have a thousand."""
+        return 1 + len(self.agreements)
+
 
 class _Step(NamedTuple):
     """Of a negotiation. output: the document that it brings. doubtful: it may be too late."""
@@ -117,8 +119,7 @@ class _Final(NamedTuple):
     unheard: bool
 
 
-@dataclass
-class Job:
+class Job(NamedTuple):
     """A job whose price is held. plan, agreements: digests of documents.
 
     parties: whose admissions the holders' starts name; nobody's before the first of them.
@@ -139,9 +140,11 @@ class Job:
     receipts: tuple[bytes, ...] = ()
     relied_to: int = 0
 
-    def step(self, entry: Entry, *events: JobEvent) -> None:
+    def after(self, entry: Entry, *events: JobEvent) -> JobState:
+        state = self.state
         for event in events:
-            self.state = lifecycle.advance(entry.subject, self.state, event)
+            state = lifecycle.advance(entry.subject, state, event)
+        return state
 
 
 class PublicReplay:
@@ -256,12 +259,14 @@ class PublicReplay:
             raise _DoesNotFollow("public.other_parties", kind=entry.type)
         if job.parties not in (frozenset(), admitted):
             raise _DoesNotFollow("public.other_parties", kind=entry.type)
-        if job.state is JobState.REQUESTED:
-            job.step(entry, JobEvent.ADMIT, JobEvent.START)
-        job.parties = admitted
-        job.started |= {entry.actor}
-        job.surely |= not doubtful
-        self._kept.put(entry.subject, job)
+        steps = (JobEvent.ADMIT, JobEvent.START) if job.state is JobState.REQUESTED else ()
+        moved = job._replace(
+            state=job.after(entry, *steps),
+            parties=admitted,
+            started=job.started | {entry.actor},
+            surely=job.surely or not doubtful,
+        )
+        self._kept.put(entry.subject, moved)
         return _unless_heard(named)
 
     def _sealed(self, job: Job, entry: Entry, doubtful: bool) -> Phrase | None:
@@ -328,13 +333,15 @@ class PublicReplay:
         return None
 
     def _released(self, job: Job, entry: Entry) -> Phrase | None:
-        job.step(entry, JobEvent.SEAL, JobEvent.RELEASE)
+        state = job.after(entry, JobEvent.SEAL, JobEvent.RELEASE)
         sealed = [s for s in self._named(entry) if s.type == "job.sealed"]
         by = {said.actor for said in sealed}
         if by != job.parties or len(by) != len(entry.after) or not job.holders <= job.started:
             raise _DoesNotFollow("public.no_receipts", kind=entry.type)
-        job.released, job.receipts, job.relied_to = entry.digest, entry.after, entry.place
-        self._kept.put(entry.subject, job)
+        moved = job._replace(
+            state=state, released=entry.digest, receipts=entry.after, relied_to=entry.place
+        )
+        self._kept.put(entry.subject, moved)
         return _unless_heard(sealed)
 
     def _paid(self, job: Job, entry: Entry, witnessed: int) -> Phrase | None:
@@ -352,14 +359,14 @@ class PublicReplay:
         if len(entry.after) != 1 or len(ended) != 1 or ended[0].type not in _ENDS:
             raise _DoesNotFollow("public.after", kind=entry.type, what="what ended the job")
         try:
-            untold = _ended(job, ended[0], entry) or _unless_heard(ended)
+            state, untold = _ended(job, ended[0], entry)
+            untold = untold or _unless_heard(ended)
         except (_DoesNotFollow, IllegalTransition) as error:
             if job.state is not JobState.RUNNING or job.surely:
                 raise
-            job.state = JobState.REQUESTED
-            _ended(job, ended[0], entry)
+            state, _ = _ended(job._replace(state=JobState.REQUESTED), ended[0], entry)
             untold = phrase("public.doubtful_because", reason=_why(error))
-        self._kept.close_job(entry.subject, job.state)
+        self._kept.close_job(entry.subject, state)
         return untold
 
     def _submission(self, entry: Entry) -> _Said:
@@ -426,8 +433,8 @@ def _after(states: _States, step: _Step, side: Side, *, names: bool) -> _States:
     return then
 
 
-def _ended(job: Job, ended: _Said, entry: Entry) -> Phrase | None:
-    """The job as it ended by this."""
+def _ended(job: Job, ended: _Said, entry: Entry) -> tuple[JobState, Phrase | None]:
+    """How the job ended by this, and why it cannot be told whether it did."""
     untold = None
     if ended.type == "job.cancelled":
         if ended.actor != job.consumer:
@@ -437,8 +444,7 @@ def _ended(job: Job, ended: _Said, entry: Entry) -> Phrase | None:
             untold = phrase("public.helper", kind=entry.type, who=ended.actor)
         elif ended.actor not in job.parties:
             raise _DoesNotFollow("public.no_part", kind=entry.type, who=ended.actor)
-    job.step(entry, _ENDS[ended.type])
-    return untold
+    return job.after(entry, _ENDS[ended.type]), untold
 
 
 def _unless_heard(named: Sequence[_Said]) -> Phrase | None:
@@ -458,12 +464,15 @@ def _is_job(subject: str) -> bool:
 
 
 class _Kept:
-    """On disk, in a temporary database that nobody else sees. Of open jobs the IN_MEMORY that were
-    moved last are in memory."""
+    """On disk, in a temporary database that nobody else sees. In memory are the IN_MEMORY open jobs
+    that were moved last, and what is said of jobs, until that is more than IN_MEMORY digests."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
         self._jobs: OrderedDict[str, Job] = OrderedDict()  # those that were moved last
+        self._said: dict[str, dict[bytes, _Said]] = {}  # by job and digest
+        self._digests = 0  # in it
+        self._more_said = False  # on disk
         for statement in _SCHEMA:
             self._database.execute(statement)
 
@@ -511,26 +520,35 @@ class _Kept:
     # Jobs
 
     def say(self, entry: Entry, *, heard: bool) -> None:
-        inputs = b"".join(entry.inputs) if entry.type == SUBMITTED else b""
-        output = entry.outputs[0] if entry.outputs else None
-        row = (entry.type, entry.actor, entry.policy, inputs, output, heard)
-        self._database.execute(
-            "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (entry.subject, entry.digest, *row),
+        """Of the same bytes again only those that came first are kept."""
+        if self.said(entry.subject, entry.digest) is not None:
+            return
+        agreements = entry.inputs if entry.type == SUBMITTED else ()
+        plan = entry.outputs[0] if entry.outputs else b""
+        said = _Said(entry.type, entry.actor, entry.policy, agreements, plan, heard)
+        self._said.setdefault(entry.subject, {})[entry.digest] = said
+        self._digests += said.digests
+        if self._digests > IN_MEMORY:
+            self._write_said()
+
+    def _write_said(self) -> None:
+        rows = (
+            (job, name, pickle.dumps(said))
+            for job, of_job in self._said.items()
+            for name, said in of_job.items()
         )
+        self._database.executemany("INSERT INTO said VALUES (?, ?, ?)", rows)
+        self._said.clear()
+        self._digests = 0
+        self._more_said = True
 
     def said(self, job: str, name: bytes) -> _Said | None:
-        row = self._one(
-            "SELECT type, actor, policy, inputs, output, heard FROM said "
-            "WHERE job = ? AND name = ?",
-            job,
-            name,
-        )
-        if row is None:
-            return None
-        kind, actor, policy, inputs, output, heard = row
-        agreements = tuple(inputs[at : at + HASH_BYTES] for at in range(0, len(inputs), HASH_BYTES))
-        return _Said(kind, PartyId(actor), policy, agreements, output, bool(heard))
+        found = self._said[job].get(name) if job in self._said else None
+        if found is None and self._more_said:
+            row = self._one("SELECT kept FROM said WHERE job = ? AND name = ?", job, name)
+            # Written by this very object, in a file that nobody else can open.
+            found = None if row is None else pickle.loads(row[0])  # noqa: S301
+        return found
 
     def put(self, subject: str, job: Job) -> None:
         if subject not in self._jobs:
@@ -550,17 +568,18 @@ class _Kept:
     def job_or_end(self, subject: str) -> tuple[Job | None, str | None]:
         """An open job, or how it ended, or neither."""
         if (job := self._jobs.get(subject)) is not None:
-            return replace(job), None  # what an act that does not follow did to it is forgotten
+            return job, None
         row = self._one("SELECT kept, closed FROM job WHERE subject = ?", subject)
         if row is None or row[0] is None:
             return None, None if row is None else row[1]
-        # Written by this very object, in a file that nobody else can open.
-        return pickle.loads(row[0]), None  # noqa: S301
+        return pickle.loads(row[0]), None  # noqa: S301, for it is our own as well
 
     def close_job(self, subject: str, state: JobState) -> None:
         self._jobs.pop(subject, None)
+        self._digests -= sum(said.digests for said in self._said.pop(subject, {}).values())
         self._database.execute("INSERT OR REPLACE INTO job VALUES (?, NULL, ?)", (subject, state))
-        self._database.execute("DELETE FROM said WHERE job = ?", (subject,))
+        if self._more_said:
+            self._database.execute("DELETE FROM said WHERE job = ?", (subject,))
 
     def doubt(self, subject: str) -> None:
         """Something said of it by those who move it may be anybody's."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.identifiers import PartyId
+from exchange.audit import public
 from ledger.verify.log import Timing
 from tests.public_log import (
     CONSUMER,
@@ -125,6 +126,23 @@ def test_no_failure_is_reported_of_an_honest_job_whatever_strangers_say(
     story(log)
     assert log.failed == log.unopened == []
     assert log.tally.passed.get("job.public", 0) > 0
+
+
+@pytest.mark.parametrize("story", HONEST)
+@FEW
+@SEEDS
+def test_it_does_not_matter_how_much_of_what_is_said_is_kept_in_memory(
+    story: Callable[[PublicLog], None], seed: int
+) -> None:
+    tallies = []
+    for in_memory in (10_000, seed % 20, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(public, "IN_MEMORY", in_memory)
+            log = Crowded(seed, HELPER)
+            story(log)
+            log.replay.finish()
+        tallies.append(log.tally)
+    assert tallies[0] == tallies[1] == tallies[2]
 
 
 @pytest.mark.parametrize("act", ACTS)

@@ -148,6 +148,22 @@ def test_open_jobs_beyond_a_number_are_kept_on_disk(monkeypatch: pytest.MonkeyPa
     assert audited().tally == in_memory.tally
 
 
+@pytest.mark.parametrize("in_memory", [0, 10_000])
+def test_a_submission_that_comes_again_counts_as_it_was_heard_first(
+    monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr(public, "IN_MEMORY", in_memory)
+    for first in (True, False):
+        log = PublicLog()
+        log.agrees()
+        facts: dict[str, Any] = {"inputs": (AGREEMENT,), "outputs": (PLAN,)}
+        said = log.says(CONSUMER, "job.submitted", heard=first, **facts)
+        log.says(CONSUMER, "job.submitted", heard=not first, again=said, **facts)
+        log.holds()
+        assert log.failed == []
+        assert log.unopened == ([] if first else ["funds.held"])
+
+
 # Guilty, with a stranger's help
 
 

@@ -70,8 +70,8 @@ class Watching:
 
     def starts(self, at: datetime = NOW) -> None:
         assert self.job is not None
-        self.job.started |= {HOLDER}
-        self.job.parties = frozenset({HOLDER, HELPER})
+        parties = frozenset({HOLDER, HELPER})
+        self.job = self.job._replace(started=frozenset({HOLDER}), parties=parties)
         self.hears("job.started", HOLDER, at=at)
 
     def deadlines(self) -> list[datetime]:
@@ -181,7 +181,7 @@ def test_a_job_is_under_way_until_it_is_released_or_its_price_given_back() -> No
         assert watching.job is not None
         watching.hears("job.released", STRANGER)
         assert watching.deadlines()
-        watching.job.released = b"release"
+        watching.job = watching.job._replace(released=b"release")
         if end == "refunded":
             watching.job = None
         watching.hears(f"job.{end}", OPERATOR)
