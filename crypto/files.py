@@ -39,7 +39,11 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
         return
     make_folder(path.parent)
     path.mkdir(mode, exist_ok=True)
-    sync(path.parent)
+    try:
+        sync(path.parent)
+    except OSError:
+        path.rmdir()  # else whoever repeats this finds it there, and its name is not on disk
+        raise
 
 
 def sync(path: Path) -> None:

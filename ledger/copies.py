@@ -240,6 +240,7 @@ def _replace_checkpoint(folder: Path, note: bytes) -> None:
     """All files it needs are on the disk. With the same head, it may have more cosignatures."""
     try:
         if FolderSource(folder).read(CHECKPOINT) == note:
+            sync(folder)  # which the disk may have refused after the file had its name
             return
     except TileMissing:
         pass

@@ -21,7 +21,7 @@ from typing import Final
 from crypto import record
 from crypto.digest import Digest
 from crypto.errors import CryptoError
-from crypto.files import make_folder, replace_file
+from crypto.files import make_folder, replace_file, sync
 from crypto.statement import read_statement
 from exchange.audit.chains import KEY_CHANGES
 from exchange.audit.whole import DOCUMENTS, Documents, document_file
@@ -69,6 +69,7 @@ def keep_documents(copy: Path, head: Checkpoint, documents: Documents) -> Kept:
                 continue
             replace_file(file, data)
             new += 1
+        sync(folder)  # which the disk may have refused after a file had its name
     return Kept(folder, len(announced), new, missing)
 
 

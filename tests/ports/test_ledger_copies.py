@@ -15,6 +15,7 @@ from ledger.adapters.sql import SqlLogDatabase
 from ledger.copies import Copied, PublishedFiles, mirror, publish_files
 from ledger.errors import (
     ConsistencyRefused,
+    FolderRefused,
     LogBehind,
     LogDiverged,
     NotCompared,
@@ -537,6 +538,56 @@ def test_an_interrupted_copy_goes_on_where_it_was(
     rest = Counted(LogSource(database))
     mirror(folder, rest, POLICY)
     assert not kept & set(rest.read_paths)
+
+
+@pytest.mark.parametrize("begun", [(), (".lock",), (".lock", ".new"), (".lock", "checkpoint")])
+def test_a_folder_that_is_empty_or_was_just_begun_becomes_a_copy(
+    folder: Path, lite: Callable[[], SqlLogDatabase], begun: tuple[str, ...]
+) -> None:
+    for name in begun:
+        (folder / name).touch()
+    (folder / "tile").mkdir()
+    database = lite()
+    grow(database, 5)
+    assert mirror(folder, LogSource(database), POLICY).old_size == 0
+    assert open_note((folder / CHECKPOINT).read_bytes()).size == 5
+
+
+def test_a_copy_whose_checkpoint_was_taken_away_goes_on_with_its_files(
+    folder: Path, lite: Callable[[], SqlLogDatabase]
+) -> None:
+    database = lite()
+    grow(database, 5)
+    mirror(folder, LogSource(database), POLICY)
+    (folder / CHECKPOINT).unlink()
+    (folder / "documents").mkdir()
+    assert mirror(folder, LogSource(database), POLICY).files == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("thesis.tex", b"text"),
+        ("heads/0", b"of screws"),
+        ("tile/kitchen", b"blue"),
+        ("checkpoint", b"weights of a model"),
+        ("checkpoint", b"x" * (1 << 21)),
+        ("checkpoint/epoch-7", b"weights of a model"),
+    ],
+)
+def test_a_folder_of_other_things_is_not_written_into(
+    folder: Path, lite: Callable[[], SqlLogDatabase], path: str, data: bytes
+) -> None:
+    (folder / path).parent.mkdir(exist_ok=True)
+    (folder / path).write_bytes(data)
+    (folder / "notes").touch()
+    database = lite()
+    grow(database, 5)
+    with pytest.raises(FolderRefused, match="not a copy of a log") as refused:
+        mirror(folder, LogSource(database), POLICY)
+    assert refused.value.folder == folder
+    assert {p for p in folder.rglob("*") if p.is_file()} == {folder / path, folder / "notes"}
+    assert (folder / path).read_bytes() == data
 
 
 def test_a_log_that_was_rewritten_does_not_reach_the_copy(
