@@ -279,23 +279,23 @@ def _dataclass_reader(kind: type) -> Reader:
         members = _a(dict, value)
         if tagged and members.get("kind") != tag:
             raise Malformed("kind", f"is not {tag}")
-        found: dict[str, object] = {}
+        found: list[object] = []
         absent = 0
         for name, member, optional in plan():
             if name in members:
                 try:
-                    found[name] = member(members[name])
+                    found.append(member(members[name]))
                 except Malformed as error:
                     raise error.inside(name) from None
             elif optional:
-                found[name] = None
+                found.append(None)
                 absent += 1
             else:
                 raise Malformed(name, "is missing")
         if len(members) != tagged + len(found) - absent:
-            extra = members.keys() - found.keys() - ({"kind"} if tagged else set())
-            raise Malformed(min(extra), "is not a field of this document")
-        return kind(**found)
+            known = {name for name, _, _ in plan()} | ({"kind"} if tagged else set())
+            raise Malformed(min(members.keys() - known), "is not a field of this document")
+        return kind(*found)
 
     return read
 
