@@ -10,9 +10,11 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     Engine,
+    Index,
     Integer,
     Row,
     Select,
+    TextClause,
     and_,
     bindparam,
     delete,
@@ -39,16 +41,29 @@ _LOCK: Final = 0x756E7365656E4C47  # "unseenLG": this package's advisory lock on
 _CHUNK: Final = 500  # tiles or entries named in one query
 _COPIED: Final = 32  # entries from which PostgreSQL's COPY is worth its savepoint
 _AUTO_INCREMENT: Final = BigInteger().with_variant(Integer, "sqlite")
+_PLACED: Final = "position IS NOT NULL"
+_WAITING: Final = "position IS NULL"
+
+
+def _where(condition: str) -> dict[str, TextClause]:
+    """Options of an index of only the rows that meet the condition."""
+    return {f"{database}_where": text(condition) for database in ("sqlite", "postgresql")}
 
 
 class LedgerEntryRow(SQLModel, table=True):
     """position: the entry's index, absent while it is pending."""
 
     __tablename__ = "ledger_entry"
+    # What waits is found in an index of its own. In one of all positions it would stand among what
+    # waited before, which PostgreSQL keeps there until it is vacuumed.
+    __table_args__ = (
+        Index("ix_ledger_entry_position", "position", unique=True, **_where(_PLACED)),
+        Index("ix_ledger_entry_pending", "arrival", **_where(_WAITING)),
+    )
 
     arrival: int | None = Field(default=None, primary_key=True, sa_type=_AUTO_INCREMENT)
     digest: bytes = Field(unique=True)
-    position: int | None = Field(default=None, unique=True, sa_type=BigInteger)
+    position: int | None = Field(default=None, sa_type=BigInteger)
     entry: bytes
 
 
@@ -211,7 +226,8 @@ class SqlLogStore:
             raise LogDiverged("an entry of the full copy is stored elsewhere in the log already")
 
     def placed(self) -> int:
-        highest = self._session.exec(select(func.max(LedgerEntryRow.position))).one()
+        placed = col(LedgerEntryRow.position).is_not(None)  # SQLite: else it reads every row
+        highest = self._session.exec(select(func.max(LedgerEntryRow.position)).where(placed)).one()
         return 0 if highest is None else highest + 1
 
     def index_of(self, digest: Digest) -> int | None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from sqlmodel import Session, SQLModel
 
 from api.database import open_engine
@@ -619,6 +619,29 @@ def test_a_witness_at_another_size_is_sent_the_proof_from_there(
     result = publish(hub, [witness], policy(witness), clock=clock)
     assert result is not None and result.witnessed
     assert witness.asked == [0, 0, 3]
+
+
+def test_what_waits_and_the_last_index_are_found_without_reading_the_log(
+    hub: SqlLogDatabase, engine: Engine
+) -> None:
+    asked: list[tuple[str, object]] = []
+    event.listen(engine, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
+    with hub.transaction() as store:
+        store.pending(5)
+        store.placed()
+    postgres = engine.dialect.name == "postgresql"
+    explain = "EXPLAIN" if postgres else "EXPLAIN QUERY PLAN"
+    with engine.connect() as connection:
+        if postgres:  # of a small table it would rather read all
+            connection.execute(text("SET enable_seqscan = off"))
+        plans = [
+            str(connection.exec_driver_sql(f"{explain} {sql}", values).all())
+            for sql, values in list(asked)
+            if "FROM ledger_entry" in sql
+        ]
+    pending, placed = plans
+    assert "ix_ledger_entry_pending" in pending
+    assert "ix_ledger_entry_position" in placed
 
 
 def test_a_restored_backup_is_recognised_by_the_witness_that_is_ahead(

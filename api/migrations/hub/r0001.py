@@ -192,7 +192,22 @@ def upgrade() -> None:
         sa.Column("entry", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("arrival"),
         sa.UniqueConstraint("digest"),
-        sa.UniqueConstraint("position"),
+    )
+    op.create_index(
+        "ix_ledger_entry_pending",
+        "ledger_entry",
+        ["arrival"],
+        unique=False,
+        sqlite_where=sa.text("position IS NULL"),
+        postgresql_where=sa.text("position IS NULL"),
+    )
+    op.create_index(
+        "ix_ledger_entry_position",
+        "ledger_entry",
+        ["position"],
+        unique=True,
+        sqlite_where=sa.text("position IS NOT NULL"),
+        postgresql_where=sa.text("position IS NOT NULL"),
     )
     op.create_table(
         "ledger_sm3_head",
