@@ -168,6 +168,18 @@ def test_without_an_answer_the_log_is_copied_and_the_documents_are_had_next_time
     assert (kept.new, kept.missing) == (2, {})
 
 
+def test_documents_come_into_a_copy_from_another_copy_when_the_log_is_gone(
+    log: AnnouncingLog,
+) -> None:
+    kept, _ = copied(log)
+    other, source = log.folder / "other", FolderSource(log.log.folder)
+    mirror(other, source, log.log.policy)  # without documents
+    shutil.rmtree(log.log.folder)
+    done = mirror(other, FolderSource(other), log.log.policy)
+    found = keep_documents(other, done.checkpoint, FolderDocuments(kept.folder))
+    assert (found.new, found.missing) == (2, {})
+
+
 # Commands
 
 
