@@ -26,11 +26,13 @@ from crypto.statement import read_statement
 from exchange.audit.chains import KEY_CHANGES
 from exchange.audit.whole import DOCUMENTS, Documents, document_file
 from ledger.copies import locked
+from ledger.errors import SourceUnreachable
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.tiles import FolderSource, SignedTree, open_tree
 from registry.errors import RegistryError
 from registry.party import read_party
 
+MAX_SILENCE: Final = 3  # one document that cannot be had must not keep others away
 _ANNOUNCED: Final = "announced"
 _VERSION: Final = 1
 
@@ -51,25 +53,37 @@ def keep_documents(copy: Path, head: Checkpoint, documents: Documents) -> Kept:
 
     copy: as `ledger.copies.mirror` left it at this head. A document counts as missing if it is not
     served, or other bytes are, or some that its identity key did not sign: none of them is kept.
-    Raises SourceUnreachable where there is no answer; TileRefused, TileMissing for damage of the
-    copy itself.
+    Raises SourceUnreachable where there was no answer, once all others were asked for, or after
+    MAX_SILENCE in a row; TileRefused, TileMissing for damage of the copy itself.
     """
     folder = copy / DOCUMENTS
     with locked(copy):
         make_folder(folder)
         announced = _announced(folder, open_tree(FolderSource(copy), head))
         new, missing = 0, {}
+        silent: list[SourceUnreachable] = []
+        silence = 0
         for name, entry in announced.items():
             file = document_file(folder, name)
             if file.exists():
                 continue
-            data = documents.read(name)
+            try:
+                data = documents.read(name)
+            except SourceUnreachable as error:
+                silent.append(error)
+                silence += 1
+                if silence == MAX_SILENCE:
+                    break
+                continue
+            silence = 0
             if data is None or not _is_genuine(name, data):
                 missing[name] = entry
                 continue
             replace_file(file, data)
             new += 1
         sync(folder)  # which the disk may have refused after a file had its name
+    if silent:
+        raise silent[0]
     return Kept(folder, len(announced), new, missing)
 
 

@@ -16,7 +16,7 @@ from crypto.digest import Digest
 from crypto.keys import SigningKey
 from crypto.ports import SystemClock
 from exchange.audit.__main__ import main as audit
-from exchange.audit.kept import Kept, keep_documents
+from exchange.audit.kept import MAX_SILENCE, Kept, keep_documents
 from exchange.audit.whole import FolderDocuments, HttpDocuments, audit_whole_log, documents_beside
 from ledger.copies import mirror
 from ledger.errors import SourceUnreachable, TileRefused
@@ -41,9 +41,18 @@ class Asked:
         return self.source.read(name)
 
 
-class Silent:
+class Silent(Asked):
+    """Gives no answer about some, or about any."""
+
+    def __init__(self, folder: Path, about: Sequence[Digest] | None = None) -> None:
+        super().__init__(folder)
+        self.about = about
+
     def read(self, name: Digest) -> bytes | None:
-        raise SourceUnreachable("the line is dead")
+        found = super().read(name)
+        if self.about is None or name in self.about:
+            raise SourceUnreachable("the line is dead")
+        return found
 
 
 @pytest.fixture
@@ -162,10 +171,30 @@ def test_without_an_answer_the_log_is_copied_and_the_documents_are_had_next_time
     copy = log.folder / "copy"
     done = mirror(copy, FolderSource(log.log.folder), log.log.policy)
     with pytest.raises(SourceUnreachable):
-        keep_documents(copy, done.checkpoint, Silent())
+        keep_documents(copy, done.checkpoint, Silent(log.served))
     assert done.checkpoint.size == len(log.entries)
     kept, _ = copied(log)
     assert (kept.new, kept.missing) == (2, {})
+
+
+def test_one_document_without_an_answer_keeps_no_other_away_and_a_dead_server_is_left_soon(
+    log: AnnouncingLog,
+) -> None:
+    names = [log.parties[name].party.digest for name in ("hub", "clinic")]
+    names += [log.joins(f"lab {number}") for number in range(5)]
+    log.publish()
+    copy = log.folder / "copy"
+    done = mirror(copy, FolderSource(log.log.folder), log.log.policy)
+    dead = Silent(log.served)
+    with pytest.raises(SourceUnreachable):
+        keep_documents(copy, done.checkpoint, dead)
+    assert dead.names == names[:MAX_SILENCE]
+    with pytest.raises(SourceUnreachable):
+        keep_documents(copy, done.checkpoint, Silent(log.served, names[::2]))
+    assert [(copy / "documents" / n.raw.hex()).exists() for n in names] == [False, True] * 3 + [
+        False
+    ]
+    assert copied(log) == (Kept(copy / "documents", 7, 4, {}), names[::2])
 
 
 def test_documents_come_into_a_copy_from_another_copy_when_the_log_is_gone(
