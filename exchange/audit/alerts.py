@@ -23,7 +23,7 @@ from crypto.record import encode_time
 from exchange.audit.errors import StateRefused
 from exchange.audit.voices import VOICES
 from exchange.query.explanation import Language
-from ledger.verify.report import Check, Phrase
+from ledger.verify.report import Check, Phrase, printable
 
 VERSION: Final = 1
 MAX_STATE_BYTES: Final = 16 << 20
@@ -104,9 +104,8 @@ class Alert:
 
     def to_text(self, language: Language, now: datetime) -> str:
         """One line."""
-        return (
-            f"{encode_time(now)} {self.kind.value.upper()} [{self.subject}] {self.words[language]}"
-        )
+        what = f"{self.kind.value.upper()} [{printable(self.subject)}]"
+        return f"{encode_time(now)} {what} {self.words[language]}"
 
 
 @dataclass(frozen=True)
@@ -198,9 +197,8 @@ class Alerts:
     def failed_in(self, deal: str, check: Check) -> None:
         """A check of a deal's bundle."""
         kind = _OF_CHECK.get(check.id, Kind.UNAUTHORISED)
-        words = {
-            language: f"{check.subject}: {check.words(VOICES[language])}" for language in Language
-        }
+        about = printable(check.subject)
+        words = {language: f"{about}: {check.words(VOICES[language])}" for language in Language}
         facts = [check.id, check.subject, *(_facts(check.note) if check.note else ())]
         self._raise(Alert(kind, deal, words, _key(kind, deal, facts)))
 

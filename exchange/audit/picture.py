@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from exchange.audit.prov import Element, Graph, Name, Relation
 from exchange.query.explanation import Language
+from ledger.verify.report import printable
 
 _BOX_WIDTH: Final = 186
 _BOX_HEIGHT: Final = 76
@@ -348,12 +349,8 @@ def _chip(x: int, y: int, label: str) -> list[str]:
 def _text(x: int, y: int, text: str, *, size: int, weight: int = 400, fill: str = "#2b2a27") -> str:
     return (
         f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" fill="{fill}">'
-        f"{escape(_printable(text))}</text>"
+        f"{escape(printable(text))}</text>"
     )
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _wide(text: str) -> int:

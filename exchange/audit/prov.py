@@ -22,6 +22,7 @@ from crypto.errors import Malformed
 from crypto.identifiers import PartyId
 from exchange.audit.answers import Answers, DealReport, Ran, Seen, Talk
 from exchange.audit.money import legs_in_words
+from ledger.verify.report import printable
 
 PREFIXES: Final[Mapping[str, str]] = {
     "unseen": "https://unseen.example/prov#",
@@ -259,7 +260,8 @@ def _add_job(job: Ran, answers: Answers, graph: Graph) -> None:
             {
                 "prov:label": answers.name(part.party),
                 "prov:type": Name("unseen", "SealedPart"),
-                "unseen:software": _plain(part.software),
+                # Words of strangers stay one line: PROV-N needs no long strings.
+                "unseen:software": printable(part.software),
                 **_place(part.sealed),
             },
         )
@@ -303,7 +305,7 @@ def _add_settlement(job: Ran, answers: Answers, graph: Graph) -> None:
         }
         if payment.movement is not None:
             legs = legs_in_words(payment.movement.legs, job.plan.currency)
-            attributes["unseen:legs"] = _plain(legs)
+            attributes["unseen:legs"] = printable(legs)
         graph.entities[moved] = Element(moved, {**attributes, **_place(payment.seen)})
         graph.relate("wasGeneratedBy", moved, name, payment.seen)
 
@@ -353,11 +355,6 @@ def _named(digest: Digest) -> Name:
 
 def _place(seen: Seen) -> dict[str, Value]:
     return {"unseen:leafHash": seen.leaf.hex(), "unseen:index": seen.index}
-
-
-def _plain(text: str) -> str:
-    """Words of strangers: one line, so that PROV-N needs no long strings."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _elements(graph: Graph) -> list[tuple[str, list[Element]]]:

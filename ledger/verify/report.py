@@ -166,7 +166,7 @@ class Report:
         for title, checks in (("unopened", self.not_opened), ("failures", self.failed)):
             if checks:
                 lines += ["", heading[title]]
-                lines += [f"  {c.id} [{c.subject}] {c.words(voice)}" for c in checks]
+                lines += [f"  {c.id} [{printable(c.subject)}] {c.words(voice)}" for c in checks]
         lines += ["", heading["not_proved"]]
         lines += [f"  - {voice.phrases[key]}" for key in self.not_proved]
         verdict = heading["bad" if self.failed else "good"].format(
@@ -196,5 +196,5 @@ def _grouped(checks: Sequence[Check], voice: Voice) -> list[str]:
     lines = []
     for kind, members in kinds.items():
         lines.append(f"  {voice.headings['ok']} {kind} ×{len(members)}: {voice.claims[kind]}")
-        lines += [f"      [{c.subject}] {c.note.text(voice)}" for c in members if c.note]
+        lines += [f"      [{printable(c.subject)}] {c.note.text(voice)}" for c in members if c.note]
     return lines

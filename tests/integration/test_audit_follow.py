@@ -574,7 +574,8 @@ def test_a_participants_alarm_is_passed_on(done: Done, tmp_path: Path) -> None:
     following.look(world.clock.now())
     clinic = world.members["clinic"]
     with clinic.node.store.transaction() as tx:
-        act = evidence.alarmed(clinic.id, kind="LogForked", words="\x1b[31mtwo heads")
+        about = "x]\n2026-03-04T00:00:00.000Z FORK [heads 5 and 7] the log forked\x1b[2J"
+        act = evidence.alarmed(about, kind="LogForked", words="\x1b[31mtwo heads")
         outbox.say(act, [], tx=tx, identity=clinic.node.identity)
     world.settle()
     (alert,) = following.look(world.clock.now())

@@ -44,6 +44,12 @@ def test_every_phrase_and_claim_is_said_somewhere() -> None:
 def test_words_of_strangers_cannot_steer_a_terminal() -> None:
     said = phrase("alarm.words", kind="x\x1b[2Jy", words="a\nb\u202ec")
     assert said.text(ENGLISH) == "x\ufffd[2Jy: a\ufffdb\ufffdc"
+    checks = [Check(name, False, "x]\n\x1b[2J", said) for name in ("alarm", "entry.signed")]
+    title = phrase("title.deal", deal="dea_1")
+    text = Report(title, {}, checks, NOT_PROVED, []).to_text(ENGLISH)
+    assert "\x1b" not in text
+    assert "[x]\n" not in text
+    assert "[x]\ufffd\ufffd[2J]" in text
 
 
 def test_a_report_counts_and_lists_in_order() -> None:
