@@ -264,6 +264,20 @@ def test_no_answer_about_documents_ends_the_command_with_4_and_leaves_the_log_co
     assert (code, "(0 new)" in out, "(2 new)" in out) == (0, True, True), out
 
 
+def test_a_wrong_folder_ends_the_command_with_2_and_a_log_without_checkpoint_with_4(
+    log: AnnouncingLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = ["--policy", log.folder / "policy"]
+    code, out, err = run(capsys, "audit", "mirror", log.log.folder, log.served, *policy)
+    assert (code, out, "is not a copy of a log" in err) == (2, "", True), err
+    assert len(list(log.served.iterdir())) == 2
+    (log.folder / "empty").mkdir()
+    code, out, err = run(capsys, "audit", "mirror", log.folder / "empty", log.folder / "c", *policy)
+    assert (code, out, "no checkpoint yet" in err) == (4, "", True), err
+    code, _, err = run(capsys, "audit", "mirror", log.log.folder, log.folder / "c", *policy)
+    assert code == 0, err
+
+
 def test_an_audit_of_a_copy_takes_the_copys_own_documents_and_says_so(
     log: AnnouncingLog, capsys: pytest.CaptureFixture[str]
 ) -> None:
