@@ -15,11 +15,11 @@ from ledger.adapters.evm import (
     JsonRpc,
     checksummed,
     contract_of,
+    created_by,
     deploy,
     log_id,
     read_address,
     require_contract,
-    shallow,
     transact,
 )
 from ledger.contracts import load
@@ -142,13 +142,10 @@ class _Contract:
 def _deployed_last(rpc: JsonRpc, key: ChainKey, origin: str, patience_s: float) -> str | None:
     """The contract that the account's last transaction made, if it is one that has begun nothing
     of this log: a run that was cut short after deploying goes on with it."""
-    with shallow():
-        from web3.utils.address import get_create_address
-
     made = rpc.quantity("eth_getTransactionCount", key.address, "latest") - 1
     if made < 0:
         return None
-    address = str(get_create_address(checksummed(key.address), made)).lower()  # type: ignore[arg-type]  # a text
+    address = created_by(key, made)
     place = Place(rpc.quantity("eth_chainId"), address)
     if rpc.data("eth_getCode", address, "latest") != bytes.fromhex(load("anchor").runtime[2:]):
         return None

@@ -14,7 +14,6 @@ from sqlalchemy import (
     Integer,
     Row,
     Select,
-    TextClause,
     and_,
     bindparam,
     delete,
@@ -45,7 +44,7 @@ _PLACED: Final = "position IS NOT NULL"
 _WAITING: Final = "position IS NULL"
 
 
-def _where(condition: str) -> dict[str, TextClause]:
+def _where(condition: str) -> dict[str, Any]:
     """Options of an index of only the rows that meet the condition."""
     return {f"{database}_where": text(condition) for database in ("sqlite", "postgresql")}
 

@@ -38,6 +38,19 @@ class CutShort(JsonRpc):
         return found
 
 
+class NamesItsOwn(JsonRpc):
+    """A node that says of each new contract that it is one of the node's own."""
+
+    def __init__(self, whole: JsonRpc, own: str | None) -> None:
+        self._whole = whole
+        self._own = own
+
+    def ask(self, method: str, *params: object) -> Any:
+        found = self._whole.ask(method, *params)
+        made = isinstance(found, dict) and found.get("contractAddress")
+        return {**found, "contractAddress": self._own} if made else found
+
+
 @pytest.fixture
 def chain(tmp_path: Path) -> EvmChain:
     """A contract that holds a head of 7 entries."""
@@ -93,6 +106,16 @@ def test_a_successor_that_was_deployed_before_is_taken(chain: EvmChain) -> None:
     made = deploy_anchor(chain.rpc, chain.key, ORIGIN, None, patience_s=5)
     done = handed(chain, to=made.address)
     assert (done.successor.contract, done.sent) == (made.address, STEPS[1:])
+
+
+@pytest.mark.parametrize("own", ["0x" + "11" * 20, "", None])
+def test_a_node_that_names_a_contract_of_its_own_as_the_new_one_gets_no_log(
+    chain: EvmChain, own: str | None
+) -> None:
+    with pytest.raises(ChainUnreachable, match="eth_getTransactionReceipt"):
+        handed(chain, NamesItsOwn(chain.rpc, own))
+    assert chain.backend().head().successor is None
+    assert handed(chain).sent == STEPS[1:]  # the real one is there, and is gone on with
 
 
 def test_a_log_that_went_to_one_contract_goes_to_no_other(chain: EvmChain) -> None:
