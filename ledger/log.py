@@ -55,7 +55,9 @@ from ledger.verify.tile_names import edge_tiles
 MAX_ENTRY_BYTES: Final = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
 MAX_BATCH: Final = 4096  # entries per checkpoint: bounds the memory and the length of the lock
 MAX_TRIES: Final = 3  # requests to one witness per publication
-MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=10)
+# Of a witness's clock and ours. What audits conclude from times rests on it: TOLERANCE and
+# LATE_AFTER of ledger.verify.log.
+MAX_CLOCK_DIFFERENCE: Final = timedelta(minutes=4)
 
 
 class EntryStatus(StrEnum):

@@ -60,8 +60,10 @@ Read = tuple[list[tuple[object, ...]], list[tuple[int, str]], str]
 why it ended early, or "". Of built-in types: an exception of ours does not travel between
 processes, and a plain tuple does in half the time of an Entry."""
 
-# Clocks differ: the hub takes a statement whose time is up to ten minutes off its own, and a
-# witness cosigns within a few minutes of the entry. The words of `entry.time` state this number.
+# Clocks differ. By its own, a hub takes statements up to ten minutes old or ahead, and keeps no
+# witness's line that is more than four off; a head waits up to a minute for its lines. So a time
+# that is further than this from the witnessed heads beside it had no effect there. The words of
+# `entry.time` state this number.
 TOLERANCE: Final = timedelta(minutes=15)
 MAX_NAMED: Final = 20  # failures of one kind that are named one by one; the rest is counted
 CHUNK: Final = 4  # bundles that a worker reads at once: 1,024 entries
@@ -110,9 +112,10 @@ class Timing(Enum):
     OPEN = "open"  # no witnessed head bounds it from one side or the other
 
 
-# The hub logs a participant's statement that is older than this when it arrives, without effect:
-# a node that could not reach the hub is not to be stuck for good.
-LATE_AFTER: Final = timedelta(minutes=10)
+# The hub logs a participant's statement that is more than ten minutes old when it arrives, without
+# effect: a node that could not reach the hub is not to be stuck for good. Whose time is no further
+# than this before a witnessed head that holds it was not, whatever clocks the hub could believe.
+LATE_AFTER: Final = timedelta(minutes=6)
 
 
 @dataclass

@@ -43,7 +43,6 @@ from exchange.query.plan import Gate, Noise, Plan
 from exchange.submission import read_submission
 from exchange.terms import agreement as agreements
 from exchange.terms.agreement import Agreement
-from ledger.verify.log import LATE_AFTER
 from ledger.verify.note import COSIGNATURE, VerifierKey
 from ledger.verify.policy import Policy
 from ledger.verify.report import Report
@@ -251,7 +250,7 @@ def test_a_cancellation_that_reached_the_hub_too_late_leaves_the_audit_without_f
     world.settle()
     with down(research):
         research.desk.cancel(job)
-        world.clock.pass_(LATE_AFTER + timedelta(minutes=1))
+        world.clock.pass_(intake.CLOCK_TOLERANCE + timedelta(minutes=1))
     world.settle()
     with down(world.members["clinic"]), down(world.members["lab"]):
         world.clock.pass_(timedelta(hours=1))
@@ -262,10 +261,6 @@ def test_a_cancellation_that_reached_the_hub_too_late_leaves_the_audit_without_f
     assert report.failed == ()
     (check,) = [c for c in report.not_opened if c.id == "job.replayed"]
     assert "job.cancelled" in check.words(ENGLISH)
-
-
-def test_the_audit_calls_late_what_the_hub_calls_late() -> None:
-    assert LATE_AFTER == intake.CLOCK_TOLERANCE
 
 
 def test_a_terminated_negotiation_passes(fresh: tuple[World, Deal]) -> None:

@@ -3,20 +3,24 @@ neither convicts an honest log nor, alone, hides what an honest quorum saw."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from crypto.keys import SigningKey
+from crypto.identifiers import PartyId
+from crypto.keys import PublicKey, SigningKey
 from crypto.statement import Act
+from exchange.hub.intake import CLOCK_TOLERANCE
+from ledger.log import MAX_CLOCK_DIFFERENCE
 from ledger.verify.chain import Times
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.cosignature import cosign, cosigner_key
-from ledger.verify.log import Tally, audit_log
+from ledger.verify.log import Entry, Tally, Timing, audit_log
 from ledger.verify.note import Note, log_key
 from ledger.verify.policy import CheckedCheckpoint, Policy
 from ledger.verify.receipt import quorum_times
@@ -105,6 +109,65 @@ class Audited:
         self.log.put("checkpoint", self.note(ENTRIES, **last).to_bytes())
         _, tally = audit_log(str(self.log.folder), policy(self.log), workers=0)
         return tally
+
+
+class Timings:
+    """A Reader that knows one key, and keeps what is said of each entry's time."""
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+        self.found: dict[int, Timing] = {}
+
+    def key(self, entry: Entry) -> PublicKey | None:
+        return self._actor.key.public
+
+    def new_keys(self) -> Sequence[tuple[PartyId, PublicKey]]:
+        return [(self._actor.id, self._actor.key.public)]
+
+    def unheard(self, entry: Entry) -> None:
+        raise AssertionError(entry)
+
+    def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
+        self.found[entry.place] = timing
+
+    def finish(self) -> None:
+        pass
+
+
+# Minutes by which a witness's clock may be off before the hub takes no line of it.
+OFF = st.floats(-1, 1).map(lambda share: share * MAX_CLOCK_DIFFERENCE.total_seconds() / 60)
+
+
+@given(
+    age=st.one_of(st.floats(-10, 30), st.floats(9.9, 10.1)),
+    off=st.tuples(OFF, OFF),
+    waited=st.floats(0, 1),
+    later=st.floats(0, 20),
+)
+@example(age=10.02, off=(0, -0.1), waited=0, later=0)
+@example(age=9, off=(4, 4), waited=1, later=5)
+@example(age=-10, off=(-4, -4), waited=0, later=0)
+@settings(max_examples=100, deadline=None)
+def test_no_clock_that_the_hub_believes_makes_the_audit_take_the_late_for_timely_or_the_reverse(
+    tmp_path_factory: pytest.TempPathFactory,
+    age: float,
+    off: tuple[float, float],
+    waited: float,
+    later: float,
+) -> None:
+    """Of a statement that came when the hub's clock said 30; the head before it waited for its
+    line meanwhile."""
+    before, after = minute(30 + waited + off[0]), minute(30 + later + off[1])
+    assume(before <= after)
+    log, actor = WrittenLog(tmp_path_factory.mktemp("log")), Actor("clinic")
+    said = [minute(0), minute(30 - age), minute(60)]
+    entries = [actor.says(Act("alarm.raised", f"x{t}"), t) for t in said]
+    log.write(entries, {1: before, 2: after}, minute(60))
+    timings = Timings(actor)
+    _, tally = audit_log(str(log.folder), log.policy, reader=timings, workers=0)
+    assert not tally.failed
+    taken = age <= CLOCK_TOLERANCE.total_seconds() / 60
+    assert timings.found[1] in {Timing.PERHAPS, Timing.FITS if taken else Timing.LATE}
 
 
 def honest_times(size: int) -> dict[str, datetime]:
