@@ -19,7 +19,7 @@ from typing import Final
 from crypto import record
 from crypto.digest import Digest
 from crypto.envelope import Envelope
-from crypto.identifiers import DealId, JobId, PartyId
+from crypto.identifiers import DealId, PartyId
 from crypto.statement import SignedStatement, read_statement
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES, Bundle
@@ -45,7 +45,8 @@ from registry.evidence import LISTED, REGISTERED, UPDATED
 _PROPOSING: Final = ("negotiation.requested", "negotiation.offered")
 _AGREEING: Final = ("negotiation.agreed", "negotiation.verified")
 _SUBMITTED: Final = "job.submitted"
-_OPENED: Final = "job.opened"
+_NEVER: Final = (ALARM,)  # however well said, they change nothing; nor does opening again
+_ONCE: Final = ("job.opened",)
 _EXPLAINING: Final = (
     "job.rejected",
     "job.refused",
@@ -75,14 +76,14 @@ def export(deal: DealId, tx: HubTransaction) -> Exported:
     found = _Collected()
     head = tx.log.latest_witnessed() or tx.log.latest()
     size = 0 if head is None else head.size
-    filed = tx.filed([*(negotiation.id for negotiation in talks), *(job.id for job in jobs)])
-    counted = _with_effect(filed)
+    subjects = [*(negotiation.id for negotiation in talks), *(job.id for job in jobs)]
+    counted = tx.effective(subjects, never=_NEVER, once=_ONCE)
     _add(counted, found, tx)
     _add_documents(counted, found, tx)
     parties = {*found.parties, *(said.statement.actor for said in found.statements.values())}
     parties |= {party for n in talks for party in (n.consumer, n.holder)}
-    others = [one for one in filed if one.statement not in found.statements]
-    idle = _first_words([one for one in others if one.actor in parties], jobs, size, tx)
+    others = tx.idle(subjects, never=_NEVER, once=_ONCE)
+    idle = _first_words([about for about in others if about[0] in parties], jobs, size, tx)
     _add(idle, found, tx)
     _add_documents(idle, found, tx)
     statements = tuple(found.statements)
@@ -94,7 +95,7 @@ def export(deal: DealId, tx: HubTransaction) -> Exported:
     for name in (*announced, *found.listings):
         for output in found.statements[name].statement.outputs:
             found.documents[output] = _document(output, tx)
-    left_out = len(others) - len(idle)
+    left_out = sum(others.values()) - len(idle)
     return Exported(bundles.write(_bundle(deal, found, head, left_out, tx)), statements)
 
 
@@ -124,38 +125,36 @@ def _add(names: Iterable[Digest], found: _Collected, tx: HubTransaction) -> None
         found.index[name] = index
 
 
-def _with_effect(filed: Sequence[Filed]) -> list[Digest]:
-    """Statements that changed something. An alarm does not, nor does opening a result again."""
-    found, opened = [], set()
-    for one in filed:
-        again = one.type == _OPENED and one.subject in opened
-        if one.applied and one.type != ALARM and not again:
-            found.append(one.statement)
-        if one.type == _OPENED and one.applied:
-            opened.add(one.subject)
-    return found
-
-
 def _first_words(
-    idle: Sequence[Filed], jobs: Sequence[HubJob], size: int, tx: HubTransaction
+    said: Collection[tuple[PartyId, str]], jobs: Sequence[HubJob], size: int, tx: HubTransaction
 ) -> list[Digest]:
     """Of what parties said without effect, below the head of this size: the first MAX_IDLE of each
     about each job since its price was held, as whoever follows the public log may count them, and
-    of each about all else together, for negotiations and jobs that come to nothing cost nothing."""
-    held = {job.id: tx.log.index_of(job.held) for job in jobs if job.held is not None}
-    said: dict[tuple[PartyId, str], tuple[int, int]] = {}
+    of each about all else together, for negotiations and jobs that come to nothing cost nothing.
+
+    said: who said any, about what. However many there are, no more than these are read."""
+    held = {str(job.id): job.held for job in jobs if job.held is not None}
+    first: dict[int, Filed] = {}
+    for actor, subject in said:
+        for since in dict.fromkeys((None, held.get(subject))):
+            words = tx.first_idle(
+                actor, subject, never=_NEVER, once=_ONCE, since=since, limit=MAX_IDLE
+            )
+            first |= {one.place: one for one in words}
+    places = {subject: tx.log.index_of(name) for subject, name in held.items()}
+    counted: dict[tuple[PartyId, str], tuple[int, int]] = {}
     found = []
-    for one in idle:
+    for _, one in sorted(first.items()):
         index = tx.log.index_of(one.statement)
         if index is None or index >= size:
             continue
-        since = held.get(JobId(one.subject))
-        about = (one.actor, one.subject if since is not None and index > since else "")
-        count, length = said.get(about, (0, 0))
+        since_held = (place := places.get(one.subject)) is not None and index > place
+        about = (one.actor, one.subject if since_held else "")
+        count, length = counted.get(about, (0, 0))
         if count < MAX_IDLE and length < MAX_IDLE_BYTES:
             (logged,) = tx.log.entries(index, index + 1)
             count, length = count + 1, length + len(logged.entry)
-            said[about] = count, length
+            counted[about] = count, length
             if length <= MAX_IDLE_BYTES:
                 found.append(one.statement)
     return found

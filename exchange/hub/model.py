@@ -27,13 +27,12 @@ class Operator:
 
 @dataclass(frozen=True)
 class Filed:
-    """What is kept of a statement beside its entry. applied: whether it had an effect."""
+    """What is kept of a statement beside its entry. place: rises in order of arrival."""
 
+    place: int
     statement: Digest
     actor: PartyId
     subject: str
-    type: str
-    applied: bool
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,31 @@ class HubTransaction(Protocol):
         """In order of arrival; of these types only, where `kinds` is given."""
         ...
 
-    def filed(self, subjects: Sequence[str]) -> Sequence[Filed]:
-        """The statements about these, in order of arrival."""
+    def effective(
+        self, subjects: Sequence[str], *, never: Collection[str], once: Collection[str]
+    ) -> Sequence[Digest]:
+        """The statements about these that were applied, in order of arrival: without the types that
+        `never` change anything, and of those that do so `once` the first about each subject."""
+        ...
+
+    def idle(
+        self, subjects: Sequence[str], *, never: Collection[str], once: Collection[str]
+    ) -> Mapping[tuple[PartyId, str], int]:
+        """How many other statements there are about these, by who said them and about which."""
+        ...
+
+    def first_idle(
+        self,
+        actor: PartyId,
+        subject: str,
+        *,
+        never: Collection[str],
+        once: Collection[str],
+        since: Digest | None,
+        limit: int,
+    ) -> Sequence[Filed]:
+        """The first of these by one actor about one subject, in order of arrival; where a statement
+        is given, the first after it."""
         ...
 
     def add_document(self, digest: Digest, data: bytes) -> None:

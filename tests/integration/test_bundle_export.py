@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from crypto import sealing
 from crypto.digest import digest
@@ -28,6 +29,7 @@ from exchange.errors import BundleNotReady, NotYours, UnknownSubject
 from exchange.evidence import BUNDLE_EXPORTED, REGULATORS_NAMED, Overdue
 from exchange.hub import background, chains, coordination, log_history
 from exchange.hub import bundle as hub_bundle
+from exchange.hub.adapters.sql import SqlHubTransaction
 from exchange.hub.model import Outcome
 from exchange.node import registering
 from exchange.query.explanation import Language
@@ -217,6 +219,49 @@ def test_what_a_party_says_without_effect_is_in_it_up_to_a_limit(
     assert kinds(bundle).count("job.failed") == 2
     assert bundle.manifest.left_out == 2 + 2 + 1
     assert audited(scene).failed == ()
+
+
+@pytest.mark.parametrize("who", ["research", "regulator"])
+def test_what_is_said_without_effect_beyond_the_limit_costs_no_export_anything(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """By a party or a stranger: else anybody could make a deal that nobody has the time to read."""
+    world, member = scene.world, scene.world.members[who]
+    monkeypatch.setattr(hub_bundle, "MAX_IDLE", 3)
+    job = scene.deal.submit()
+    world.settle()
+    read: list[object] = []
+
+    def look(name: str) -> None:
+        plain = getattr(SqlHubTransaction, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            found = plain(*args, **kwargs)
+            read.extend(found)
+            return found
+
+        monkeypatch.setattr(SqlHubTransaction, name, counted)
+
+    for name in ("effective", "idle", "first_idle", "statements_about"):
+        look(name)
+    asked: list[str] = []
+    engine = world.store._snapshots
+    event.listen(engine, "before_cursor_execute", lambda *a: asked.append(a[2]))
+
+    def cost() -> tuple[int, int]:
+        world.settle()
+        asked.clear()
+        read.clear()
+        scene.export()
+        about = [one for one in asked if "hub_statement" in one or "ledger_entry" in one]
+        return len(about), len(read)
+
+    for _ in range(4):
+        scene.say(member, Act("job.failed", job))
+    before = cost()
+    for _ in range(25):
+        scene.say(member, Act("job.failed", job))
+    assert cost() == before
 
 
 def test_a_submission_that_states_another_deal_has_no_effect(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ from crypto.keys import ExchangeKey, SigningKey
 from crypto.statement import Act, ChainHead, SignedStatement, sign_statement
 from exchange.errors import IllegalTransition, UnknownSubject
 from exchange.hub.adapters.sql import SqlHubStore
-from exchange.hub.model import Filed, HubAgreement, HubJob, Outcome
+from exchange.hub.model import HubAgreement, HubJob, Outcome
 from exchange.jobs import JobState
 from exchange.node.adapters.sql import SqlNodeStore
 from exchange.node.model import (
@@ -160,16 +160,47 @@ def test_what_became_of_a_statement_is_kept_and_found_by_subject(hub: SqlHubStor
         assert tx.statements_about(["job"], kinds=["job.started"]) == [first.digest]
         assert tx.statements_about(["job", "another"])[-1] == other.digest
         assert tx.statements_about([]) == []
-        said = first.statement
-        assert tx.filed(["job"])[1] == Filed(
-            first.digest, said.actor, said.subject, said.type, applied=False
-        )
-        assert [one.statement for one in tx.filed(["job", "another"])] == [
-            second.digest,
-            first.digest,
-            other.digest,
-        ]
-        assert tx.filed([]) == []
+
+
+def test_statements_that_changed_something_are_told_from_those_that_did_not(
+    hub: SqlHubStore,
+) -> None:
+    """Well said, but never of an effect, or of one the first time only: what anybody may repeat."""
+    kinds: dict[str, Collection[str]] = {"never": ["alarm.raised"], "once": ["job.opened"]}
+    said = {}
+    with hub.transaction() as tx:
+        for place, (kind, applied, subject, actor) in enumerate(
+            (
+                ("job.started", True, "job", CLINIC),
+                ("job.opened", False, "job", LAB),
+                ("job.opened", True, "job", CLINIC),
+                ("job.opened", True, "job", CLINIC),
+                ("job.opened", True, "another", CLINIC),
+                ("alarm.raised", True, "job", LAB),
+                ("job.failed", False, "job", CLINIC),
+                ("job.failed", False, "elsewhere", CLINIC),
+                ("job.failed", False, "job", CLINIC),
+            )
+        ):
+            signed = a_statement(kind, subject=subject)
+            said[place] = signed.digest
+            of = replace(signed.statement, actor=actor)
+            tx.save_outcome(Outcome(signed.digest, applied, ""), of=of)
+    with hub.reading() as tx:
+        about = ["job", "another"]
+        assert tx.effective(about, **kinds) == [said[0], said[2], said[4]]
+        assert tx.effective([], **kinds) == []
+        assert tx.idle(about, **kinds) == {(CLINIC, "job"): 3, (LAB, "job"): 2}
+
+        def first(since: Digest | None, limit: int) -> list[Digest]:
+            found = tx.first_idle(CLINIC, "job", **kinds, since=since, limit=limit)
+            assert [one.place for one in found] == sorted(one.place for one in found)
+            assert {(one.actor, one.subject) for one in found} <= {(CLINIC, "job")}
+            return [one.statement for one in found]
+
+        assert first(None, 2) == [said[3], said[6]]
+        assert first(said[3], 2) == [said[6], said[8]]
+        assert first(said[8], 2) == []
 
 
 def test_a_document_stays_as_it_came_until_somebody_has_verified_it(hub: SqlHubStore) -> None:

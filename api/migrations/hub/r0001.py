@@ -131,8 +131,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number"),
         sa.UniqueConstraint("digest"),
     )
-    op.create_index(op.f("ix_hub_statement_actor"), "hub_statement", ["actor"], unique=False)
-    op.create_index(op.f("ix_hub_statement_subject"), "hub_statement", ["subject"], unique=False)
+    op.create_index(
+        "ix_hub_statement_about",
+        "hub_statement",
+        ["subject", "actor", "number", "applied", "kind"],
+        unique=False,
+    )
     op.create_table(
         "ledger_anchor",
         sa.Column("chain_id", sa.BigInteger(), nullable=False),

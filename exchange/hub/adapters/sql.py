@@ -10,7 +10,18 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final, TypeVar, cast
 
-from sqlalchemy import BigInteger, Engine, Integer, func, or_, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Engine,
+    Index,
+    Integer,
+    and_,
+    func,
+    not_,
+    or_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
@@ -46,14 +57,21 @@ class ChainRow(SQLModel, table=True):
 
 
 class StatementRow(SQLModel, table=True):
-    """What became of each statement, in order of arrival."""
+    """What became of each statement, in order of arrival.
+
+    Anybody may speak of a subject without end, so the index answers by itself who did, how often,
+    and which of it had an effect.
+    """
 
     __tablename__ = "hub_statement"
+    __table_args__ = (
+        Index("ix_hub_statement_about", "subject", "actor", "number", "applied", "kind"),
+    )
 
     number: int | None = Field(default=None, primary_key=True, sa_type=_AUTO_INCREMENT)
     digest: str = Field(unique=True)
-    actor: str = Field(index=True)
-    subject: str = Field(index=True)
+    actor: str
+    subject: str
     kind: str
     applied: bool
     reason: str
@@ -231,12 +249,47 @@ class SqlHubTransaction:
         rows = self._session.exec(query.order_by(col(StatementRow.number)))
         return [Digest.parse(row) for row in rows]
 
-    def filed(self, subjects: Sequence[str]) -> Sequence[Filed]:
-        query = select(StatementRow).where(col(StatementRow.subject).in_(subjects))
-        return [
-            Filed(Digest.parse(row.digest), PartyId(row.actor), row.subject, row.kind, row.applied)
-            for row in self._session.exec(query.order_by(col(StatementRow.number)))
-        ]
+    def effective(
+        self, subjects: Sequence[str], *, never: Collection[str], once: Collection[str]
+    ) -> Sequence[Digest]:
+        about = col(StatementRow.subject).in_(subjects)
+        query = select(StatementRow.digest).where(about, _effective(subjects, never, once))
+        rows = self._session.exec(query.order_by(col(StatementRow.number)))
+        return [Digest.parse(row) for row in rows]
+
+    def idle(
+        self, subjects: Sequence[str], *, never: Collection[str], once: Collection[str]
+    ) -> Mapping[tuple[PartyId, str], int]:
+        about = col(StatementRow.subject).in_(subjects)
+        by = (StatementRow.actor, StatementRow.subject)
+        rows = self._session.exec(
+            select(*by, func.count())
+            .where(about, not_(_effective(subjects, never, once)))
+            .group_by(*by)
+        )
+        return {(PartyId(actor), subject): count for actor, subject, count in rows}
+
+    def first_idle(
+        self,
+        actor: PartyId,
+        subject: str,
+        *,
+        never: Collection[str],
+        once: Collection[str],
+        since: Digest | None,
+        limit: int,
+    ) -> Sequence[Filed]:
+        number = col(StatementRow.number)
+        query = select(StatementRow.number, StatementRow.digest).where(
+            StatementRow.subject == subject,
+            StatementRow.actor == actor,
+            not_(_effective([subject], never, once)),
+        )
+        if since is not None:
+            after = select(StatementRow.number).where(StatementRow.digest == str(since))
+            query = query.where(number > after.scalar_subquery())
+        rows = self._session.exec(query.order_by(number).limit(limit))
+        return [Filed(place or 0, Digest.parse(name), actor, subject) for place, name in rows]
 
     def add_document(self, digest: Digest, data: bytes) -> None:
         self._insert(DocumentRow, {"digest": str(digest), "data": data}, key="digest")
@@ -493,6 +546,27 @@ def _insertion(
         return insert.on_conflict_do_nothing(index_elements=[key])
     columns = {name: insert.excluded[name] for name in replaced}
     return insert.on_conflict_do_update(index_elements=[key], set_=columns)
+
+
+def _effective(
+    subjects: Sequence[str], never: Collection[str], once: Collection[str]
+) -> ColumnElement[bool]:
+    """Applied, of none of the types that `never` change anything, and of those that do so `once`
+    the first about each of these subjects."""
+    first = (
+        select(func.min(StatementRow.number))
+        .where(
+            col(StatementRow.subject).in_(subjects),
+            col(StatementRow.applied),
+            col(StatementRow.kind).in_(once),
+        )
+        .group_by(StatementRow.subject, StatementRow.kind)
+    )
+    return and_(
+        col(StatementRow.applied),
+        col(StatementRow.kind).not_in(never),
+        or_(col(StatementRow.kind).not_in(once), col(StatementRow.number).in_(first)),
+    )
 
 
 class SqlHubStore:
