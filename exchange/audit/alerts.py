@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -29,6 +30,7 @@ VERSION: Final = 1
 MAX_STATE_BYTES: Final = 16 << 20
 MAX_RAISED: Final = 400_000  # keys that a state holds, of 35 bytes each: what was saved is read
 KEY_BYTES: Final = 16
+MAX_WAITING: Final = 10_000  # waits that a state holds, of some 90 bytes each
 
 
 class Kind(StrEnum):
@@ -109,10 +111,19 @@ class Alert:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """since: by this follower's clock."""
+
+    subject: str
+    since: datetime
+
+
+@dataclass(frozen=True)
 class State:
     """What outlives the follower. note: the last head it accepted. grew_at, unwitnessed_since: by
     this follower's clock. raised: keys of alerts, the first MAX_RAISED. standing: keys of those
-    about what was shown at the last look, which are forgotten when it is over."""
+    about what was shown at the last look, which are forgotten when it is over. waiting: for what
+    should have answered, the first MAX_WAITING."""
 
     v: int
     note: str
@@ -120,6 +131,7 @@ class State:
     unwitnessed_since: datetime | None
     raised: tuple[str, ...]
     standing: tuple[str, ...]
+    waiting: tuple[Waiting, ...]
 
 
 def load_state(path: Path) -> State | None:
@@ -141,6 +153,30 @@ def load_state(path: Path) -> State | None:
 def save_state(path: Path, state: State) -> None:
     """Whole or not at all: a crash leaves what was there before."""
     replace_file(path, record.to_bytes(state))
+
+
+class Waits:
+    """Since when what should answer has not. It may be about to, so it is told of only when it
+    lasts: also over a restart, or a follower that looks once and ends would never tell."""
+
+    def __init__(self, state: State | None) -> None:
+        self._since = {one.subject: one.since for one in (() if state is None else state.waiting)}
+
+    @property
+    def kept(self) -> tuple[Waiting, ...]:
+        return tuple(Waiting(*one) for one in islice(self._since.items(), MAX_WAITING))
+
+    def begin(self, subject: str, now: datetime) -> None:
+        """Nothing, if it has begun."""
+        self._since.setdefault(subject, now)
+
+    def end(self, subject: str) -> None:
+        self._since.pop(subject, None)
+
+    def since(self, subject: str, now: datetime, *, longer_than: timedelta) -> datetime | None:
+        """When the wait began, if it has lasted for so long."""
+        since = self._since.get(subject)
+        return since if since is not None and now - since > longer_than else None
 
 
 class Alerts:
@@ -166,10 +202,6 @@ class Alerts:
     def end(self) -> None:
         """What is over is forgotten: when it comes again, it is told again."""
         self._standing = {key: None for key in self._standing if key in self._now_so}
-
-    def lasts(self, kind: Kind, subject: str, facts: Sequence[object]) -> None:
-        """What `shows` found earlier, and this look cannot tell: it is not over."""
-        self._now_so.add(_key(kind, subject, facts))
 
     def told(self) -> list[Alert]:
         """What is new since the last call."""

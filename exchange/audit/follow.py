@@ -22,24 +22,22 @@ import sqlite3
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
 from crypto.digest import Digest
-from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
 from crypto.record import encode_time
 from crypto.statement import read_statement
-from exchange.audit.alerts import VERSION, Alert, Alerts, Kind, State
+from exchange.audit.alerts import VERSION, Alert, Alerts, Kind, State, Waits
 from exchange.audit.chains import KEY_CHANGES
 from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
-from exchange.audit.watched import Bundles, Deals, Work
-from exchange.audit.whole import Documents, Everybody
+from exchange.audit.watched import MAX_UNANSWERED, Bundles, Deals, Work
+from exchange.audit.whole import Documents, Everybody, read_named
 from exchange.evidence import ALARM, REGULATORS_NAMED
-from exchange.submission import document_digest
 from ledger.errors import (
     ConsistencyRefused,
     FormatRefused,
@@ -62,8 +60,8 @@ MAX_AHEAD_BYTES: Final = 32 << 20  # of party documents; those of a chunk have a
 MAX_AGAIN: Final = 100  # documents that were missing and are asked for again, a look
 MAX_UNHEARD: Final = 100  # parties that are told of one by one
 CHUNK: Final = 1024  # entries
-# There is one at a time, however often it began anew with this program.
-_UNANSWERED: Final = ("follow.unanswered",)
+_LOG: Final = "log"  # what is waited for, beside deals
+_DOCUMENTS: Final = "documents"
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,8 @@ class Follower:
         self._limits = limits
         self._state = state
         self._alerts = Alerts(state)
-        self._documents = _Ahead(documents)
+        self._waits = Waits(state)
+        self._documents = _Ahead(documents, self._waits, limits.patience)
         self._newest: PastHead | None = None  # the head that is shown, of the tree that is taken
         self._given = dict(given)
         self._known = None if state is None else _head_of(state).size
@@ -121,7 +120,9 @@ class Follower:
         self._unheard: dict[PartyId, int] = {}  # since which entry nobody knows the party's key
         work = Work(self._ears.job)
         bundles, opener = self._bundles, self._opener
-        self._deals = Deals(bundles, self._policy, self._roots, opener, work, self._alerts)
+        self._deals = Deals(
+            bundles, self._policy, self._roots, opener, work, self._alerts, self._waits
+        )
         self._walk: Walk | None = None
         self._heads = _Heads(self._source, self._policy)
         self._past: list[PastHead] = []  # of this history, and beyond the entries taken
@@ -136,48 +137,56 @@ class Follower:
         """To be kept until the next look."""
         if self._state is None:
             return None
-        alerts = self._alerts
-        return replace(self._state, raised=alerts.raised, standing=alerts.standing)
+        raised, standing = self._alerts.raised, self._alerts.standing
+        return replace(self._state, raised=raised, standing=standing, waiting=self._waits.kept)
 
     def look(self, now: datetime) -> list[Alert]:
         """Everything that is newly wrong. Raises SourceUnreachable; what was found is told by the
-        next call of `look` or `unanswered`. Of documents and deals one that is not served keeps
-        nothing else from being looked at."""
+        next call of `look` or `unanswered`. One bundle that is not served keeps nothing else from
+        being looked at; a document the entries behind it, and no longer than `patience`."""
         self._alerts.begin()
+        self._documents.begin(now)
+        try:
+            away = self._look(now)
+        except (SourceUnreachable, TileMissing):
+            self._waits.begin(_LOG, now)
+            raise
+        self._waits.end(_LOG)
+        if away:
+            raise away[0]
+        return self._alerts.told()
+
+    def unanswered(self, now: datetime) -> list[Alert]:
+        """Where a look ended without all of its answers. For as long as a head may be stale, that
+        the log gives none is no alert."""
+        since = self._waits.since(_LOG, now, longer_than=self._limits.stale)
+        if since is not None:
+            why = phrase("follow.unanswered", since=encode_time(since))
+            self._alerts.shows(Kind.STALE, "log", why, facts=[why.key])
+        return self._alerts.told()
+
+    def _look(self, now: datetime) -> list[SourceUnreachable]:
+        """What was not answered of documents and deals. Raises SourceUnreachable for the log."""
         away: list[SourceUnreachable] = []
         head = self._head(now)
         if head is not None:
             if self._known is None:
                 self._known = head.size  # what was there before anybody looked is no change
-            try:
-                if self._documents.returned():
-                    self._begin()
-            except SourceUnreachable as error:
-                away.append(error)
+            if self._documents.returned():
+                self._begin()
             self._take(head)
         self._check_unheard()
         if self._state is not None:
             self._check_age(now)
         if head is not None and self._state is not None:
-            away += self._deals.check(head, self._state.note)
+            away += self._deals.check(head, self._state.note, now)
+        self._deals.tell(now, self._limits.patience)
         if self._state is None or self.size == _head_of(self._state).size:
             # Of a part of the log nobody can tell what the rest lacks.
             self._check_given(now)
             self._check_deadlines(now)  # which deals' plans say, where they may be read
-        if away:
-            self._alerts.lasts(Kind.STALE, "log", _UNANSWERED)
-        self._alerts.end()
-        if away:
-            raise away[0]
-        return self._alerts.told()
-
-    def unanswered(self, since: datetime, now: datetime) -> list[Alert]:
-        """The log has given no answer since; for as long as a head may be stale, that is no
-        alert."""
-        if now - since > self._limits.stale:
-            why = phrase("follow.unanswered", since=encode_time(since))
-            self._alerts.shows(Kind.STALE, "log", why, facts=_UNANSWERED)
-        return self._alerts.told()
+            self._alerts.end()
+        return [*self._documents.end(), *away]
 
     # Heads
 
@@ -249,7 +258,7 @@ class Follower:
         before = self._state
         if before is None:
             since = None if witnessed else now
-            self._state = State(VERSION, note, now, since, (), ())
+            self._state = State(VERSION, note, now, since, (), (), ())
             return
         last = _head_of(before)
         self._state = State(
@@ -257,6 +266,7 @@ class Follower:
             note,
             now if head.size > last.size else before.grew_at,
             None if witnessed else before.unwitnessed_since or now,
+            (),
             (),
             (),
         )
@@ -286,7 +296,10 @@ class Follower:
             while self.size < tree.size:
                 end = min(self.size + CHUNK, tree.size)
                 read = tree.entries(self.size, end)
-                self._take_chunk([read_entry(index, data, {}) for index, data in read], end)
+                entries = [read_entry(index, data, {}) for index, data in read]
+                if not self._documents.fetch(entries):
+                    return  # the next look goes on here
+                self._take_chunk(entries, end)
         except SourceUnreachable:
             raise
         except LedgerError as error:
@@ -302,7 +315,6 @@ class Follower:
         an answer fails on the way, from the first entry again at the next look."""
         if self._walk is None:
             return
-        self._documents.fetch(entries)
         heads = list(self._past)
         if self._newest is not None and entries:
             heads.append(self._newest)  # bounds times, whatever past heads the log leaves out
@@ -428,45 +440,96 @@ class _Ears(Everybody):
 
 class _Ahead:
     """Party documents, read before any entry is taken that needs them: so an answer that fails
-    leaves nothing taken by half."""
+    leaves nothing taken by half.
 
-    def __init__(self, documents: Documents) -> None:
+    Entries wait for theirs as long as `patience`. Then they are taken as with any document that is
+    not served, or whoever serves them would end the looking with one that is never answered.
+    """
+
+    def __init__(self, documents: Documents, waits: Waits, patience: timedelta) -> None:
         self._documents = documents
+        self._waits = waits
+        self._patience = patience
         self._read: dict[Digest, bytes | None] = {}
         self._missing: dict[Digest, None] = {}
+        self._silent: set[Digest] = set()  # those of them that `returned` alone asks for
+        self._back: set[Digest] = set()  # and those that it found to be served, at this look
+        self._away: list[SourceUnreachable] = []  # at this look
+        self._now = datetime.min.replace(tzinfo=UTC)
 
-    def fetch(self, entries: Sequence[Entry]) -> None:
-        """Those of these entries, in place of what was read for others."""
+    def begin(self, now: datetime) -> None:
+        self._now, self._away, self._back = now, [], set()
+
+    def end(self) -> list[SourceUnreachable]:
+        """What was not answered at this look."""
+        if not self._away:
+            self._waits.end(_DOCUMENTS)
+        return self._away
+
+    def fetch(self, entries: Sequence[Entry]) -> bool:
+        """Those of these entries, in place of what was read for others. Whether the entries can be
+        taken."""
         self._read, size = {}, 0
         for entry in entries:
             if entry.type in KEY_CHANGES and len(entry.outputs) == 1 and size < MAX_AHEAD_BYTES:
                 name = Digest(entry.outputs[0])
-                data = self._read[name] = self._documents.read(name)
-                size += len(data or b"")
-                self._missing.pop(name, None)
-                if not _is_served(name, data):
-                    self._missing[name] = None
+                try:
+                    self._read[name] = self._ask(name)
+                except SourceUnreachable:
+                    limit = self._patience
+                    if self._waits.since(_DOCUMENTS, self._now, longer_than=limit) is None:
+                        return False
+                    self._pass_over(name)
+                size += len(self._read[name] or b"")
+        return True
 
     def read(self, name: Digest) -> bytes | None:
-        return self._read[name] if name in self._read else self._documents.read(name)
+        if name not in self._read:  # those of its chunk are too large to be read ahead
+            try:
+                return self._ask(name)
+            except SourceUnreachable:
+                self._pass_over(name)
+        return self._read[name]
 
     def returned(self) -> bool:
         """Whether any document that was not served is served by now. Looks at MAX_AGAIN of them,
-        in turns. Raises SourceUnreachable."""
+        in turns."""
         for name in list(self._missing)[:MAX_AGAIN]:
+            if len(self._away) >= MAX_UNANSWERED:
+                break
             del self._missing[name]
             self._missing[name] = None  # behind the others, whatever the answer
-            if _is_served(name, self._documents.read(name)):
-                del self._missing[name]
-                return True
-        return False
+            self._silent.discard(name)
+            try:
+                self._ask(name)
+            except SourceUnreachable:
+                self._pass_over(name)
+            if name not in self._missing:
+                self._back.add(name)
+        return bool(self._back)
 
+    def _ask(self, name: Digest) -> bytes | None:
+        """Of those that give no answer a look asks for MAX_UNANSWERED, for each may take its time
+        to fail: the others are missing until their turn comes. Raises SourceUnreachable."""
+        data = None
+        full = len(self._away) >= MAX_UNANSWERED
+        if name in self._back or (name not in self._silent and not full):
+            try:
+                data = self._documents.read(name)
+            except SourceUnreachable as error:
+                self._away.append(error)
+                self._waits.begin(_DOCUMENTS, self._now)
+                raise
+        if read_named(name, data) is None:
+            self._missing.setdefault(name)
+        else:
+            self._missing.pop(name, None)
+        return data
 
-def _is_served(name: Digest, data: bytes | None) -> bool:
-    try:
-        return data is not None and document_digest(data) == name
-    except CryptoError:
-        return False  # other bytes, which a server that errs sends as well
+    def _pass_over(self, name: Digest) -> None:
+        self._missing.setdefault(name)
+        self._silent.add(name)
+        self._read[name] = None
 
 
 class _Heads:

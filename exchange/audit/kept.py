@@ -24,13 +24,11 @@ from crypto.errors import CryptoError
 from crypto.files import make_folder, replace_file, sync
 from crypto.statement import read_statement
 from exchange.audit.chains import KEY_CHANGES
-from exchange.audit.whole import DOCUMENTS, Documents, document_file
+from exchange.audit.whole import DOCUMENTS, Documents, document_file, read_named
 from ledger.copies import locked
 from ledger.errors import SourceUnreachable
 from ledger.verify.checkpoint import Checkpoint
 from ledger.verify.tiles import FolderSource, SignedTree, open_tree
-from registry.errors import RegistryError
-from registry.party import read_party
 
 MAX_SILENCE: Final = 3  # one document that cannot be had must not keep others away
 _ANNOUNCED: Final = "announced"
@@ -76,7 +74,7 @@ def keep_documents(copy: Path, head: Checkpoint, documents: Documents) -> Kept:
                     break
                 continue
             silence = 0
-            if data is None or not _is_genuine(name, data):
+            if data is None or read_named(name, data) is None:
                 missing[name] = entry
                 continue
             replace_file(file, data)
@@ -140,12 +138,3 @@ def _announcement(entry: bytes) -> Digest | None:
     if statement.type not in KEY_CHANGES or len(statement.outputs) != 1:
         return None
     return statement.outputs[0]
-
-
-def _is_genuine(name: Digest, data: bytes) -> bool:
-    """Under this digest, and signed by the identity key that it names: of an envelope the digest
-    fixes only what is signed, so that a server could spoil the signature."""
-    try:
-        return read_party(data).digest == name
-    except (CryptoError, RegistryError):
-        return False

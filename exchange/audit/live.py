@@ -75,23 +75,22 @@ def follow(
         limits=what.limits,
         state=load_state(what.state),
     )
-    alerted, silent_since = False, None
+    alerted = False
     try:
         while True:
             now = clock.now()
             try:
-                found, silent_since = follower.look(now), None
+                found, answered = follower.look(now), True
             except (SourceUnreachable, TileMissing) as error:
                 complain(str(error))
-                silent_since = silent_since or now
-                found = follower.unanswered(silent_since, now)
+                found, answered = follower.unanswered(now), False
             for alert in found:
                 write(_line(alert, what, now))
                 alerted |= alert.kind is not Kind.NOT_OPENED
             if follower.state is not None:
                 save_state(what.state, follower.state)
             if what.once:
-                if silent_since is not None and not alerted:
+                if not answered and not alerted:
                     return UNREACHABLE
                 break
             sleep(what.interval_s)

@@ -56,8 +56,8 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "自 {since} 起一直缺少见证方定数",
     ),
     "follow.unanswered": (
-        "the log, or part of what belongs to it, has given no answer since {since}",
-        "日志或其相关部分自 {since} 起未作应答",
+        "the log has given no answer since {since}",
+        "日志自 {since} 起未作应答",
     ),
     "follow.quiet": (
         "the log has not grown since {since}: it is idle, or its heads are withheld; nothing here "
@@ -104,6 +104,17 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     "follow.withheld": (
         "its bundle leaves out the entry {index}, which is about it",
         "其证据包遗漏了与之有关的条目 {index}",
+    ),
+    "follow.behind": (
+        "no bundle that holds all that the log says of it was to be had since {since}: not ready, "
+        "not served, older, or of a head that the log does not show; what is new in it is not "
+        "judged",
+        "自 {since} 起未能取得涵盖日志所载全部有关内容的证据包：尚未就绪、未提供、过旧，"
+        "或其树头未由日志出示；其中的新内容未作判断",
+    ),
+    "follow.more_behind": (
+        "and more deals of which no bundle is up to date: ask whoever serves them",
+        "另有更多交易没有最新的证据包：请询问其提供方",
     ),
     "follow.not_opened": (
         "terms, counts, budgets and amounts were not opened: no bundle, or no key, was given",
@@ -154,8 +165,9 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "该主体此前的一份文件不在手头，因此无从证明本文件是否接续它",
     ),
     "party.not_served": (
-        "the operator's own document is not at hand, so nothing that it did since can be judged",
-        "平台运营方自身的文件不在手头，因此其此后的行为均无从判断",
+        "the operator's own document, as it signed it, is not at hand, so nothing that it did "
+        "since can be judged",
+        "平台运营方自身经其签署的文件不在手头，因此其此后的行为均无从判断",
     ),
     "party.no_effect": (
         "the statement's type is not the one that announces this document, so it had no effect",
@@ -202,9 +214,9 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "{kind}：在其与所依据者之间没有经见证的树头",
     ),
     "public.no_operator": (
-        "the log does not begin with its operator's party document at hand, so the operator's "
-        "acts are not judged",
-        "日志并非以可取得的运营方主体文件开始，故未评判运营方的行为",
+        "the log does not begin with its operator's registration, so nobody's acts can be judged "
+        "as the operator's",
+        "日志并非以其运营方的登记开始，故无从将任何行为作为运营方的行为加以评判",
     ),
     "documents.beside": (
         "party documents: those of the copy itself, {folder}",

@@ -15,8 +15,9 @@ from typing import Final, Protocol
 from crypto.digest import digest
 from crypto.errors import CryptoError
 from crypto.identifiers import DealId, PartyId
+from crypto.record import encode_time
 from exchange.audit import bundle as bundles
-from exchange.audit.alerts import Alerts, Kind
+from exchange.audit.alerts import Alerts, Kind, Waits
 from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES
 from exchange.audit.deal import audit_deal
 from exchange.audit.errors import AuditError
@@ -24,19 +25,26 @@ from exchange.audit.openings import Opener
 from exchange.audit.public import Job
 from exchange.audit.roots import Roots
 from exchange.errors import BundleNotReady
-from ledger.errors import ConsistencyRefused, LedgerError, SourceUnreachable
-from ledger.verify.checkpoint import open_checkpoint
+from ledger.errors import (
+    ConsistencyRefused,
+    LedgerError,
+    SourceUnreachable,
+    TileMissing,
+    TileRefused,
+)
+from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.log import Entry
 from ledger.verify.note import Note
 from ledger.verify.policy import Policy
 from ledger.verify.report import phrase
-from ledger.verify.tiles import SignedTree
+from ledger.verify.tiles import SignedTree, open_tree
 from pricing.evidence import HELD
 
 # As long as a plan may let a run take (`Plan.run_seconds`), and the hub wait for it after that.
 LONGEST_RUN: Final = timedelta(seconds=86_400 + 30)
 GRACE: Final = timedelta(seconds=30)
 MAX_UNANSWERED: Final = 3  # bundles that a look waits for in vain
+MAX_BEHIND: Final = 100  # deals without a bundle of today that are told of one by one
 _BEGINNING: Final = ("negotiation.requested", "negotiation.offered")
 
 
@@ -74,93 +82,148 @@ class Deals:
         opener: Opener | None,
         work: Work,
         alerts: Alerts,
+        waits: Waits,
     ) -> None:
         self._bundles = source
         self._policy = policy
         self._roots = roots
         self._opener = opener
         self._alerts = alerts
+        self._waits = waits
         self.work = work
         self._unanswered: dict[DealId, None] = {}
+        self._behind: dict[DealId, int] = {}  # and which entry its bundle has to hold
+        self._ahead: dict[DealId, bytes] = {}  # heads of bundles that were newer than the log's
 
-    def check(self, tree: SignedTree, note: str) -> list[SourceUnreachable]:
+    def check(self, tree: SignedTree, note: str, now: datetime) -> list[SourceUnreachable]:
         """Every deal of which something new was heard, or that had no answer: these come last, in
         turns, and no more than MAX_UNANSWERED of them, for each may take its time to fail.
 
         note: of the tree. Returns what was not answered."""
+        self._look_back(tree, note)
         away: list[SourceUnreachable] = []
         answered = [deal for deal in self.work.changed() if deal not in self._unanswered]
         for deal in (*answered, *self._unanswered):
             if len(away) == MAX_UNANSWERED:
-                if deal not in self._unanswered:
-                    self.work.again(deal)
+                self._wait(deal, now)
                 continue
             self._unanswered.pop(deal, None)
             try:
-                self._check(deal, tree, note)
+                self._check(deal, tree, note, now)
             except SourceUnreachable as error:
                 self._unanswered[deal] = None
+                self._wait(deal, now)
                 away.append(error)
         return away
 
-    def _check(self, deal: DealId, tree: SignedTree, note: str) -> None:
+    def tell(self, now: datetime, patience: timedelta) -> None:
+        """Of deals that have been waited for too long: whoever answers anything but a bundle of
+        today would else hide what it would show, for ever and in silence."""
+        told = 0
+        for deal in self._behind:
+            since = self._waits.since(deal, now, longer_than=patience)
+            if since is None:
+                continue
+            told += 1
+            if told > MAX_BEHIND:
+                self._alerts.shows(Kind.MISSING, "log", phrase("follow.more_behind"))
+                return
+            why = phrase("follow.behind", since=encode_time(since))
+            self._alerts.shows(Kind.MISSING, deal, why, facts=[why.key])
+
+    def _wait(self, deal: DealId, now: datetime) -> None:
+        """For a bundle that holds what was heard until now."""
+        self.work.again(deal)
+        self._waits.begin(deal, now)
+        self._behind.setdefault(deal, self.work.last(deal))
+
+    def _check(self, deal: DealId, tree: SignedTree, note: str, now: datetime) -> None:
+        data = None
         try:
-            data = None if self._bundles is None else self._bundles.read(deal)
+            if self._bundles is not None:
+                data = self._bundles.read(deal)
+            judged = self._judge(deal, data, tree, note)
         except BundleNotReady:
-            self.work.again(deal)
-            return
+            judged = 0
+        if judged > self._behind.get(deal, self.work.last(deal)):
+            self._waits.end(deal)
+            self._behind.pop(deal, None)
+        if judged <= self.work.last(deal):
+            self._wait(deal, now)  # the bundle is older than what was heard
+
+    def _judge(self, deal: DealId, data: bytes | None, tree: SignedTree, note: str) -> int:
+        """Below which entry the deal is judged, or told of as one that cannot be. Raises
+        SourceUnreachable, BundleNotReady."""
+        everything = self.work.last(deal) + 1
         if data is None:
             self._not_opened(deal)
-            return
+            return everything
         try:
             shown = bundles.read(data)
-            if self._is_of_this_log(deal, shown, tree, note):
-                self._audit(deal, data, shown)
+            if not self._is_of_this_log(deal, shown.checkpoint, tree, note):
+                return everything
+            return self._audit(deal, data, shown)
         except SourceUnreachable:
             raise
         except (AuditError, LedgerError) as error:
             why = phrase("follow.bundle", reason=error)
             self._alerts.once(Kind.FORGED, deal, why, check=str(digest(data)))
+            return everything
 
-    def _is_of_this_log(
-        self, deal: DealId, shown: bundles.Bundle, tree: SignedTree, note: str
-    ) -> bool:
-        """Whether the bundle's head is one of the history that is followed. One that is newer is
-        for the next look."""
-        head = open_checkpoint(Note.parse(shown.checkpoint), self._policy.log_keys)
-        if head.size > tree.size:
-            self.work.again(deal)
-            return False
+    def _is_of_this_log(self, deal: DealId, shown: bytes, tree: SignedTree, note: str) -> bool:
+        """Whether a bundle's head is one of the history that is followed.
+
+        One that is newer than what this look took must go on from that, in tiles that the log
+        serves, and the log from it. Raises BundleNotReady where it serves none yet.
+        """
+        head = open_checkpoint(Note.parse(shown), self._policy.log_keys)
         try:
-            tree.consistency(head.size, head.root)
+            if head.size <= tree.size:
+                tree.consistency(head.size, head.root)
+            else:
+                open_tree(tree.source, head).consistency(tree.size, tree.checkpoint.root)
+                self._ahead[deal] = shown
         except ConsistencyRefused as error:
             why = phrase("follow.bundle_forked", reason=error)
-            notes = [shown.checkpoint.decode(), note]
-            self._alerts.once(Kind.FORK, deal, why, notes=notes)
+            self._alerts.once(Kind.FORK, deal, why, notes=[shown.decode(), note])
             return False
+        except (TileMissing, TileRefused) as error:
+            if head.size <= tree.size:
+                raise
+            raise BundleNotReady(f"the log does not serve its head of size {head.size}") from error
         return True
 
-    def _audit(self, deal: DealId, data: bytes, shown: bundles.Bundle) -> None:
+    def _look_back(self, tree: SignedTree, note: str) -> None:
+        """At heads of bundles that were newer than the log's, once it has caught up."""
+        for deal, shown in list(self._ahead.items()):
+            if Checkpoint.parse(Note.parse(shown).text).size <= tree.size:
+                try:
+                    self._is_of_this_log(deal, shown, tree, note)
+                except (TileMissing, TileRefused):
+                    continue  # the log is damaged, which is told where its entries are read
+                del self._ahead[deal]
+
+    def _audit(self, deal: DealId, data: bytes, shown: bundles.Bundle) -> int:
+        """The size of its head."""
+        size = Checkpoint.parse(Note.parse(shown.checkpoint).text).size
         report = audit_deal(data, self._policy, self._roots, self._opener)
         if report.answers.deal != deal:
             self._alerts.once(
                 Kind.FORGED, deal, phrase("follow.other_deal", deal=report.answers.deal)
             )
-            return
+            return self.work.last(deal) + 1
         for check in report.failed:
             self._alerts.failed_in(deal, check)
-        size = open_checkpoint(Note.parse(shown.checkpoint), self._policy.log_keys).size
         for index in self.work.entries(deal):
             if index < size and index not in shown.entries:
                 why = phrase("follow.withheld", index=index)
                 self._alerts.once(Kind.MISSING, deal, why, index=index)
-        if any(index >= size for index in self.work.entries(deal)):
-            self.work.again(deal)  # the bundle is older than what was heard
         for answer in report.answers.ran:
             limit = timedelta(seconds=answer.plan.run_seconds) + GRACE
             self.work.plan(answer.plan.job, answer.plan.run_by + limit)
         if self._opener is None:
             self._not_opened(deal)
+        return size
 
     def _not_opened(self, deal: DealId) -> None:
         self._alerts.once(Kind.NOT_OPENED, deal, phrase("follow.not_opened"))
@@ -202,6 +265,7 @@ class Work:
         self._jobs: dict[str, _Watched] = {}
         self._under_way: dict[str, _Watched] = {}
         self._entries: dict[DealId, list[int]] = {}
+        self._last: dict[DealId, int] = {}
         self._changed: dict[DealId, None] = {}
 
     def heard(self, entry: Entry, states: str, deal_of: Callable[[bytes], str]) -> None:
@@ -215,7 +279,7 @@ class Work:
         deal = self._negotiations.get(entry.subject) or _deal(states)
         if deal is not None and self._began.setdefault(deal, entry.actor) == entry.actor:
             self._negotiations[entry.subject] = deal
-            self._changed[deal] = None
+            self._hear(deal, entry)
 
     def _works(self, entry: Entry, deal_of: Callable[[bytes], str]) -> None:
         job = self._job(entry.subject)
@@ -243,7 +307,11 @@ class Work:
         watched.said[entry.actor] = count, size
         if count <= MAX_IDLE and size <= MAX_IDLE_BYTES:
             self._entries.setdefault(watched.deal, []).append(entry.place)
-        self._changed[watched.deal] = None
+        self._hear(watched.deal, entry)
+
+    def _hear(self, deal: DealId, entry: Entry) -> None:
+        self._last[deal] = entry.place
+        self._changed[deal] = None
 
     def under_way(self) -> Iterator[tuple[str, datetime, Collection[PartyId]]]:
         """Jobs that a holder started: each with its deadline, and whose receipt is not there."""
@@ -262,6 +330,10 @@ class Work:
 
     def again(self, deal: DealId) -> None:
         self._changed[deal] = None
+
+    def last(self, deal: DealId) -> int:
+        """The last entry that was heard about a deal; -1 without one."""
+        return self._last.get(deal, -1)
 
     def entries(self, deal: DealId) -> Sequence[int]:
         """Entries that the deal's bundle must hold: of the parties to jobs whose price was held,

@@ -21,7 +21,6 @@ from crypto.keys import PublicKey
 from exchange.audit.chains import KEY_CHANGES
 from exchange.audit.public import Job, PublicReplay
 from exchange.audit.roots import Roots
-from exchange.submission import document_digest
 from ledger.errors import SourceUnreachable, TileMissing, TileRefused
 from ledger.verify.log import Entry, Tally, Timing, audit_log, report_log
 from ledger.verify.policy import Policy
@@ -89,6 +88,17 @@ class HttpDocuments:
             return None
 
 
+def read_named(name: Digest, data: bytes | None) -> SignedParty | None:
+    """The party document of this name, as its identity key signed it. None for all other bytes:
+    the log names the digest of what is signed alone, so they are nobody's word, and no more than
+    what a server sends that errs or spoils a signature."""
+    try:
+        party = None if data is None else read_party(data)
+    except (CryptoError, RegistryError):
+        return None
+    return party if party is not None and party.digest == name else None
+
+
 def open_documents(place: str) -> Documents:
     if place.startswith(("http://", "https://")):
         return HttpDocuments(place)
@@ -142,6 +152,10 @@ class Everybody:
 
     def key(self, entry: Entry) -> PublicKey | None:
         self._announced = None
+        if entry.place == 0 and entry.type != REGISTERED:
+            # So begins no hub's log; and with nobody to be its operator, nobody would be judged.
+            why = phrase("public.no_operator")
+            self._tally.fails("party.document", entry.name, why, index=0)
         if entry.type in KEY_CHANGES:
             # Announced under the key that it brings, so that a lost key can be replaced.
             self._announced = self._announcement(entry)
@@ -178,8 +192,6 @@ class Everybody:
         if self._forgotten:
             note = phrase("time.many_late", count=f"{MAX_LATE:,}")
             self._tally.unopened("entry.time", "log", note)
-        if self._replay.operator is None:
-            self._tally.unopened("job.public", "log", phrase("public.no_operator"))
         self._tally.unopened("documents.private", "log", phrase("public.documents"))
 
     def _announcement(self, entry: Entry) -> SignedParty | None:
@@ -193,6 +205,8 @@ class Everybody:
                 self._tally.fails("party.document", entry.name, why, index=entry.place)
             return None
         try:
+            if new.document.party != entry.actor:
+                raise DocumentRefused("party", "is another party's")
             known_to_follow = self._require_follows(new, self._newest.get(entry.actor))
         except DocumentRefused as error:
             why = phrase("reason", reason=error)
@@ -270,17 +284,4 @@ class Everybody:
         if len(entry.outputs) != 1:
             return None
         name = Digest(entry.outputs[0])
-        data = self._documents.read(name)
-        if data is None:
-            return None
-        try:
-            if document_digest(data) != name:
-                raise DocumentRefused("digest", f"{name} names other bytes")
-            party = read_party(data)
-            if party.document.party != entry.actor:
-                raise DocumentRefused("party", "is another party's")
-        except (CryptoError, RegistryError) as error:
-            why = phrase("reason", reason=error)
-            self._tally.fails("party.document", entry.name, why, index=entry.place)
-            return None
-        return party
+        return read_named(name, self._documents.read(name))

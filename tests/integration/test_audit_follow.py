@@ -32,7 +32,7 @@ from exchange.audit.live import Following, follow, read_given
 from exchange.audit.openings import Opener
 from exchange.audit.watched import FolderBundles
 from exchange.audit.whole import HttpDocuments
-from exchange.errors import UnknownSubject
+from exchange.errors import BundleNotReady, UnknownSubject
 from exchange.hub import chains
 from exchange.node import outbox
 from exchange.query.explanation import Language
@@ -286,6 +286,115 @@ def test_a_deal_that_goes_every_way_it_may_raises_no_alert(tmp_path: Path) -> No
 
     found = watching.look(world.clock.now())
     assert found == []
+
+
+# Bundles that do not come
+
+
+class NotReady:
+    def read(self, deal: DealId) -> bytes | None:
+        raise BundleNotReady("ask again in a moment")
+
+
+@dataclass
+class First:
+    """Always what it read first."""
+
+    inner: HubBundles
+    kept: dict[DealId, bytes] = field(default_factory=dict)
+
+    def read(self, deal: DealId) -> bytes | None:
+        if deal not in self.kept:
+            self.kept[deal] = self.inner.read(deal)
+        return self.kept[deal]
+
+
+@dataclass
+class Copied(HubSource):
+    """A copy of what was read of it until it is cut off."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    cut_off: bool = False
+
+    def read(self, path: str) -> bytes:
+        if not self.cut_off:
+            self.files[path] = super().read(path)
+        if path not in self.files:
+            raise TileMissing(path)
+        return self.files[path]
+
+
+@pytest.mark.parametrize("how", ["not ready", "not ready, once", "old", "of no head"])
+def test_a_bundle_that_never_holds_what_was_heard_is_told_of_when_it_lasts(
+    tmp_path: Path, how: str
+) -> None:
+    """A hub has many answers that are no refusal, and each would hide a deal for ever."""
+    world = a_world(tmp_path)
+    deal = a_deal(world)
+    served = NotReady() if how.startswith("not ready") else First(HubBundles(world))
+    if how == "of no head":
+        served = HubBundles(world)
+    source = Copied(world)
+    shown: dict[str, object] = {"source": source, "deals": served, "opener": opener(world)}
+    first = follower(world, **shown)
+    assert first.look(world.clock.now()) == []
+    deal.approve_standing()
+    deal.submit()
+    world.settle()
+    source.cut_off = how == "of no head"
+    following = first if how != "of no head" else follower(world, **shown)
+    assert following.look(world.clock.now()) == []
+    if how == "not ready, once":
+        following = follower(world, following.state, **shown)
+    world.clock.pass_(Limits().patience + timedelta(seconds=1))
+    (alert,) = following.look(world.clock.now())
+    assert (alert.kind, alert.subject) == (Kind.MISSING, deal.deal)
+    assert following.look(world.clock.now()) == []  # it lasts
+    shown["deals"], source.cut_off = HubBundles(world), False
+    again = follower(world, following.state, **shown)
+    assert again.look(world.clock.now()) == []
+    assert again.state is not None
+    assert (again.state.waiting, again.state.standing) == ((), ())  # and is over
+
+
+def test_a_bundle_of_a_newer_head_than_was_taken_is_judged_at_once(
+    done: Done, tmp_path: Path
+) -> None:
+    """A log that grows while it is looked at has newer ones at every look."""
+    world = done.world.copied_to(tmp_path / "1")
+    source = HubSource(world, world.service.checkpoint().encode())
+    fund(world, 5)
+    following = follower(world, source=source, deals=HubBundles(world), opener=opener(world))
+    assert following.look(world.clock.now()) == []
+    assert following.state is not None
+    assert following.state.waiting == ()
+    source.instead = None
+    assert following.look(world.clock.now()) == []
+
+
+def test_a_log_that_does_not_go_on_from_a_bundles_newer_head_has_forked(
+    done: Done, tmp_path: Path
+) -> None:
+    one, other = done.world.copied_to(tmp_path / "1"), done.world.copied_to(tmp_path / "2")
+    source = HubSource(one, one.service.checkpoint().encode())
+    for world, amount in ((one, 5), (other, 6)):
+        fund(world, amount)
+    following = follower(one, source=source, deals=HubBundles(one), opener=opener(one))
+    assert following.look(one.clock.now()) == []
+    source.instead, source.world = None, other
+    (alert,) = following.look(one.clock.now())
+    assert (alert.kind, alert.subject) == (Kind.FORK, done.deal.deal)
+    assert alert.notes[1].encode() == other.service.checkpoint().encode()
+
+
+def fund(world: World, amount: int) -> None:
+    world.service.fund(
+        world.operator.party,
+        world.members["research"].id,
+        a_price(amount),
+        key=f"more-{amount}",
+    )
+    world.settle()
 
 
 # Heads

@@ -30,6 +30,8 @@ from exchange.audit.alerts import (
 from exchange.audit.follow import Follower
 from exchange.audit.live import ALERTED, Following, follow
 from exchange.audit.roots import Roots
+from exchange.audit.watched import MAX_UNANSWERED
+from exchange.audit.whole import FolderDocuments
 from exchange.query.explanation import Language
 from ledger.errors import SourceUnreachable, TileMissing
 from ledger.verify.heads import HEADS_PER_PAGE, page_bytes
@@ -38,6 +40,7 @@ from ledger.verify.tile_names import CHECKPOINT
 from ledger.verify.tiles import FolderSource
 from registry.evidence import REGISTERED, UPDATED
 from registry.party import SignedParty
+from tests.announcing_log import AnnouncingLog
 from tests.integration.test_audit_keys import Party
 from tests.written_logs import WrittenLog
 
@@ -333,17 +336,129 @@ def test_documents_and_deals_without_an_answer_keep_nothing_else_from_being_look
     for documents.away in (False, True):
         with pytest.raises(SourceUnreachable):
             following.look(LATER)
-    assert said(following.unanswered(LATER, LATER)) == [
+    assert said(following.unanswered(LATER)) == [
         ("missing", log.party.id),
         ("not_opened", deals[1]),
         ("missing", str(digest(elsewhere))),
     ]
-    late = LATER + following_module.USUAL.stale + MINUTE
-    silent = [("stale", "log")]
-    assert said(following.unanswered(LATER, late)) == silent
-    with pytest.raises(SourceUnreachable):
-        following.look(late)
-    assert following.unanswered(LATER, late + MINUTE) == []  # it lasts
+    for later, found in ((11, [("missing", deals[0])]), (12, [])):  # it lasts
+        with pytest.raises(SourceUnreachable):
+            following.look(LATER + later * MINUTE)
+        assert said(following.unanswered(LATER + later * MINUTE)) == found
+
+
+def test_a_log_without_an_answer_is_told_of_whatever_else_has_none_and_over_restarts(
+    tmp_path: Path,
+) -> None:
+    """Each follower here looks once, as cron has it."""
+    hidden = Act(UPDATED, "x", outputs=(digest(b"never answered"),))
+    log = a_short_log(tmp_path / "log", hidden)
+    source = Unsteady(log.folder)
+
+    class Dead(Registry):
+        def read(self, name: Digest) -> bytes | None:
+            if name in self.documents:
+                return self.documents[name]
+            raise SourceUnreachable("answered 503")
+
+    def look(minute: int, state: State | None, failing: int | None) -> Follower:
+        source.failing, source.reads = failing, 0
+        documents = Dead(source, log.documents)
+        following = Follower(source, log.policy, ROOTS, documents, state=state)
+        with pytest.raises(SourceUnreachable):
+            following.look(LATER + minute * MINUTE)
+        return following
+
+    state: State | None = None
+    found = {}
+    for minute in (0, 11, 12, 20, 23, 24):
+        following = look(minute, state, failing=0 if minute > 11 else None)
+        if alerts := said(following.unanswered(LATER + minute * MINUTE)):
+            found[minute] = alerts
+        state = following.state
+        following.close()
+    assert found == {11: [("missing", log.party.id)], 23: [("stale", "log")]}
+
+
+# Documents that are never answered
+
+
+@dataclass
+class Reticent:
+    """dead: names that have no answer."""
+
+    folder: Path
+    dead: set[Digest]
+    asked: list[Digest] = field(default_factory=list)
+
+    def read(self, name: Digest) -> bytes | None:
+        self.asked.append(name)
+        if name in self.dead:
+            raise SourceUnreachable("answered 503")
+        return FolderDocuments(self.folder).read(name)
+
+
+def look_at(following: Follower, at: datetime) -> list[tuple[str, str]]:
+    try:
+        return said(following.look(at))
+    except SourceUnreachable:
+        return said(following.unanswered(at))
+
+
+def test_a_document_that_is_never_answered_holds_the_log_up_no_longer_than_patience(
+    tmp_path: Path,
+) -> None:
+    log = AnnouncingLog(tmp_path)
+    log.joins("hub")
+    puppet = log.joins("puppet")
+    log.speaks("hub")
+    log.publish()
+    documents = Reticent(log.served, {puppet})
+    source = FolderSource(log.log.folder)
+
+    def followed(state: State | None) -> Follower:
+        return Follower(source, log.log.policy, log.roots, documents, state=state)
+
+    first = followed(None)
+    for minute in (0, 9):
+        assert look_at(first, LATER + minute * MINUTE) == []
+        assert first.size == 0
+    following = followed(first.state)  # and begins to wait no second time
+    hub, unheard = (log.parties[name].party.document.party for name in ("hub", "puppet"))
+    after = LATER + 11 * MINUTE
+    assert look_at(following, after) == [
+        ("alarm", f"{hub} in entry 2 alarm.raised"),
+        ("missing", unheard),
+    ]
+    later = log.joins("later")
+    log.speaks("later")
+    log.publish()
+    documents.dead.add(later)
+    late = log.parties["later"].party.document.party
+    assert look_at(following, after + MINUTE) == [("missing", late)]  # not held up again
+    documents.dead.clear()
+    assert look_at(following, after + MINUTE) == [("alarm", f"{late} in entry 4 alarm.raised")]
+    assert following.size == 5
+
+
+def test_documents_without_an_answer_keep_no_other_from_being_read(tmp_path: Path) -> None:
+    log = AnnouncingLog(tmp_path)
+    dead = {log.joins(f"puppet {n}") for n in range(3 * MAX_UNANSWERED)}
+    log.joins("honest")
+    log.speaks("honest")
+    log.publish()
+    documents = Reticent(log.served, dead)
+    source = FolderSource(log.log.folder)
+    following = Follower(source, log.log.policy, log.roots, documents)
+    assert look_at(following, LATER) == []
+    found = []
+    for minute in range(11, 20):
+        documents.asked.clear()
+        found += look_at(following, LATER + minute * MINUTE)
+        assert len([name for name in documents.asked if name in dead]) <= MAX_UNANSWERED
+    assert [kind for kind, _ in found].count("alarm") == 1
+    assert following.size == len(log.entries)
+    following.close()
 
 
 # Pages without end

@@ -293,6 +293,54 @@ def test_an_operator_that_hides_a_document_of_its_own_fails(exchange: Exchange) 
     assert ("party.document", f"entry 0 {REGISTERED}") in failing(exchange.audit())
 
 
+@pytest.mark.parametrize("first", ["deed.done", UPDATED])
+def test_a_log_begins_with_its_operators_registration(exchange: Exchange, first: str) -> None:
+    """Or nobody would be its operator, and no payment would be judged."""
+    exchange.entries.clear()
+    exchange.operator.head = exchange.victim.head = ChainHead()
+    if first == UPDATED:
+        exchange.announce(exchange.operator, exchange.own, exchange.key, kind=UPDATED)
+    else:
+        exchange.say(exchange.operator, DEED, exchange.key)
+    exchange.announce(exchange.operator, exchange.own, exchange.key)
+    paid = Act("funds.released", "job_" + "0" * 32, inputs=(digest(b"plan"),))
+    exchange.say(exchange.operator, paid, exchange.key)
+    report = exchange.audit()
+    assert failing(report) == {("party.document", f"entry 0 {first}")}
+    assert alerted(exchange, following(exchange))[0] == (Kind.FORGED, f"entry 0 {first}")
+
+
+@pytest.mark.parametrize("spoil", ["other bytes", "its signature", "another's document"])
+def test_other_bytes_in_a_documents_place_are_nobodys_word(exchange: Exchange, spoil: str) -> None:
+    """A captive portal, or a server that spoils a signature: of the party they show nothing."""
+    exchange.say(exchange.victim, DEED, SigningKey.generate())
+    follower = following(exchange)
+    genuine = exchange.first.envelope
+    unsigned = replace(genuine, signatures=tuple((key, bytes(64)) for key, _ in genuine.signatures))
+    served = {
+        "other bytes": b"<html>busy</html>",
+        "its signature": unsigned.to_bytes(),
+        "another's document": exchange.own.envelope.to_bytes(),
+    }[spoil]
+    (exchange.documents / exchange.first.digest.raw.hex()).write_bytes(served)
+    report = exchange.audit()
+    assert report.failed == ()
+    assert ("entry.signed", f"entry 1 {REGISTERED}") in unopened(report)
+    assert alerted(exchange, follower) == [(Kind.MISSING, exchange.victim.id)]
+    exchange.serve(exchange.first)
+    assert alerted(exchange, follower) == [(Kind.FORGED, "entry 2 deed.done")]
+    follower.close()
+    own = exchange.documents / exchange.own.digest.raw.hex()
+    own.write_bytes(b"<html>busy</html>")  # which the operator serves itself
+    assert ("party.document", f"entry 0 {REGISTERED}") in failing(exchange.audit())
+
+
+def test_a_genuine_document_of_another_party_is_its_announcers_fault(exchange: Exchange) -> None:
+    act = Act(UPDATED, exchange.victim.id, outputs=(exchange.own.digest,))
+    exchange.say(exchange.victim, act, exchange.keys[0])
+    assert ("party.document", f"entry 2 {UPDATED}") in failing(exchange.audit())
+
+
 def following(exchange: Exchange) -> Follower:
     return Follower(
         FolderSource(exchange.log.folder),

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from crypto.digest import digest
 from crypto.identifiers import DealId, PartyId
-from exchange.audit.alerts import Alerts
+from exchange.audit.alerts import Alerts, Waits
 from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES
 from exchange.audit.public import Job
 from exchange.audit.roots import Roots
@@ -208,12 +208,13 @@ class Served:
 def reading(served: Served, watching: Watching) -> tuple[Deals, Alerts]:
     alerts = Alerts(None)
     nothing = cast(Any, None)  # a bundle that is not given is compared with nothing
-    return Deals(served, nothing, Roots(frozenset(), ()), None, watching.work, alerts), alerts
+    roots = Roots(frozenset(), ())
+    return Deals(served, nothing, roots, None, watching.work, alerts, Waits(None)), alerts
 
 
 def looks(deals: Deals) -> int:
     """How many deals had no answer."""
-    return len(deals.check(cast(Any, None), ""))
+    return len(deals.check(cast(Any, None), "", NOW))
 
 
 def test_a_deal_without_an_answer_keeps_no_other_from_being_read() -> None:
