@@ -27,10 +27,11 @@ from exchange.query.explanation import Language
 from ledger.verify.report import Check, Phrase, printable
 
 VERSION: Final = 1
-MAX_STATE_BYTES: Final = 16 << 20
+MAX_STATE_BYTES: Final = 32 << 20
 MAX_RAISED: Final = 400_000  # keys that a state holds, of 35 bytes each: what was saved is read
 KEY_BYTES: Final = 16
-MAX_WAITING: Final = 10_000  # waits that a state holds, of some 90 bytes each
+MAX_STANDING: Final = 100_000  # the same of those about the moment
+MAX_WAITING: Final = 100_000  # waits that a state holds, of some 90 bytes each
 
 
 class Kind(StrEnum):
@@ -122,8 +123,8 @@ class Waiting:
 class State:
     """What outlives the follower. note: the last head it accepted. grew_at, unwitnessed_since: by
     this follower's clock. raised: keys of alerts, the first MAX_RAISED. standing: keys of those
-    about what was shown at the last look, which are forgotten when it is over. waiting: for what
-    should have answered, the first MAX_WAITING."""
+    about what was shown at the last look, which are forgotten when it is over, the first
+    MAX_STANDING. waiting: for what should have answered, the first MAX_WAITING."""
 
     v: int
     note: str
@@ -194,7 +195,7 @@ class Alerts:
 
     @property
     def standing(self) -> tuple[str, ...]:
-        return tuple(self._standing)
+        return tuple(islice(self._standing, MAX_STANDING))
 
     def begin(self) -> None:
         self._now_so = set()

@@ -23,7 +23,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Final
 
@@ -378,9 +378,12 @@ class Follower:
 
     def _check_unheard(self) -> None:
         """Whoever is not judged is told of: else a document that is not served would end an audit
-        of its party in silence."""
-        for party, index in islice(self._unheard.items(), MAX_UNHEARD):
-            why = phrase("follow.unheard", index=index)
+        of its party in silence. The operator comes first: parties that it makes up are many."""
+        operator = self._ears.operator
+        first = [operator] if operator in self._unheard else []
+        others = (party for party in self._unheard if party != operator)
+        for party in islice(chain(first, others), MAX_UNHEARD):
+            why = phrase("follow.unheard", index=self._unheard[party])
             self._alerts.shows(Kind.MISSING, party, why)
         if len(self._unheard) > MAX_UNHEARD:
             self._alerts.shows(Kind.MISSING, "log", phrase("follow.more_unheard"))

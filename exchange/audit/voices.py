@@ -112,10 +112,6 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "自 {since} 起未能取得涵盖日志所载全部有关内容的证据包：尚未就绪、未提供、过旧，"
         "或其树头未由日志出示；其中的新内容未作判断",
     ),
-    "follow.more_behind": (
-        "and more deals of which no bundle is up to date: ask whoever serves them",
-        "另有更多交易没有最新的证据包：请询问其提供方",
-    ),
     "follow.not_opened": (
         "terms, counts, budgets and amounts were not opened: no bundle, or no key, was given",
         "条款、次数、预算与金额未打开：未提供证据包或密钥",
@@ -181,10 +177,6 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
     "public.other_plan": (
         "{kind}: it names another plan or other agreements than the submission",
         "{kind}：所指的计划或协议与提交陈述不同",
-    ),
-    "public.other_agreement": (
-        "{kind}: its agreement is not among those of the submission",
-        "{kind}：所依据的协议不在提交陈述所列之中",
     ),
     "public.not_held": (
         "{kind}: the price was not in escrow",

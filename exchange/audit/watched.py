@@ -44,7 +44,6 @@ from pricing.evidence import HELD
 LONGEST_RUN: Final = timedelta(seconds=86_400 + 30)
 GRACE: Final = timedelta(seconds=30)
 MAX_UNANSWERED: Final = 3  # bundles that a look waits for in vain
-MAX_BEHIND: Final = 100  # deals without a bundle of today that are told of one by one
 _BEGINNING: Final = ("negotiation.requested", "negotiation.offered")
 
 
@@ -118,18 +117,13 @@ class Deals:
 
     def tell(self, now: datetime, patience: timedelta) -> None:
         """Of deals that have been waited for too long: whoever answers anything but a bundle of
-        today would else hide what it would show, for ever and in silence."""
-        told = 0
+        today would else hide what it would show, for ever and in silence. Each by its name, or
+        those of an accomplice would hide one among them."""
         for deal in self._behind:
             since = self._waits.since(deal, now, longer_than=patience)
-            if since is None:
-                continue
-            told += 1
-            if told > MAX_BEHIND:
-                self._alerts.shows(Kind.MISSING, "log", phrase("follow.more_behind"))
-                return
-            why = phrase("follow.behind", since=encode_time(since))
-            self._alerts.shows(Kind.MISSING, deal, why, facts=[why.key])
+            if since is not None:
+                why = phrase("follow.behind", since=encode_time(since))
+                self._alerts.shows(Kind.MISSING, deal, why, facts=[why.key])
 
     def _wait(self, deal: DealId, now: datetime) -> None:
         """For a bundle that holds what was heard until now."""
@@ -220,7 +214,7 @@ class Deals:
                 self._alerts.once(Kind.MISSING, deal, why, index=index)
         for answer in report.answers.ran:
             limit = timedelta(seconds=answer.plan.run_seconds) + GRACE
-            self.work.plan(answer.plan.job, answer.plan.run_by + limit)
+            self.work.plan(deal, answer.plan.job, answer.plan.run_by + limit)
         if self._opener is None:
             self._not_opened(deal)
         return size
@@ -319,9 +313,11 @@ class Work:
             if watched.started:
                 yield subject, watched.deadline, set(watched.started) - watched.sealed
 
-    def plan(self, job: str, deadline: datetime) -> None:
-        if job in self._jobs:
-            self._jobs[job].planned = deadline
+    def plan(self, deal: DealId, job: str, deadline: datetime) -> None:
+        """What a deal's bundle says of its job; anybody may use the id in another deal."""
+        watched = self._jobs.get(job)
+        if watched is not None and watched.deal == deal:
+            watched.planned = deadline
 
     def changed(self) -> list[DealId]:
         """Deals of which something was heard since the last call."""

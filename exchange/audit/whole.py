@@ -170,6 +170,10 @@ class Everybody:
     def unheard(self, entry: Entry) -> None:
         self._replay.unheard(entry)
 
+    @property
+    def operator(self) -> PartyId | None:
+        return self._replay.operator
+
     def job(self, subject: str) -> Job | None:
         """A job whose price is held, and neither paid nor given back yet."""
         return self._replay.job(subject)

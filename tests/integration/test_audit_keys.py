@@ -371,6 +371,10 @@ def test_whoever_follows_is_told_once_of_each_party_that_cannot_be_judged(
     found = alerted(exchange, follower)
     assert len(found) == MAX_UNHEARD
     assert found[-1] == (Kind.MISSING, "log")
+    # With as many as it likes the operator does not hide that its own keys are unknown.
+    hidden = Act(UPDATED, exchange.operator.id, outputs=(digest(b"served to nobody"),))
+    exchange.say(exchange.operator, hidden, exchange.key)
+    assert alerted(exchange, follower) == [(Kind.MISSING, exchange.operator.id)]
     follower.close()
 
 

@@ -173,6 +173,15 @@ def test_only_the_first_start_of_a_holder_makes_a_deadline() -> None:
     assert watching.deadlines() == [NOW + LONGEST_RUN]
 
 
+def test_a_plan_that_another_deal_has_for_the_same_job_moves_no_deadline() -> None:
+    watching = a_held_job()
+    watching.starts()
+    watching.work.plan(OTHER, JOB, NOW + 1000 * DAY)
+    assert watching.deadlines() == [NOW + LONGEST_RUN]
+    watching.work.plan(DEAL, JOB, NOW + DAY)
+    assert watching.deadlines() == [NOW + DAY]
+
+
 def test_a_job_is_under_way_until_it_is_released_or_its_price_given_back() -> None:
     for end in ("released", "refunded"):
         watching = a_held_job()
