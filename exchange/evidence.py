@@ -118,18 +118,19 @@ def submitted(
     deal: DealId,
     *,
     plan: Digest,
-    agreements: Sequence[Digest],
+    relies_on: Sequence[Digest],
     ephemeral: PublicKey | None = None,
     link: str = "",
 ) -> Act:
-    """ephemeral, link: as in an admission, where the consumer takes part in the run itself."""
+    """relies_on: `Plan.relies_on`. ephemeral, link: as in an admission, where the consumer takes
+    part in the run itself."""
     body = {"deal": str(deal)}
     if ephemeral is not None:
         body |= {"ephemeral": str(ephemeral), "link": link}
     return Act(
         type="job.submitted",
         subject=job,
-        inputs=tuple(agreements),
+        inputs=tuple(relies_on),
         outputs=(plan,),
         body=body,
     )

@@ -15,8 +15,13 @@ JOB = JobId("job_" + "2" * 32)
 AGREEMENT, OTHER_AGREEMENT, PLAN = (digest(w).raw for w in (b"agreement", b"other", b"plan"))
 
 
+def document(party: PartyId) -> bytes:
+    """The digest of a party's document."""
+    return digest(b"document of " + party.encode()).raw
+
+
 class PublicLog:
-    """holders: one agreement each, named in the job's submission. helper: whose part nobody sees.
+    """holders: one agreement each, named in the job's submission. helper: named there as well.
 
     timing: of every statement that does not say otherwise.
     """
@@ -36,6 +41,10 @@ class PublicLog:
         self.agreements = dict(zip(holders, (AGREEMENT, OTHER_AGREEMENT), strict=False))
         self.said: dict[tuple[PartyId, str], bytes] = {}
         self._places = count()
+        for party in self.parties:
+            PublicLog.says(
+                self, party, "party.registered", party, inputs=(), outputs=(document(party),)
+            )
 
     def says(
         self,
@@ -92,7 +101,7 @@ class PublicLog:
                     self.says(actor, kind, deal, inputs=(), outputs=outputs)
 
     def submits(self, actor: PartyId = CONSUMER, timing: Timing | None = None) -> bytes:
-        inputs = tuple(self.agreements.values())
+        inputs = (*self.agreements.values(), *map(document, self.parties))
         return self.says(actor, "job.submitted", inputs=inputs, outputs=(PLAN,), timing=timing)
 
     def holds(self) -> bytes:
@@ -100,9 +109,10 @@ class PublicLog:
         inputs = (PLAN, *self.agreements.values())
         return self.says(OPERATOR, "funds.held", after=after, inputs=inputs)
 
-    def admits(self) -> None:
+    def admits(self, timing: Timing | None = None) -> None:
         for party in self.parties:
-            self.says(party, "job.admitted", policy=self.agreements.get(party))
+            agreement = self.agreements.get(party)
+            self.says(party, "job.admitted", policy=agreement, timing=timing)
 
     @property
     def admissions(self) -> tuple[bytes, ...]:
@@ -123,11 +133,12 @@ class PublicLog:
         released = self.says(OPERATOR, "job.released", after=receipts)
         self.says(OPERATOR, "funds.released", after=(*receipts, released))
 
-    def until_admitted(self) -> None:
+    def until_admitted(self, timing: Timing | None = None) -> None:
+        """timing: of the admissions."""
         self.agrees()
         self.submits()
         self.holds()
-        self.admits()
+        self.admits(timing)
 
     @property
     def failed(self) -> list[str]:

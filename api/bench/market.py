@@ -138,7 +138,7 @@ class Market:
                 plan.job,
                 plan.deal,
                 plan=envelope.payload_digest,
-                agreements=[side.agreement for side in plan.sides],
+                relies_on=plan.relies_on,
             ),
             actor=plan.consumer,
             head=consumer.head,

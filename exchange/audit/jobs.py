@@ -285,8 +285,8 @@ def _submitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
         raise PlanRefused("consumer", "the plan is not this party's, or for another job")
     consumer = evidence.parties.in_force(statement.actor, said.index)
     dsse.verify(envelope, plans.PAYLOAD_TYPE, consumer.document.signing)
-    if statement.inputs != tuple(side.agreement for side in plan.sides):
-        raise PlanRefused("agreements", "the statement names others than the plan")
+    if statement.inputs != plan.relies_on:
+        raise PlanRefused("inputs", "the statement names others than the plan relies on")
     if statement.body.get("deal") != plan.deal:
         raise PlanRefused("deal", "the statement names another than the plan")
     if plan.join in plans.WITH_CONSUMER:
@@ -325,6 +325,9 @@ def _admitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
     job = _of_holder(job, said)
     _require_reachable(said.statement)
     actor = said.statement.actor
+    side = job.plan.side_of(actor)
+    if said.statement.policy_digest != (None if side is None else side.agreement):
+        raise PlanRefused("agreement", "is not the one that the plan names for this party")
     if job.state is not JobState.REQUESTED or actor in job.admitted:
         lifecycle.advance(job.id, job.state, JobEvent.ADMIT)
         raise NotYours(f"{actor} has answered {job.id} already")
@@ -424,6 +427,7 @@ def _of_consumer(job: Job | None, said: Said) -> Job:
     job = _known(job, said.statement)
     if said.statement.actor != job.plan.consumer:
         raise NotYours(f"{said.statement.actor} is not the consumer of {job.id}")
+    _require_plan(job, said.statement)
     return job
 
 

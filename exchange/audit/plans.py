@@ -222,8 +222,7 @@ def _agreements(job: Job, evidence: Evidence) -> Check:
     """By the consumer's signed submission and the holders' signed agreements: the plan names those
     agreements and no others, each with the holder whose side it governs, each for this deal."""
     plan = job.plan
-    named = tuple(side.agreement for side in plan.sides)
-    if job.submitted.statement.inputs != named:
+    if job.submitted.statement.inputs != plan.relies_on:
         return Check("plan.agreements", False, job.id, phrase("plan.other_agreements"))
     try:
         for side in plan.sides:

@@ -3,23 +3,24 @@
 Anybody with a key may say anything about any job or negotiation: the hub logs it, and it comes to
 nothing. So what a stranger says moves nothing here. The operator's acts are judged, and each names
 what it relies on: the submission that the price is held for, the receipts of a release, what ended
-a job that is refunded. From there on the parties are known: the consumer made the submission; the
-holders brought the agreements that it names; and a holder's *started* names the admissions of all
-parties, the helper's among them, for the hub takes in no other. What they say is believed, and
-what a holder says only after checking what goes before (*started*, *sealed*) must follow as well.
+a job that is refunded. From there on the parties are known: the consumer made the submission, and
+it names the holder of each agreement, and the helper, by their party documents. What they say is
+believed; what holders and helper say only after checking what goes before (*started*, *sealed*)
+must follow, and what does not moves nothing and fails by itself.
 
 Two promises, whatever strangers add to a log, and however much of it:
 - where the operator, the consumer, holders and helper keep to the rules, nothing fails;
 - an act of the operator that does not follow fails, and is neither excused nor left unjudged.
 
 *Not opened* is what fits only if a party's statement came to nothing (late, or without documents
-that it names: the log does not show which), what rests on a statement under a key that is not at
-hand, and a job that ends, before anybody started it, by the word of somebody who may be its
-helper. Terms, plans and amounts are not public: whether they were kept to, `audit deal` shows.
+that it names: the log does not show which), and what rests on a statement or party document that
+is not at hand. Terms, plans and amounts are not public: whether they were kept to, `audit deal`
+shows.
 
-Memory does not grow with the log. In a temporary file: steps of negotiations, submissions, how
-jobs ended, and while the price of a job is held, what is said about it. The work for an act is in
-what it names and, for an agreement, in what its own two parties said.
+Memory does not grow with the log. In a temporary file: steps of negotiations, whose each party
+document is, submissions, how jobs ended, and while the price of a job is held, what its parties
+say about it. The work for an act is in what it names and, for an agreement, in what its own two
+parties said.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from __future__ import annotations
 import pickle
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 from crypto.errors import Malformed
 from crypto.identifiers import JobId, PartyId
 from exchange import jobs as lifecycle
+from exchange.audit.chains import KEY_CHANGES
 from exchange.errors import IllegalTransition
 from exchange.jobs import JobEvent, JobState
 from exchange.terms.negotiation import TABLE, Event, Side, State
@@ -55,6 +58,7 @@ _PARTIES: Final = frozenset(
     {"job.admitted", "job.refused", "job.failed", "job.cancelled", "job.started", "job.sealed"}
 )
 _CHECKED: Final = ("job.started", "job.sealed")  # said only after checking what goes before
+_SOMEBODY: Final = PartyId("")  # whose a document is that is not at hand
 _OPERATORS: Final = frozenset(
     {"job.rejected", "job.expired", "job.released", HELD, RELEASED, REFUNDED}
 )
@@ -62,9 +66,11 @@ _SCHEMA: Final = (
     "PRAGMA journal_mode = OFF",
     "CREATE TABLE step (deal TEXT, actor TEXT, place INTEGER, event TEXT, output BLOB, "
     "doubtful INTEGER, heard INTEGER, PRIMARY KEY (deal, actor, place)) WITHOUT ROWID",
-    "CREATE TABLE brought (agreement BLOB PRIMARY KEY, deal TEXT, holder TEXT) WITHOUT ROWID",
+    "CREATE TABLE agreed (agreement BLOB, holder TEXT, deal TEXT, "
+    "PRIMARY KEY (agreement, holder, deal)) WITHOUT ROWID",
     "CREATE TABLE final (agreement BLOB, consumer TEXT, holder TEXT, "
-    "PRIMARY KEY (agreement, consumer)) WITHOUT ROWID",
+    "PRIMARY KEY (agreement, consumer, holder)) WITHOUT ROWID",
+    "CREATE TABLE document (name BLOB PRIMARY KEY, party TEXT) WITHOUT ROWID",
     "CREATE TABLE said (job TEXT, name BLOB, kept BLOB, PRIMARY KEY (job, name)) WITHOUT ROWID",
     "CREATE TABLE job (subject TEXT PRIMARY KEY, kept BLOB, closed TEXT) WITHOUT ROWID",
     "CREATE TABLE doubted (subject TEXT PRIMARY KEY) WITHOUT ROWID",
@@ -85,20 +91,29 @@ class _DoesNotFollow(Exception):
 
 
 class _Said(NamedTuple):
-    """A statement that another may name. agreements, plan: of a submission. heard: whether it can
-    be told who signed it."""
+    """A statement that another may name. inputs, plan: of a submission. heard: whether it can be
+    told who signed it. doubtful: it may have come too late."""
 
     type: str
     actor: PartyId
-    policy: bytes | None
-    agreements: tuple[bytes, ...]
+    inputs: tuple[bytes, ...]
     plan: bytes
     heard: bool
+    doubtful: bool
+
+    @property
+    def agreements(self) -> tuple[bytes, ...]:
+        return self.inputs[: len(self.inputs) // 2]
+
+    @property
+    def documents(self) -> tuple[bytes, ...]:
+        """Of the holder of each agreement in turn, and then of the helper if there is one."""
+        return self.inputs[len(self.inputs) // 2 :]
 
     @property
     def digests(self) -> int:
         """How many it takes to remember it; a stranger's submission may have a thousand."""
-        return 1 + len(self.agreements)
+        return 1 + len(self.inputs)
 
 
 class _Step(NamedTuple):
@@ -112,28 +127,27 @@ class _Step(NamedTuple):
 
 
 class _Final(NamedTuple):
-    """holder: None if it is not shown that the agreement became final. unheard: whether that may
-    be for lack of a step that anybody may have signed."""
+    """Whether it is shown that an agreement became final; and if not, whether that may be for lack
+    of what is not at hand."""
 
-    holder: PartyId | None
+    shown: bool
     unheard: bool
 
 
 class Job(NamedTuple):
-    """A job whose price is held. plan, agreements: digests of documents.
+    """A job whose price is held. plan: a document's digest.
 
-    parties: whose admissions the holders' starts name; nobody's before the first of them.
-    started: holders. surely: whether one of them came in time for certain; while none did, the job
-    may never have been RUNNING. released, receipts: digests of statements. relied_to: the place of
-    the last statement that the payment relies on.
+    parties: each holder, with its agreement's digest, and the helper, with None. admitted: who did
+    so in time for certain. surely: whether that holds of somebody's start, and of the admissions
+    that it names; while it does of none, the job may never have been RUNNING. released, receipts:
+    digests of statements. relied_to: the place of the last statement that the payment relies on.
     """
 
     consumer: PartyId
     plan: bytes
-    agreements: tuple[bytes, ...]
-    holders: frozenset[PartyId]
+    parties: Mapping[PartyId, bytes | None]
     state: JobState = JobState.REQUESTED
-    parties: frozenset[PartyId] = frozenset()
+    admitted: frozenset[PartyId] = frozenset()
     started: frozenset[PartyId] = frozenset()
     surely: bool = False
     released: bytes = b""
@@ -162,6 +176,8 @@ class PublicReplay:
         doubtful = timing in (Timing.PERHAPS, Timing.OPEN)
         if entry.type in _STEPS:
             self._kept.step(entry, heard=True, late=late, doubtful=doubtful)
+        elif entry.type in KEY_CHANGES:
+            self._kept.announce(entry, entry.actor)
         elif self.operator is None:
             return
         elif entry.type in _OPERATORS:
@@ -170,7 +186,7 @@ class PublicReplay:
         elif late:
             return
         elif entry.type == SUBMITTED:
-            self._submitted(entry, heard=True)
+            self._submitted(entry, heard=True, doubtful=doubtful)
         elif (job := self._job(entry)) is not None:
             self._parties(job, entry, doubtful=doubtful)
 
@@ -179,14 +195,16 @@ class PublicReplay:
         it, or rests on it, is not opened."""
         if entry.type in _STEPS:
             self._kept.step(entry, heard=False, late=False, doubtful=True)
+        elif entry.type in KEY_CHANGES:
+            self._kept.announce(entry, _SOMEBODY)
         elif entry.type in _OPERATORS:
             if self._is_operators(entry):
                 self._kept.doubt(entry.subject)
         elif entry.type == SUBMITTED:
-            self._submitted(entry, heard=False)
+            self._submitted(entry, heard=False, doubtful=True)
         elif (job := self._job(entry)) is not None:
-            self._kept.say(entry, heard=False)
-            if entry.actor in job.holders:
+            self._kept.say(entry, heard=False, doubtful=True)
+            if entry.actor in job.parties:
                 self._kept.doubt(entry.subject)
 
     def job(self, subject: str) -> Job | None:
@@ -226,45 +244,52 @@ class PublicReplay:
 
     # What participants say
 
-    def _submitted(self, entry: Entry, *, heard: bool) -> None:
+    def _submitted(self, entry: Entry, *, heard: bool, doubtful: bool) -> None:
         """Under an id that others may use as well: which of them counted, the operator says."""
-        if len(entry.outputs) == 1 and entry.inputs and _is_job(entry.subject):
-            self._kept.say(entry, heard=heard)
+        if len(entry.outputs) == 1 and len(entry.inputs) > 1 and _is_job(entry.subject):
+            self._kept.say(entry, heard=heard, doubtful=doubtful)
 
     def _job(self, entry: Entry) -> Job | None:
-        """The open job that a participant speaks of. The hub holds the price before anybody hears
-        of a job, so what is said of one before that comes to nothing."""
+        """The open job of its own that a participant speaks of. The hub holds the price before
+        anybody hears of a job, so what is said of one before that comes to nothing; so does what
+        does not name its plan."""
         job = self._kept.job(entry.subject) if entry.type in _PARTIES else None
-        return None if job is None or job.plan not in entry.inputs else job
+        if job is None or job.plan not in entry.inputs:
+            return None
+        return job if entry.actor == job.consumer or entry.actor in job.parties else None
 
     def _parties(self, job: Job, entry: Entry, *, doubtful: bool) -> None:
-        """Only a holder's start moves the job; all else counts where somebody relies on it."""
-        if entry.actor in job.holders and entry.type in _CHECKED:
+        """Only a start moves the job; all else counts where somebody relies on it."""
+        if entry.type == "job.admitted":
+            self._admitted(job, entry, doubtful)
+            return
+        if entry.actor in job.parties and entry.type in _CHECKED:
             said = self._started if entry.type == "job.started" else self._sealed
             if not self._judge(entry, lambda: said(job, entry, doubtful)):
                 return
-        self._kept.say(entry, heard=True)
+        self._kept.say(entry, heard=True, doubtful=doubtful)
+
+    def _admitted(self, job: Job, entry: Entry, doubtful: bool) -> None:
+        """The hub takes each party's first, under its own agreement. No other is kept, so that a
+        start that names one fails by itself."""
+        if entry.actor in job.admitted or job.parties.get(entry.actor, b"") != entry.policy:
+            return
+        self._kept.say(entry, heard=True, doubtful=doubtful)
+        if not doubtful:
+            self._kept.put(entry.subject, job._replace(admitted=job.admitted | {entry.actor}))
 
     def _started(self, job: Job, entry: Entry, doubtful: bool) -> Phrase | None:
-        """It names every party's admission, so it also tells who the helper is."""
         named = [s for s in self._named(entry) if s.type == "job.admitted"]
-        admitted = frozenset(said.actor for said in named)
-        if missing := job.holders - admitted:
+        if missing := job.parties.keys() - {said.actor for said in named}:
             who = ", ".join(sorted(missing))
             raise _DoesNotFollow("public.not_admitted", kind=entry.type, who=who)
-        if any(s.actor in job.holders and s.policy not in job.agreements for s in named):
-            raise _DoesNotFollow("public.other_agreement", kind=entry.type)
-        helpers = admitted - job.holders
-        if len(admitted) != len(entry.after) or len(helpers) > 1:
-            raise _DoesNotFollow("public.other_parties", kind=entry.type)
-        if job.parties not in (frozenset(), admitted):
+        if len(job.parties) != len(set(entry.after)):
             raise _DoesNotFollow("public.other_parties", kind=entry.type)
         steps = (JobEvent.ADMIT, JobEvent.START) if job.state is JobState.REQUESTED else ()
         moved = job._replace(
             state=job.after(entry, *steps),
-            parties=admitted,
             started=job.started | {entry.actor},
-            surely=job.surely or not doubtful,
+            surely=job.surely or not (doubtful or any(said.doubtful for said in named)),
         )
         self._kept.put(entry.subject, moved)
         return _unless_heard(named)
@@ -313,15 +338,19 @@ class PublicReplay:
         submitted = self._submission(entry)
         if entry.inputs != (submitted.plan, *submitted.agreements):
             raise _DoesNotFollow("public.other_plan", kind=entry.type)
-        found = [self._agreement(name, submitted.actor, entry) for name in submitted.agreements]
-        holders = frozenset(final.holder for final in found if final.holder is not None)
-        unheard = not submitted.heard or any(final.unheard for final in found)
-        final = all(final.holder is not None for final in found)
+        parties = [self._kept.announced(name, entry) for name in submitted.documents]
+        holders = parties[: len(submitted.agreements)]
+        found = [
+            self._agreement(name, submitted.actor, holder, entry)
+            for name, holder in zip(submitted.agreements, holders, strict=True)
+        ]
+        final = all(one.shown for one in found)
+        unheard = not submitted.heard or _SOMEBODY in parties or any(one.unheard for one in found)
         if unheard:
             self._kept.doubt(entry.subject)
         if final or unheard:
-            opened = Job(submitted.actor, submitted.plan, submitted.agreements, holders)
-            self._kept.put(entry.subject, opened)
+            under = dict(zip_longest(parties, submitted.agreements))
+            self._kept.put(entry.subject, Job(submitted.actor, submitted.plan, under))
         if not final:
             raise _DoesNotFollow("public.not_final", kind=entry.type)
         return _unless_heard([submitted])
@@ -329,14 +358,14 @@ class PublicReplay:
     def _expired(self, job: Job, entry: Entry) -> Phrase | None:
         if job.released:
             raise _DoesNotFollow("public.after", kind=entry.type, what="a job that waits or runs")
-        self._kept.say(entry, heard=True)
+        self._kept.say(entry, heard=True, doubtful=False)
         return None
 
     def _released(self, job: Job, entry: Entry) -> Phrase | None:
         state = job.after(entry, JobEvent.SEAL, JobEvent.RELEASE)
         sealed = [s for s in self._named(entry) if s.type == "job.sealed"]
         by = {said.actor for said in sealed}
-        if by != job.parties or len(by) != len(entry.after) or not job.holders <= job.started:
+        if by != job.parties.keys() or len(by) != len(entry.after):
             raise _DoesNotFollow("public.no_receipts", kind=entry.type)
         moved = job._replace(
             state=state, released=entry.digest, receipts=entry.after, relied_to=entry.place
@@ -359,12 +388,11 @@ class PublicReplay:
         if len(entry.after) != 1 or len(ended) != 1 or ended[0].type not in _ENDS:
             raise _DoesNotFollow("public.after", kind=entry.type, what="what ended the job")
         try:
-            state, untold = _ended(job, ended[0], entry)
-            untold = untold or _unless_heard(ended)
+            state, untold = _ended(job, ended[0], entry), _unless_heard(ended)
         except (_DoesNotFollow, IllegalTransition) as error:
             if job.state is not JobState.RUNNING or job.surely:
                 raise
-            state, _ = _ended(job._replace(state=JobState.REQUESTED), ended[0], entry)
+            state = _ended(job._replace(state=JobState.REQUESTED), ended[0], entry)
             untold = phrase("public.doubtful_because", reason=_why(error))
         self._kept.close_job(entry.subject, state)
         return untold
@@ -382,37 +410,36 @@ class PublicReplay:
 
     # Agreements
 
-    def _agreement(self, name: bytes, consumer: PartyId, entry: Entry) -> _Final:
-        """Whether an agreement became final with this consumer, and whose it is.
+    def _agreement(self, name: bytes, consumer: PartyId, holder: PartyId, entry: Entry) -> _Final:
+        """Whether an agreement became final between these two, in any negotiation in which the
+        holder named it.
 
-        The holder is who agreed first: a digest of a salted document can only be copied later. Of
-        the steps by these two each may have come to nothing; so all states are followed in which
-        they may be, each with whether it supposes that one did.
+        Of their steps each may have come to nothing; so all states are followed in which the
+        negotiation may be, each with whether it supposes that one did.
         """
-        known = self._kept.final(name, consumer)
-        if known is not None:
-            return _Final(known, unheard=False)
-        brought = self._kept.brought(name)
-        if brought is None:
-            return _Final(None, unheard=False)
-        deal, holder = brought
-        states: _States = {(None, False): False}
-        unheard = False
-        for step in self._kept.steps(deal, consumer, holder):
-            unheard |= not step.heard
-            if step.heard:
-                side = Side.CONSUMER if step.actor == consumer else Side.HOLDER
-                states = _after(states, step, side, names=step.output == name)
-        supposed = states.get((State.FINALIZED, True))
-        if supposed is None:
-            return _Final(None, unheard=unheard)
-        self._kept.finalise(name, consumer, holder)
-        if supposed or unheard:
-            note = phrase("public.doubtful")
-            self._tally.unopened("negotiation.public", entry.name, note)
-        else:
-            self._tally.passes("negotiation.public")
-        return _Final(holder, unheard=False)
+        if self._kept.is_final(name, consumer, holder):
+            return _Final(True, unheard=False)
+        unheard = holder == _SOMEBODY
+        for deal in self._kept.agreed_in(name, holder):
+            states: _States = {(None, False): False}
+            missing = False
+            for step in self._kept.steps(deal, consumer, holder):
+                missing |= not step.heard
+                if step.heard:
+                    side = Side.CONSUMER if step.actor == consumer else Side.HOLDER
+                    states = _after(states, step, side, names=step.output == name)
+            unheard |= missing
+            supposed = states.get((State.FINALIZED, True))
+            if supposed is None:
+                continue
+            self._kept.finalise(name, consumer, holder)
+            if supposed or missing:
+                note = phrase("public.doubtful")
+                self._tally.unopened("negotiation.public", entry.name, note)
+            else:
+                self._tally.passes("negotiation.public")
+            return _Final(True, unheard=False)
+        return _Final(False, unheard)
 
 
 def _after(states: _States, step: _Step, side: Side, *, names: bool) -> _States:
@@ -433,18 +460,14 @@ def _after(states: _States, step: _Step, side: Side, *, names: bool) -> _States:
     return then
 
 
-def _ended(job: Job, ended: _Said, entry: Entry) -> tuple[JobState, Phrase | None]:
-    """How the job ended by this, and why it cannot be told whether it did."""
-    untold = None
+def _ended(job: Job, ended: _Said, entry: Entry) -> JobState:
     if ended.type == "job.cancelled":
-        if ended.actor != job.consumer:
-            raise _DoesNotFollow("public.no_part", kind=entry.type, who=ended.actor)
-    elif ended.type != "job.expired" and ended.actor not in job.holders:
-        if job.state is JobState.REQUESTED:
-            untold = phrase("public.helper", kind=entry.type, who=ended.actor)
-        elif ended.actor not in job.parties:
-            raise _DoesNotFollow("public.no_part", kind=entry.type, who=ended.actor)
-    return job.after(entry, _ENDS[ended.type]), untold
+        may = ended.actor == job.consumer
+    else:
+        may = ended.type == "job.expired" or ended.actor in job.parties
+    if not may:
+        raise _DoesNotFollow("public.no_part", kind=entry.type, who=ended.actor)
+    return job.after(entry, _ENDS[ended.type])
 
 
 def _unless_heard(named: Sequence[_Said]) -> Phrase | None:
@@ -484,14 +507,15 @@ class _Kept:
     def step(self, entry: Entry, *, heard: bool, late: bool, doubtful: bool) -> None:
         event = _STEPS[entry.type]
         output = entry.outputs[0] if len(entry.outputs) == 1 else None
+        if late:
+            return
         if event is Event.AGREED and output is not None:
-            row = (output, entry.subject, entry.actor)
-            self._database.execute("INSERT OR IGNORE INTO brought VALUES (?, ?, ?)", row)
-        if not late:
-            self._database.execute(
-                "INSERT INTO step VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (entry.subject, entry.actor, entry.place, event, output, doubtful, heard),
-            )
+            row = (output, entry.actor, entry.subject)
+            self._database.execute("INSERT OR IGNORE INTO agreed VALUES (?, ?, ?)", row)
+        self._database.execute(
+            "INSERT INTO step VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (entry.subject, entry.actor, entry.place, event, output, doubtful, heard),
+        )
 
     def steps(self, deal: str, consumer: PartyId, holder: PartyId) -> Iterator[_Step]:
         rows = self._database.execute(
@@ -502,30 +526,41 @@ class _Kept:
         for actor, event, output, doubtful, heard in rows:
             yield _Step(PartyId(actor), Event(event), output, bool(doubtful), bool(heard))
 
-    def brought(self, agreement: bytes) -> tuple[str, PartyId] | None:
-        """In which negotiation, and by whom, an agreement was named first."""
-        row = self._one("SELECT deal, holder FROM brought WHERE agreement = ?", agreement)
-        return None if row is None else (row[0], PartyId(row[1]))
+    def agreed_in(self, agreement: bytes, holder: PartyId) -> Iterator[str]:
+        """In which negotiations this holder named an agreement."""
+        asked = "SELECT deal FROM agreed WHERE agreement = ? AND holder = ?"
+        for (deal,) in self._database.execute(asked, (agreement, holder)):
+            yield deal
 
     def finalise(self, agreement: bytes, consumer: PartyId, holder: PartyId) -> None:
         row = (agreement, consumer, holder)
         self._database.execute("INSERT INTO final VALUES (?, ?, ?)", row)
 
-    def final(self, agreement: bytes, consumer: PartyId) -> PartyId | None:
-        """Whose an agreement is that became final with this consumer."""
-        asked = "SELECT holder FROM final WHERE agreement = ? AND consumer = ?"
-        row = self._one(asked, agreement, consumer)
-        return None if row is None else PartyId(row[0])
+    def is_final(self, agreement: bytes, consumer: PartyId, holder: PartyId) -> bool:
+        asked = "SELECT 1 FROM final WHERE agreement = ? AND consumer = ? AND holder = ?"
+        return self._one(asked, agreement, consumer, holder) is not None
+
+    def announce(self, entry: Entry, party: PartyId) -> None:
+        """Whose a document is, once that is known, stays so."""
+        known = "INSERT OR REPLACE" if party != _SOMEBODY else "INSERT OR IGNORE"
+        for name in entry.outputs:
+            self._database.execute(f"{known} INTO document VALUES (?, ?)", (name, party))
+
+    def announced(self, document: bytes, entry: Entry) -> PartyId:
+        row = self._one("SELECT party FROM document WHERE name = ?", document)
+        if row is None:
+            raise _DoesNotFollow("public.unknown_party", kind=entry.type)
+        return PartyId(row[0])
 
     # Jobs
 
-    def say(self, entry: Entry, *, heard: bool) -> None:
+    def say(self, entry: Entry, *, heard: bool, doubtful: bool) -> None:
         """Of the same bytes again only those that came first are kept."""
         if self.said(entry.subject, entry.digest) is not None:
             return
-        agreements = entry.inputs if entry.type == SUBMITTED else ()
+        inputs = entry.inputs if entry.type == SUBMITTED else ()
         plan = entry.outputs[0] if entry.outputs else b""
-        said = _Said(entry.type, entry.actor, entry.policy, agreements, plan, heard)
+        said = _Said(entry.type, entry.actor, inputs, plan, heard, doubtful)
         self._said.setdefault(entry.subject, {})[entry.digest] = said
         self._digests += said.digests
         if self._digests > IN_MEMORY:

@@ -136,11 +136,9 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "it rests on a statement under a key that no party document at hand gives",
         "它所依据的陈述所用密钥不在手头主体文件之中",
     ),
-    "public.helper": (
-        "{kind}: the job ended by the word of {who}, who may be its helper: before anybody started "
-        "it, nothing public shows",
-        "{kind}：作业因 {who} 的陈述而结束，其或为该作业的协助方；"
-        "在任何一方启动之前，公开内容无从证明",
+    "public.unknown_party": (
+        "{kind}: the submission names a party document that no party announced before",
+        "{kind}：该提交所指明的参与方文件此前未由任何一方公布",
     ),
     "public.no_part": (
         "{kind}: it relies on {who}, who had no such part in the job",

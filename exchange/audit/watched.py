@@ -225,7 +225,7 @@ class Deals:
 
 @dataclass
 class _Watched:
-    """A job whose price was held. parties: who has a part in it, as far as is public.
+    """A job whose price was held. parties: who has a part in it.
 
     said: how many statements, and bytes of them, of each party. started: when each holder first
     said so. planned: the deadline by its plan, where that could be read.
@@ -283,11 +283,9 @@ class Work:
             deal = _deal(deal_of(entry.after[0])) if job is not None and entry.after else None
             if job is None or deal is None:
                 return
-            parties = frozenset({entry.actor, job.consumer, *job.holders})
+            parties = frozenset({entry.actor, job.consumer, *job.parties})
             watched = self._jobs[entry.subject] = _Watched(deal, parties)
             self._under_way[entry.subject] = watched
-        if job is not None:
-            watched.parties |= job.parties
         if entry.actor not in watched.parties:
             return
         if job is None or job.released:

@@ -100,8 +100,10 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
 
 def admit(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     job = _job_of_party(submission, tx)
-    _require_reachable(submission.signed.statement)
     actor = submission.signed.statement.actor
+    side = settlement.plan_of(job, tx).side_of(actor)
+    if submission.signed.statement.policy_digest != (None if side is None else side.agreement):
+        raise PlanRefused("agreement", "is not the one that the plan names for this party")
     admitted = {**job.admitted, actor: submission.signed.digest}
     if job.state is not JobState.REQUESTED or actor in job.admitted:
         jobs.advance(job.id, job.state, JobEvent.ADMIT)
@@ -131,7 +133,6 @@ def start(submission: Submission, tx: HubTransaction, operator: Operator) -> Non
     if actor in job.started:
         raise NotYours(f"{actor} has started {job.id} already")
     if set(submission.signed.statement.after) != set(job.admitted.values()):
-        # From it an audit of the public log reads who the job's parties are.
         raise PlanRefused("after", "does not name exactly the admissions of the job's parties")
     started = replace(job, started={**job.started, actor: submission.signed.digest})
     if job.state is JobState.RUNNING:
@@ -196,7 +197,7 @@ def fail(submission: Submission, tx: HubTransaction, operator: Operator) -> None
 
 def cancel(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
     """The consumer withdraws, as long as nothing has started."""
-    job = tx.lock_job(JobId.parse(submission.signed.statement.subject, where="subject"))
+    job = _job(submission.signed.statement, tx)
     if submission.signed.statement.actor != job.consumer:
         raise NotYours(f"only the consumer cancels {job.id}")
     after = _step(job, JobEvent.CANCEL, tx, operator, reason="cancelled by the consumer")
@@ -206,7 +207,7 @@ def cancel(submission: Submission, tx: HubTransaction, operator: Operator) -> No
 
 
 def opened(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
-    job = tx.lock_job(JobId.parse(submission.signed.statement.subject, where="subject"))
+    job = _job(submission.signed.statement, tx)
     if submission.signed.statement.actor != job.consumer or job.state is not JobState.RELEASED:
         raise NotYours(f"{job.id} has nothing for this party to open")
     _note(job, "opened", job.consumer, "", tx, operator)
@@ -229,17 +230,18 @@ def _read_plan(data: bytes, statement: Statement, number: JobId, tx: HubTransact
     dsse.verify(envelope, plans.PAYLOAD_TYPE, consumer.document.signing)
     if plan.consumer != statement.actor or plan.job != number:
         raise PlanRefused("consumer", "the plan is not this party's, or for another job")
-    if statement.inputs != tuple(side.agreement for side in plan.sides):
-        raise PlanRefused("agreements", "the statement names others than the plan")
+    if statement.inputs != plan.relies_on:
+        # From it an audit of the public log reads who the job's parties are.
+        raise PlanRefused("inputs", "the statement names others than the plan relies on")
     if statement.body.get("deal") != plan.deal:
         # Whoever follows the public log reads from it whose bundle must hold the job.
         raise PlanRefused("deal", "the statement names another than the plan")
     if plan.join in WITH_CONSUMER:
-        _require_reachable(statement)
+        require_reachable(statement)
     return plan
 
 
-def _require_reachable(statement: Statement) -> None:
+def require_reachable(statement: Statement) -> None:
     """Keys and address for the run, well formed: a peer would blame its own run for them."""
     ephemeral = statement.body.get("ephemeral", "")
     if PublicKey.parse(ephemeral, where="body.ephemeral").suite != "x25519":
@@ -282,12 +284,17 @@ def _require_current(plan: Plan, tx: HubTransaction) -> None:
 
 
 def _controllers(plan: Plan, tx: HubTransaction) -> dict[PartyId, str | None]:
+    """By the documents that the plan names, each of which must be its party's own."""
     named = {party: plan.document_of(party) for party in (*plan.sealers, plan.consumer)}
-    return {
-        party: tx.parties.by_digest(digest).document.controller
+    found = {
+        party: tx.parties.by_digest(digest).document
         for party, digest in named.items()
         if digest is not None
     }
+    for party, document in found.items():
+        if document.party != party:
+            raise PlanRefused("document", f"of {party} is another party's")
+    return {party: document.controller for party, document in found.items()}
 
 
 def _keep_openings(submission: Submission, job: HubJob, tx: HubTransaction) -> None:
@@ -322,9 +329,16 @@ def _reserve_run(held: HubAgreement, plan: Plan) -> HubAgreement:
 
 def _job_of_party(submission: Submission, tx: HubTransaction) -> HubJob:
     statement = submission.signed.statement
-    job = tx.lock_job(JobId.parse(statement.subject, where="subject"))
+    job = _job(statement, tx)
     if statement.actor not in job.parties:
         raise NotYours(f"{statement.actor} has no part in {job.id}")
+    return job
+
+
+def _job(statement: Statement, tx: HubTransaction) -> HubJob:
+    """The job that a statement is about. It names the plan, for under one id there may have been
+    several submissions, and whoever reads the public log must see which is meant."""
+    job = tx.lock_job(JobId.parse(statement.subject, where="subject"))
     if job.plan not in statement.inputs:
         raise PlanRefused("plan", "the statement is about another plan")
     return job

@@ -75,6 +75,9 @@ def receive(
             return known
         verify_statement(signed, signing_key(submission, tx))
         _require_follows(signed, head)
+        if signed.statement.type == "job.admitted":
+            # The log would show an admission that counts; its words are not looked at there.
+            coordination.require_reachable(signed.statement)
         age = operator.clock.now() - signed.statement.time
         if age < -CLOCK_TOLERANCE:
             raise Malformed("time", f"is {-age} after the hub's clock; set this machine's clock")

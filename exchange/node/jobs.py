@@ -200,7 +200,7 @@ class Desk:
                 plan.job,
                 plan.deal,
                 plan=digest,
-                agreements=[s.agreement for s in plan.sides],
+                relies_on=plan.relies_on,
                 ephemeral=None if key is None else key.public,
                 link=self.identity.link_address,
             )
@@ -422,8 +422,11 @@ def hear_held(submission: Submission, tx: NodeTransaction, hub: Hub, identity: I
 def hear_admitted(
     submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity
 ) -> None:
-    job, _ = _from_party(submission, tx)
+    job, plan = _from_party(submission, tx)
     statement = submission.signed.statement
+    side = plan.side_of(statement.actor)
+    if statement.policy_digest != (None if side is None else side.agreement):
+        raise PlanRefused("agreement", f"{statement.actor} admits under another than the plan's")
     if statement.actor in job.admissions:
         raise PlanRefused("admission", f"{statement.actor} has answered before")
     heard = replace(

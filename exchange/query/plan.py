@@ -539,6 +539,15 @@ class Plan:
                 return side
         return None
 
+    @property
+    def relies_on(self) -> tuple[Digest, ...]:
+        """What its submission names: of each side the agreement, then of each side's holder, and of
+        the helper if there is one, the party document. The plan is nobody's but its parties'; by
+        this whoever reads the public log knows who they are, by the consumer's own word."""
+        documents = tuple(side.holder_document for side in self.sides)
+        helper = () if self.helper is None else (self.helper.document,)
+        return (*(side.agreement for side in self.sides), *documents, *helper)
+
     def document_of(self, party: PartyId) -> Digest | None:
         """Which party document the plan names for someone who computes."""
         side = self.side_of(party)

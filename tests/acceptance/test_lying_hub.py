@@ -120,9 +120,8 @@ def type_of(entry: bytes) -> str:
 
 
 def submitted(plan: Plan, envelope: Envelope) -> Act:
-    agreements = [side.agreement for side in plan.sides]
     return evidence.submitted(
-        plan.job, plan.deal, plan=envelope.payload_digest, agreements=agreements
+        plan.job, plan.deal, plan=envelope.payload_digest, relies_on=plan.relies_on
     )
 
 

@@ -291,7 +291,7 @@ def test_what_a_stranger_says_about_a_job_is_left_out_and_fails_nothing(
     made_up = digest(b"made up")
     for act in (
         evidence.failed(job, plan=made_up, after=[made_up], reason=b"\x1b[2J"),
-        evidence.submitted(job, deal.deal, plan=made_up, agreements=[made_up]),
+        evidence.submitted(job, deal.deal, plan=made_up, relies_on=[made_up]),
         evidence.alarmed(job, kind="Nonsense", words="\x1b[31mlook"),
     ):
         signed = sign_statement(
@@ -691,7 +691,7 @@ def test_a_plan_under_other_agreements_than_submitted_is_found(
     done: Audited, forger: Forger
 ) -> None:
     place = forger.place("job.submitted")
-    first, _ = forger.drafts[place].statement.inputs
+    first, *_ = forger.drafts[place].statement.inputs
     forger.change(place, inputs=(first,))
     assert "job.replayed" in failing(forger.audit(done.roots))
 

@@ -162,7 +162,7 @@ def test_nobody_gets_another_deals_documents_by_naming_them(scene: Scene) -> Non
         tx.add_document(secret, b"plan of somebody else")
     job = scene.deal.submit()
     world.settle()
-    act = evidence.submitted(job, scene.deal.deal, plan=secret, agreements=[])
+    act = evidence.submitted(job, scene.deal.deal, plan=secret, relies_on=[])
     assert not scene.say(research, act).applied
     world.settle()
     bundle = scene.bundle()

@@ -12,10 +12,10 @@ from tests.public_log import CONSUMER, HOLDER, PublicLog
 from tests.unit.test_public_replay import ACTS
 
 
-def a_job() -> PublicLog:
-    """Up to the holder's admission, with every statement in doubt."""
+def a_job(admitted: Timing = Timing.PERHAPS) -> PublicLog:
+    """Up to the holder's admission, with every other statement in doubt."""
     log = PublicLog(timing=Timing.PERHAPS)
-    log.until_admitted()
+    log.until_admitted(admitted)
     assert log.failed == log.unopened == []
     return log
 
@@ -33,18 +33,25 @@ def a_job() -> PublicLog:
 def test_a_refund_after_a_cancellation_follows_if_the_start_may_have_come_too_late(
     kind: str, timing: Timing, failed: list[str], unopened: list[str]
 ) -> None:
-    log = a_job()
+    log = a_job(Timing.FITS)
     log.starts(timing)
     log.refunds(log.says(CONSUMER if kind == "job.cancelled" else HOLDER, kind))
     assert (log.failed, log.unopened) == (failed, unopened)
 
 
 def test_a_refund_once_a_start_came_in_time_fails_whatever_came_in_doubt() -> None:
-    log = a_job()
+    log = a_job(Timing.FITS)
     log.starts(Timing.FITS)
     log.starts(Timing.PERHAPS)
     log.refunds(log.says(CONSUMER, "job.cancelled"))
     assert log.failed == ["funds.refunded"]
+
+
+def test_a_start_may_have_come_to_nothing_where_an_admission_that_it_names_may() -> None:
+    log = a_job(Timing.PERHAPS)
+    log.starts(Timing.FITS)
+    log.refunds(log.says(CONSUMER, "job.cancelled"))
+    assert (log.failed, log.unopened) == ([], ["funds.refunded"])
 
 
 @pytest.mark.parametrize("act", [a for a in ACTS if "after_the_start" not in a.__name__])

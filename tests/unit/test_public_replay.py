@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crypto.identifiers import JobId, PartyId
+from crypto.identifiers import JobId, NegotiationId, PartyId
 from exchange.audit import public
 from ledger.verify.log import Timing
 from ledger.verify.report import phrase
@@ -20,10 +20,12 @@ from tests.public_log import (
     HOLDER,
     JOB,
     OPERATOR,
+    OTHER_AGREEMENT,
     PLAN,
     SECOND,
     STRANGER,
     PublicLog,
+    document,
 )
 
 HEARD_OR_NOT = pytest.mark.parametrize("heard", [True, False])
@@ -48,7 +50,7 @@ def test_a_job_that_is_paid_follows(holders: tuple[PartyId, ...], helper: PartyI
     log.releases_and_pays()
     assert log.failed == log.unopened == []
     assert log.tally.passed["negotiation.public"] == len(holders)
-    assert log.tally.passed["job.public"] == 3 + 2 * len(holders)
+    assert log.tally.passed["job.public"] == 3 + 2 * len(log.parties)
 
 
 @pytest.mark.parametrize("kind", ["job.refused", "job.cancelled"])
@@ -131,7 +133,9 @@ def test_open_jobs_beyond_a_number_are_kept_on_disk(monkeypatch: pytest.MonkeyPa
     def audited() -> PublicLog:
         log = PublicLog(helper=HELPER)
         log.until_admitted()
-        submitted = log.says(CONSUMER, "job.submitted", other, inputs=(AGREEMENT,), outputs=(PLAN,))
+        submitted = log.says(
+            CONSUMER, "job.submitted", other, inputs=(AGREEMENT, document(HOLDER)), outputs=(PLAN,)
+        )
         inputs = (PLAN, AGREEMENT)
         log.says(OPERATOR, "funds.held", other, after=(submitted,), inputs=inputs)
         log.starts()
@@ -156,7 +160,7 @@ def test_a_submission_that_comes_again_counts_as_it_was_heard_first(
     for first in (True, False):
         log = PublicLog()
         log.agrees()
-        facts: dict[str, Any] = {"inputs": (AGREEMENT,), "outputs": (PLAN,)}
+        facts: dict[str, Any] = {"inputs": (AGREEMENT, document(HOLDER)), "outputs": (PLAN,)}
         said = log.says(CONSUMER, "job.submitted", heard=first, **facts)
         log.says(CONSUMER, "job.submitted", heard=not first, again=said, **facts)
         log.holds()
@@ -298,25 +302,141 @@ def test_a_stranger_that_calls_itself_a_strangers_holder_admits_for_nobody() -> 
     assert log.failed == ["job.started"]
 
 
-# Where nobody can tell
-
-
 @pytest.mark.parametrize("kind", ["job.refused", "job.failed"])
-def test_a_refund_for_somebody_who_may_be_the_helper_is_not_opened_before_the_start(
+def test_a_refund_for_whom_the_consumer_named_as_its_helper_follows_and_for_nobody_else(
     kind: str,
 ) -> None:
-    log = PublicLog(helper=HELPER)
-    log.until_admitted()
-    log.refunds(log.says(HELPER, kind))
-    assert (log.failed, log.unopened) == ([], ["funds.refunded"])
+    for helper, failed in ((HELPER, []), (None, ["funds.refunded"])):
+        log = PublicLog(helper=helper)
+        log.until_admitted()
+        log.refunds(log.says(HELPER, kind))
+        assert (log.failed, log.unopened) == (failed, [])
 
 
-def test_a_refund_for_the_helper_follows_once_a_holders_start_has_named_it() -> None:
-    log = PublicLog(helper=HELPER)
+# A party that says elsewhere, or first, what only looks true
+
+
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("timing", [Timing.FITS, Timing.LATE])
+@pytest.mark.parametrize("first", [HOLDER, STRANGER, CONSUMER])
+def test_whoever_names_an_agreement_before_it_is_agreed_to_fails_nobody(
+    first: PartyId, timing: Timing, heard: bool
+) -> None:
+    log = PublicLog(holders=(HOLDER, SECOND), helper=HELPER)
+    elsewhere = NegotiationId("neg_" + "9" * 32)
+    for deal in (elsewhere, DEAL):
+        facts: dict[str, Any] = {"inputs": (), "outputs": (AGREEMENT,), "timing": timing}
+        log.says(first, "negotiation.agreed", deal, heard=heard, **facts)
     log.until_admitted()
     log.starts()
-    log.refunds(log.says(HELPER, "job.failed"))
+    log.seals()
+    log.releases_and_pays()
+    assert log.failed == []
+    if heard:
+        assert log.unopened == []
+
+
+def test_a_holder_is_who_the_consumer_named_although_a_stranger_copies_all_that_it_says() -> None:
+    log = PublicLog()
+    log.says(CONSUMER, "negotiation.requested", DEAL, inputs=())
+    for kind in ("agreed", "verified", "finalized"):
+        for actor in (STRANGER, HOLDER) if kind != "verified" else (CONSUMER,):
+            outputs = () if kind == "finalized" else (AGREEMENT,)
+            if (actor, kind) != (HOLDER, "finalized"):
+                log.says(actor, f"negotiation.{kind}", DEAL, inputs=(), outputs=outputs)
+    log.submits()
+    log.holds()
+    assert log.failed == ["funds.held"]
+
+
+def test_a_start_that_names_an_accomplice_fails_by_itself_and_moves_nothing() -> None:
+    log = PublicLog(holders=(HOLDER, SECOND))
+    log.until_admitted()
+    begins(log)
+    accomplice = log.says(STRANGER, "job.admitted")
+    log.says(HOLDER, "job.started", after=(*log.admissions, accomplice))
+    log.refunds(log.says(CONSUMER, "job.cancelled"))
+    assert (log.failed, log.unopened) == (["job.started"], [])
+
+
+def test_a_start_that_names_an_accomplice_makes_no_honest_party_look_wrong() -> None:
+    log = PublicLog(holders=(HOLDER, SECOND), helper=HELPER)
+    log.until_admitted()
+    for left_out in (None, HELPER):
+        named = [log.said[p, "job.admitted"] for p in log.parties if p != left_out]
+        accomplice = log.says(STRANGER, "job.admitted")
+        log.says(HOLDER, "job.started", after=(*named, accomplice))
+    log.starts()
+    log.seals()
+    log.releases_and_pays()
+    assert (log.failed, log.unopened) == (["job.started", "job.started"], [])
+
+
+@pytest.mark.parametrize("agreement", [AGREEMENT, OTHER_AGREEMENT, None])
+def test_a_second_admission_or_one_under_another_agreement_does_not_let_a_start_count(
+    agreement: bytes | None,
+) -> None:
+    """Its hub takes the first under its own agreement; and others go on from that one."""
+    log = PublicLog(holders=(HOLDER, SECOND))
+    log.until_admitted()
+    again = log.says(HOLDER, "job.admitted", policy=agreement)
+    log.says(HOLDER, "job.started", after=(again, log.said[SECOND, "job.admitted"]))
+    log.refunds(log.says(CONSUMER, "job.cancelled"))
+    assert (log.failed, log.unopened) == (["job.started"], [])
+
+
+def test_a_start_before_the_helper_has_admitted_fails_by_itself() -> None:
+    log = PublicLog(helper=HELPER)
+    log.agrees()
+    log.submits()
+    log.holds()
+    own = log.says(HOLDER, "job.admitted", policy=AGREEMENT)
+    log.says(HOLDER, "job.started", after=(own,))
+    log.refunds(log.says(CONSUMER, "job.cancelled"))
+    assert (log.failed, log.unopened) == (["job.started"], [])
+
+
+def test_a_start_that_names_an_admission_twice_names_it_once() -> None:
+    log = PublicLog(holders=(HOLDER, SECOND))
+    log.until_admitted()
+    for holder in log.parties:
+        log.says(holder, "job.started", after=(*log.admissions, log.admissions[0]))
+    log.seals()
+    log.releases_and_pays()
     assert log.failed == log.unopened == []
+
+
+def test_a_cancellation_that_does_not_name_the_plan_gives_no_price_back() -> None:
+    log = PublicLog()
+    log.until_admitted()
+    log.refunds(log.says(CONSUMER, "job.cancelled", inputs=()))
+    assert log.failed == ["funds.refunded"]
+
+
+def test_a_price_that_is_held_with_a_party_that_never_registered_fails() -> None:
+    log = PublicLog()
+    log.agrees()
+    inputs = (AGREEMENT, document(HOLDER), document(STRANGER))
+    log.says(CONSUMER, "job.submitted", inputs=inputs, outputs=(PLAN,))
+    log.holds()
+    assert log.failed == ["funds.held"]
+
+
+def test_what_involves_a_party_whose_document_is_not_at_hand_is_not_opened() -> None:
+    log = PublicLog()
+    log.agrees()
+    log.says(STRANGER, "party.registered", outputs=(document(STRANGER),), heard=False)
+    inputs = (AGREEMENT, document(HOLDER), document(STRANGER))
+    log.says(CONSUMER, "job.submitted", inputs=inputs, outputs=(PLAN,))
+    log.holds()
+    log.admits()
+    log.starts()
+    log.refunds(log.says(CONSUMER, "job.cancelled"))
+    assert log.failed == []
+    assert "job.started" in log.unopened
+
+
+# Where nobody can tell
 
 
 @pytest.mark.parametrize(

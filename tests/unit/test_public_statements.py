@@ -124,7 +124,7 @@ def acts() -> Iterator[tuple[str, Act]]:
     yield (
         "submitted",
         evidence.submitted(
-            JOB, DEAL, plan=PLAN, agreements=[AGREEMENT], ephemeral=EPHEMERAL, link=""
+            JOB, DEAL, plan=PLAN, relies_on=[AGREEMENT], ephemeral=EPHEMERAL, link=""
         ),
     )
     yield "rejected", evidence.rejected(JOB, plan=PLAN, after=SAID, reason=REASON)

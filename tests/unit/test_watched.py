@@ -65,13 +65,12 @@ class Watching:
         return entry.place
 
     def holds_the_price(self) -> int:
-        self.job = Job(CONSUMER, b"plan", (b"agreement",), frozenset({HOLDER}))
+        self.job = Job(CONSUMER, b"plan", {HOLDER: b"agreement", HELPER: None})
         return self.hears(HELD, OPERATOR, after=[SUBMISSION])
 
     def starts(self, at: datetime = NOW) -> None:
         assert self.job is not None
-        parties = frozenset({HOLDER, HELPER})
-        self.job = self.job._replace(started=frozenset({HOLDER}), parties=parties)
+        self.job = self.job._replace(started=frozenset({HOLDER}))
         self.hears("job.started", HOLDER, at=at)
 
     def deadlines(self) -> list[datetime]:
@@ -135,10 +134,10 @@ def test_a_stranger_has_no_bundle_read_again_and_is_not_missed_in_it() -> None:
     assert watching.work.entries(DEAL) == [*before, said]
 
 
-def test_a_helper_has_a_part_once_a_start_has_named_it() -> None:
+def test_a_helper_has_a_part_once_the_price_is_held() -> None:
     watching = a_held_job()
-    watching.hears("job.sealed", HELPER)
-    assert watching.work.changed() == []
+    watching.hears("job.admitted", HELPER)
+    assert watching.work.changed() == [DEAL]
     watching.starts()
     watching.work.changed()
     said = watching.hears("job.sealed", HELPER)
