@@ -32,6 +32,8 @@ BUNDLE_EXPORTED: Final = "bundle.exported"
 STANDING_APPROVED: Final = "standing.approved"
 STANDING_WITHDRAWN: Final = "standing.withdrawn"
 STANDING: Final = "approval"  # the commitment's name
+HELPING_BEGUN: Final = "helping.begun"
+HELPING_ENDED: Final = "helping.ended"
 
 
 class Overdue(StrEnum):
@@ -291,9 +293,19 @@ def standing_approved(product: ProductId, *, commitment: Digest, openings: Diges
     )
 
 
-def standing_withdrawn(product: ProductId, *, after: Sequence[Digest]) -> Act:
-    """after: the statement that approved it."""
-    return Act(type=STANDING_WITHDRAWN, subject=product, after=tuple(after))
+def standing_withdrawn(product: ProductId, *, approved: Digest) -> Act:
+    """approved: the statement that said so."""
+    return Act(type=STANDING_WITHDRAWN, subject=product, after=(approved,))
+
+
+def helping_begun(party: PartyId) -> Act:
+    """The helper's: its node takes part in every job whose plan names it, without asking a person.
+    There is nothing else to it, so nothing is committed to."""
+    return Act(type=HELPING_BEGUN, subject=party)
+
+
+def helping_ended(party: PartyId, *, begun: Digest) -> Act:
+    return Act(type=HELPING_ENDED, subject=party, after=(begun,))
 
 
 def regulators_named(operator: PartyId, regulators: Collection[PartyId]) -> Act:

@@ -24,6 +24,7 @@ from exchange.audit.bundle import Bundle
 from exchange.audit.deal import audit_deal
 from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
+from exchange.evidence import STANDING, STANDING_APPROVED
 from exchange.query import plan as plans
 from exchange.query.plan import Plan
 from exchange.submission import document_digest
@@ -287,4 +288,6 @@ def failing(report: Report) -> set[str]:
 def _context(statement: Statement, name: Digest) -> bytes:
     if statement.type == "job.sealed":
         return openings.receipt_context(statement.inputs[0], statement.actor)
+    if statement.type == STANDING_APPROVED:
+        return openings.standing_context(statement.commitments[STANDING])
     return openings.context(name)

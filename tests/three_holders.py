@@ -4,17 +4,23 @@ made so that every overlap of the three has people of its own."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from fractions import Fraction
 
 from crypto.identifiers import DealId, JobId
 from crypto.ports import SystemRandomness
-from exchange.node.model import StandingApproval
 from exchange.query.question import Question
 from registry.party import Role
 from registry.product import Column, ColumnType, DataProduct
 from registry.rule import Join, Use
-from tests.world import PURPOSE, START, World, list_rows, negotiate, terms_for
+from tests.world import (
+    PURPOSE,
+    World,
+    an_approval,
+    approve,
+    list_rows,
+    negotiate,
+    terms_for,
+)
 
 HOLDERS = ("clinic", "lab", "pharmacy")
 PRICES = (1000, 700, 300)
@@ -131,17 +137,7 @@ def a_deal_of_three(world: World) -> DealOfThree:
             epsilon=Fraction(3),
         )
         negotiate(world, name, deal, terms)
-        with world.members[name].node.store.transaction() as tx:
-            tx.add_standing(
-                StandingApproval(
-                    product.id,
-                    (world.members["research"].id,),
-                    (PURPOSE,),
-                    5,
-                    100,
-                    START + timedelta(days=30),
-                )
-            )
+        approve(world, name, an_approval(world, product))
     world.fund("research", 10_000)
     world.settle()
     return DealOfThree(world, deal, products)

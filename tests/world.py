@@ -27,6 +27,7 @@ from crypto.keys import ExchangeKey, SigningKey
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
 from crypto.statement import ChainHead
+from exchange.approval import StandingApproval
 from exchange.errors import HubUnreachable
 from exchange.hub import background, registration
 from exchange.hub.adapters.sql import SqlHubStore
@@ -34,11 +35,11 @@ from exchange.hub.background import LogKeeping
 from exchange.hub.model import Operator, Outcome
 from exchange.hub.service import HubService
 from exchange.links.endpoint import Endpoint
-from exchange.node import registering
+from exchange.node import approving, registering
 from exchange.node.adapters.sql import SqlNodeStore
 from exchange.node.jobs import Desk
 from exchange.node.links import Egress, PeerAddress
-from exchange.node.model import Identity, Incoming, StandingApproval
+from exchange.node.model import Identity, Incoming
 from exchange.node.negotiating import Party
 from exchange.node.node import Node
 from exchange.node.runs import Workshop
@@ -446,17 +447,28 @@ class Deal:
     def approve_standing(self) -> None:
         """Both holders admit this consumer's jobs without asking a person."""
         for name, product in (("clinic", self.clinic_product), ("lab", self.lab_product)):
-            with self.world.members[name].node.store.transaction() as tx:
-                tx.add_standing(
-                    StandingApproval(
-                        product.id,
-                        (self.world.members["research"].id,),
-                        (PURPOSE,),
-                        5,
-                        100,
-                        START + timedelta(days=30),
-                    )
-                )
+            approve(self.world, name, an_approval(self.world, product))
+
+
+def an_approval(world: World, product: DataProduct, **limits: object) -> StandingApproval:
+    """Of the research company's jobs on a product."""
+    settings: dict[str, object] = {
+        "product": product.id,
+        "consumers": (world.members["research"].id,),
+        "purposes": (PURPOSE,),
+        "min_group": 5,
+        "runs_per_day": 100,
+        "valid_until": START + timedelta(days=30),
+        **limits,
+    }
+    return StandingApproval(**settings)  # type: ignore[arg-type]
+
+
+def approve(world: World, name: str, approval: StandingApproval) -> Digest:
+    """The statement by which this holder's node admits such jobs from here on."""
+    node = world.members[name].node
+    with node.store.transaction() as tx:
+        return approving.approve(approval, tx=tx, identity=node.identity)
 
 
 def a_controller(name: str) -> str:

@@ -16,9 +16,9 @@ from crypto import record
 from crypto.digest import digest
 from crypto.identifiers import PartyId, ProductId
 from crypto.record import encode_time
+from exchange.approval import StandingApproval
 from exchange.errors import UnknownSubject
 from exchange.node import approving
-from exchange.node.model import StandingApproval
 
 app = Commands("node.standing", no_args_is_help=True)
 
@@ -52,7 +52,7 @@ def add(
 @app.act("list", "node.standing.list")
 def list_() -> None:
     with opened() as node, node.store.reading() as tx:
-        found = tx.standing()
+        found = [held.approval for held in tx.standing()]
         names = party_names({consumer for a in found for consumer in a.consumers}, tx)
     answer(
         {"standing": [_document(approval) for approval in found]},
@@ -78,7 +78,7 @@ def list_() -> None:
 @app.act("remove", "node.standing.remove")
 def remove(number: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     with opened() as node, node.store.transaction() as tx:
-        named_so = [approval for approval in tx.standing() if _id(approval) == number]
+        named_so = [h.approval for h in tx.standing() if _id(h.approval) == number]
         if not named_so:
             raise UnknownSubject(f"standing approval {number}")
         approving.withdraw(named_so[0], tx=tx, identity=node.identity)

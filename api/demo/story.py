@@ -20,12 +20,13 @@ from api.hub.bodies import AnchorBody
 from crypto.identifiers import DealId, JobId, NegotiationId, PartyId
 from crypto.noise import slack
 from crypto.record import Rational
+from exchange.approval import StandingApproval
 from exchange.audit.deal import audit_deal
 from exchange.audit.voices import VOICES
 from exchange.audit.whole import audit_whole_log, open_documents
 from exchange.jobs import FINAL, JobState
 from exchange.node import approving, receiving, registering
-from exchange.node.model import NodeJob, StandingApproval
+from exchange.node.model import NodeJob
 from exchange.query.explanation import Language, learns
 from exchange.query.plan import Plan
 from exchange.results import Answer, Figure

@@ -87,7 +87,7 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
         checks += _check_job(subject, evidence, work, opener)
     checks += plans.check_accounts(evidence, work)
     checks += story.note_alarms(evidence)
-    checks += oversight.check_standing(evidence, taking_part, opener)
+    checks += oversight.check_standing(evidence, work, opener)
     checks += oversight.check_exports(evidence, _may_read(talks, evidence))
     no_effect = {**heard.no_effect, **talks.no_effect, **work.no_effect}
     found = answers.answer(evidence, talks, work, opener)

@@ -67,7 +67,7 @@ def check_accounts(evidence: Evidence, found: Jobs) -> list[Check]:
     for job in found.known.values():
         for side in job.plan.sides:
             if cost_of(job.plan) != NOTHING and side.holder in job.admitted:
-                number = _product_id(side, evidence)
+                number = product_id(side, evidence)
                 if number is not None:
                     products[number, side.holder] = None
     return [_account(number, holder, evidence, found) for number, holder in products]
@@ -136,7 +136,7 @@ def started_cost(number: ProductId, receipt: Said, evidence: Evidence, found: Jo
     holder, total = receipt.statement.actor, NOTHING
     for job in found.known.values():
         start, side = job.started.get(holder), job.plan.side_of(holder)
-        if start is None or side is None or _product_id(side, evidence) != number:
+        if start is None or side is None or product_id(side, evidence) != number:
             continue
         if start.statement.actor_seq < receipt.statement.actor_seq:
             total = total + cost_of(job.plan)
@@ -152,10 +152,10 @@ def _admitted_cost(said: Said, number: ProductId, evidence: Evidence, found: Job
     side = job.plan.side_of(statement.actor)
     if side is None or job.admitted.get(statement.actor) != said:
         return NOTHING
-    return cost_of(job.plan) if _product_id(side, evidence) == number else NOTHING
+    return cost_of(job.plan) if product_id(side, evidence) == number else NOTHING
 
 
-def _product_id(side: SidePlan, evidence: Evidence) -> ProductId | None:
+def product_id(side: SidePlan, evidence: Evidence) -> ProductId | None:
     """None where the bundle lacks the product; `plan.rules` fails for it."""
     try:
         return evidence.product(side.product).id

@@ -166,8 +166,16 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
             "持有方节点不经询问即准许的内容与其承诺一致。",
         ),
         "standing.in_force": _both(
-            "A job that was admitted without asking rests on the holder's own standing approval.",
-            "未经询问而准许的作业以该持有方自身有效的长期准许为依据。",
+            "A job that was admitted without asking rests on that party's own approval, in force "
+            "then: a holder's for this product, or a helper's general one.",
+            "未经询问而准许的作业以该方自身当时有效的准许为依据：持有方就该产品的长期准许，"
+            "或协助方的一般准许。",
+        ),
+        "standing.within": _both(
+            "A job that was admitted without asking keeps to the approval's limits: product, "
+            "consumers, purposes, smallest group, end, and jobs of one consumer in 24 hours.",
+            "未经询问而准许的作业未超出该准许的限制：产品、需方、用途、最小分组、有效期，"
+            "以及同一需方 24 小时内的作业数。",
         ),
         "bundle.given": _both(
             "The operator gave the deal's evidence to somebody who may read it.",
@@ -429,10 +437,24 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "整个日志中均有",
         ),
         "standing.none": _both(
-            "{digest} is none of this party's, or was taken back before",
-            "{digest} 并非该方的长期准许，或此前已撤回",
+            "{digest} is no approval of this party's for this job, or was taken back before",
+            "{digest} 并非该方可适用于此作业的准许，或此前已撤回",
+        ),
+        "standing.no_product": _both(
+            "the bundle lacks the product that the approval must be of",
+            "证据包中缺少该准许所应针对的产品",
         ),
         "standing.says": _both("{text}", "{text}"),
+        "standing.seen": _both(
+            "number {count} of the {allowed} that the approval allows this consumer in 24 hours, "
+            "as far as this deal shows: jobs of its other deals count too and are not seen here",
+            "就本交易所见，系该准许允许该需方 24 小时内 {allowed} 次中的第 {count} 次；"
+            "其他交易的作业亦计入，而此处不可见",
+        ),
+        "standing.beyond": _both(
+            "beyond the approval's {limit}: {found}, where it says {allowed}",
+            "超出该准许的 {limit}：实为 {found}，而准许为 {allowed}",
+        ),
         "bundle.given_to": _both("to {to}", "交予 {to}"),
         # the story
         "did.party.registered": _both("{actor} registered.", "{actor} 完成登记。"),
@@ -516,6 +538,14 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "did.standing.withdrawn": _both(
             "{actor} took a standing approval on {subject} back.",
             "{actor} 撤回了对 {subject} 的长期准许。",
+        ),
+        "did.helping.begun": _both(
+            "{actor} lets its node help, without asking a person, with every job that names it.",
+            "{actor} 允许其节点不经人工询问即协助所有指名它的作业。",
+        ),
+        "did.helping.ended": _both(
+            "{actor} no longer helps without asking a person.",
+            "{actor} 不再未经人工询问即提供协助。",
         ),
         "did.regulators.named": _both(
             "{actor} named who may read every deal.", "{actor} 指明了可查阅所有交易的监管方。"

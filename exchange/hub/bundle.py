@@ -19,7 +19,7 @@ from typing import Final
 from crypto import record
 from crypto.digest import Digest
 from crypto.envelope import Envelope
-from crypto.identifiers import DealId, PartyId
+from crypto.identifiers import DealId, PartyId, ProductId
 from crypto.statement import SignedStatement, read_statement
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES, Bundle
@@ -27,6 +27,8 @@ from exchange.errors import BundleNotReady, UnknownSubject
 from exchange.evidence import (
     ALARM,
     BUNDLE_EXPORTED,
+    HELPING_BEGUN,
+    HELPING_ENDED,
     REGULATORS_NAMED,
     STANDING_APPROVED,
     STANDING_WITHDRAWN,
@@ -47,6 +49,7 @@ _AGREEING: Final = ("negotiation.agreed", "negotiation.verified")
 _SUBMITTED: Final = "job.submitted"
 _NEVER: Final = (ALARM,)  # however well said, they change nothing; nor does opening again
 _ONCE: Final = ("job.opened",)
+_UNASKED: Final = (STANDING_APPROVED, STANDING_WITHDRAWN, HELPING_BEGUN, HELPING_ENDED)
 _EXPLAINING: Final = (
     "job.rejected",
     "job.refused",
@@ -91,7 +94,8 @@ def export(deal: DealId, tx: HubTransaction) -> Exported:
     parties |= {said.statement.actor for said in found.statements.values()}
     announced = tx.statements_about(sorted(parties), kinds=(REGISTERED, UPDATED))
     _add(announced, found, tx)
-    _add_listings(found, tx)
+    products = _add_listings(found, tx)
+    _add_unasked([*products, *sorted(parties)], found, tx)
     for name in (*announced, *found.listings):
         for output in found.statements[name].statement.outputs:
             found.documents[output] = _document(output, tx)
@@ -199,8 +203,15 @@ def _note_terms(terms: Terms, found: _Collected) -> None:
         found.parties.add(terms.helper)
 
 
-def _add_listings(found: _Collected, tx: HubTransaction) -> None:
-    listed: dict[str, None] = {}
+def _add_unasked(subjects: Sequence[str], found: _Collected, tx: HubTransaction) -> None:
+    """What is admitted without asking, by the products that it is about or the party that helps."""
+    names = tx.statements_about(subjects, kinds=_UNASKED)
+    _add((n for n in names if (said := tx.outcome(n)) is not None and said.applied), found, tx)
+
+
+def _add_listings(found: _Collected, tx: HubTransaction) -> Sequence[ProductId]:
+    """Of every version that documents name. Returns the products."""
+    listed: dict[ProductId, None] = {}
     for name in sorted(found.products):
         try:
             listed[tx.products.by_digest(name).id] = None
@@ -208,9 +219,6 @@ def _add_listings(found: _Collected, tx: HubTransaction) -> None:
             continue  # a rejected plan may name a product that there is not
     before = set(found.statements)
     names = tx.statements_about(list(listed), kinds=(LISTED,))
-    kinds = (STANDING_APPROVED, STANDING_WITHDRAWN)
-    unasked = tx.statements_about(list(listed), kinds=kinds)
-    _add((n for n in unasked if (said := tx.outcome(n)) is not None and said.applied), found, tx)
     found.products |= _changing_totals(names, tx)
     _add(names, found, tx)
     for name in names:
@@ -219,6 +227,7 @@ def _add_listings(found: _Collected, tx: HubTransaction) -> None:
             del found.statements[name], found.index[name]  # another version of the product
         else:
             found.listings.append(name)
+    return list(listed)
 
 
 def _add_exports(deal: DealId, found: _Collected, size: int, tx: HubTransaction) -> None:

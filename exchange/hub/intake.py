@@ -32,6 +32,9 @@ from registry.party import SignedParty, read_party
 CLOCK_TOLERANCE: Final = timedelta(minutes=10)
 # Vouched for by the identity key, ordered by their own numbers, and needed to read what follows.
 KEY_CHANGES: Final = ("party.registered", "party.updated")
+# What a node admits unasked it says for what comes after it in the log: being late gains nothing,
+# and of no effect it would make every later admission that rests on it look groundless.
+UNASKED: Final = ("standing.approved", "standing.withdrawn", "helping.begun", "helping.ended")
 
 Handler = Callable[[Submission, HubTransaction, Operator], None]
 
@@ -51,6 +54,8 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "alarm.raised": registration.alarm,
     "standing.approved": registration.standing,
     "standing.withdrawn": registration.standing,
+    "helping.begun": registration.helping,
+    "helping.ended": registration.helping,
 }
 
 
@@ -111,7 +116,7 @@ def _apply(
     operator: Operator,
 ) -> Outcome:
     name = submission.signed.digest
-    if age > CLOCK_TOLERANCE and submission.signed.statement.type not in KEY_CHANGES:
+    if age > CLOCK_TOLERANCE and submission.signed.statement.type not in (*KEY_CHANGES, *UNASKED):
         if submission.signed.statement.type == "job.sealed":
             with suppress(ExchangeError, CryptoError), tx.savepoint():
                 coordination.keep_late_openings(submission, tx)

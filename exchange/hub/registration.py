@@ -10,6 +10,13 @@ from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import PartyId, ProductId
 from crypto.statement import Statement
 from exchange.errors import NotYours, UnknownSubject
+from exchange.evidence import (
+    HELPING_BEGUN,
+    HELPING_ENDED,
+    STANDING,
+    STANDING_APPROVED,
+    STANDING_WITHDRAWN,
+)
 from exchange.hub import chains
 from exchange.hub.model import Operator
 from exchange.hub.ports import HubTransaction
@@ -90,6 +97,11 @@ def standing(submission: Submission, tx: HubTransaction, operator: Operator) -> 
     product = tx.products.current(ProductId.parse(statement.subject, where="subject"))
     if product.holder != statement.actor:
         raise NotYours(f"{product.id} is a product of {product.holder}")
+    if statement.type == STANDING_WITHDRAWN:
+        _require_ends(STANDING_APPROVED, statement, tx)
+        return
+    if set(statement.commitments) != {STANDING}:
+        raise Malformed("commitments", "must be to the approval, and to nothing else")
     if len(statement.outputs) > 1:
         raise Malformed("outputs", "must name the sealed openings alone")
     for name in statement.outputs:
@@ -97,6 +109,28 @@ def standing(submission: Submission, tx: HubTransaction, operator: Operator) -> 
         for reader, data in sealed.readers.items():
             party = PartyId.parse(reader, where="readers")
             tx.add_opening(submission.signed.digest, party, data)
+
+
+def helping(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
+    """That a party helps unasked from here on, or no more. The hub acts on nothing of it."""
+    statement = submission.signed.statement
+    if statement.subject != statement.actor:
+        raise NotYours(f"{statement.actor} can say of itself alone that it helps")
+    if statement.outputs or statement.commitments or statement.body:
+        raise Malformed("outputs", "commitments and words have no place in it")
+    if statement.type == HELPING_ENDED:
+        _require_ends(HELPING_BEGUN, statement, tx)
+
+
+def _require_ends(begun: str, statement: Statement, tx: HubTransaction) -> None:
+    """Raises Malformed unless it names what it ends. Whoever may speak of the subject is one
+    party, so what was taken in about it is the actor's own."""
+    for name in statement.after:
+        known = name in tx.statements_about([statement.subject], kinds=(begun,))
+        if not known or (said := tx.outcome(name)) is None or not said.applied:
+            raise Malformed("after", f"names what is no {begun} about {statement.subject}")
+    if len(statement.after) != 1:
+        raise Malformed("after", f"must name exactly the {begun} that it ends")
 
 
 def register_operator(document: SignedParty, tx: HubTransaction, operator: Operator) -> None:

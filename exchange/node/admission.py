@@ -16,11 +16,11 @@ from crypto.errors import CryptoError
 from crypto.identifiers import PartyId
 from exchange import privacy
 from exchange.errors import PlanRefused
-from exchange.node.model import NodeAgreement, StandingApproval
+from exchange.node.model import NodeAgreement
 from exchange.privacy import PrivacyAccount, cost_of
 from exchange.query import plan as plans
 from exchange.query.explanation import learns
-from exchange.query.plan import Plan, Query
+from exchange.query.plan import Plan
 from exchange.query.rules import Ground, owner_violations, side_violations
 from exchange.terms import agreement as agreements
 from registry.party import SignedParty
@@ -113,29 +113,6 @@ def _check_own_side(plan: Plan, view: View) -> None:
     if view.account is None or view.account.product != terms.product_id:
         raise PlanRefused("account", "this node keeps no privacy account of the product")
     privacy.reserve(view.account, cost_of(plan))
-
-
-def approved_by_standing(
-    plan: Plan,
-    approvals: Sequence[StandingApproval],
-    *,
-    own: DataProduct,
-    today: int,
-    now: datetime,
-) -> StandingApproval | None:
-    """The first standing approval that covers this plan; None if a person is to be asked. today:
-    how many jobs of this consumer the node has admitted in the last 24 hours."""
-    for approval in approvals:
-        if (
-            approval.product == own.id
-            and plan.consumer in approval.consumers
-            and plan.purpose in approval.purposes
-            and (not isinstance(plan.work, Query) or plan.work.gate.min_group >= approval.min_group)
-            and now < approval.valid_until
-            and today < approval.runs_per_day
-        ):
-            return approval
-    return None
 
 
 def _require_signed_by_consumer(envelope: Envelope, plan: Plan, view: View) -> None:

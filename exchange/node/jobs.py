@@ -18,6 +18,7 @@ from crypto.identifiers import DealId, JobId, PartyId, ProductId
 from crypto.keys import ExchangeKey, PublicKey
 from crypto.statement import SignedStatement
 from exchange import evidence, jobs, privacy
+from exchange.approval import DAY, exceeded
 from exchange.errors import (
     ExchangeError,
     HubUnreachable,
@@ -43,7 +44,6 @@ from exchange.submission import Submission
 from registry.errors import RegistryError
 from registry.product import DataProduct
 
-HELPS: Final = "helps"  # the remark under which a helper's node keeps that it helps unasked
 LOST: Final = "the node stopped during the run"
 WAIT_FOR_HOLDERS: Final = timedelta(minutes=15)
 
@@ -227,7 +227,8 @@ class Desk:
         with self.store.transaction() as tx:
             job = _load(number, tx)
             _require_waiting(job)
-            _admit(job, tx, self.hub, self.identity, self.ephemeral)
+            plan, view = _examine(job, tx, self.hub, self.identity, admitting=True)
+            _admit(job, plan, view, tx, self.identity, self.ephemeral)
 
     def refuse(self, number: JobId, reason: str) -> None:
         with self.store.transaction() as tx:
@@ -241,9 +242,11 @@ class Desk:
             tx.set_remark("paused", "yes" if paused else "")
 
     def help_unasked(self, willing: bool) -> None:
-        """As helper, take part in every job whose plan names this party, without being asked."""
+        """As helper, take part in every job whose plan names this party, without being asked, or
+        have a person asked again. Raises UnknownSubject before this party is announced."""
+        turn = approving.help_unasked if willing else approving.help_if_asked
         with self.store.transaction() as tx:
-            tx.set_remark(HELPS, "yes" if willing else "")
+            turn(tx=tx, identity=self.identity)
 
     def plan(self, number: JobId) -> Plan:
         with self.store.reading() as tx:
@@ -274,7 +277,9 @@ def decide(
                 plan, view = _examine(job, tx, hub, identity, admitting=False)
                 approved = _stands_approved(plan, view, tx, identity)
                 if approved is not None:
-                    _examine(job, tx, hub, identity, admitting=True)
+                    plan, view = _examine(job, tx, hub, identity, admitting=True)
+                    # Asking the hub took time, and the admission says when it was made.
+                    approved = _stands_approved(plan, view, tx, identity)
             except HubUnreachable:
                 raise  # nothing was decided: the job waits
             except (ExchangeError, CryptoError, RegistryError) as error:
@@ -283,7 +288,7 @@ def decide(
                 answered += 1
                 continue
             if approved is not None:
-                _admit(job, tx, hub, identity, ephemeral, standing=approved)
+                _admit(job, plan, view, tx, identity, ephemeral, unasked=[approved])
                 answered += 1
     return answered
 
@@ -530,7 +535,7 @@ def _admitted_today(
 ) -> int:
     """Jobs of this consumer admitted here in the last 24 hours, by the admissions' own times: a
     job also changes when it ends, and must not count for another day then."""
-    since = now - timedelta(days=1)
+    since = now - DAY
     recent = [
         job.admissions[identity.party]
         for job in tx.jobs()
@@ -548,7 +553,7 @@ def _evaluated_today(
     admitted in the last 24 hours. One that ended before it began counts as well."""
     if not plan.evaluations:
         return 0
-    since = identity.clock.now() - timedelta(days=1)
+    since = identity.clock.now() - DAY
     total = 0
     for job in tx.jobs():
         said = job.admissions.get(identity.party)
@@ -564,19 +569,21 @@ def _evaluated_today(
 
 def _stands_approved(
     plan: Plan, view: View, tx: NodeTransaction, identity: Identity
-) -> tuple[Digest, ...] | None:
-    """What admits it without asking: a holder's standing approval, by the statement that said so,
-    or a helper's general one. None if a person is to be asked."""
+) -> Digest | None:
+    """The statement that admits it without asking: of a holder's standing approval, or of a
+    helper's general one. None if a person is to be asked."""
     if plan.side_of(identity.party) is None:
-        return () if tx.remark(HELPS) == "yes" else None
+        return approving.helps_under(tx)
     own = next(
         product
         for product, side in zip(view.products, plan.sides, strict=True)
         if side.holder == identity.party
     )
-    today = _admitted_today(plan.consumer, view.now, tx, identity)
-    found = admission.approved_by_standing(plan, tx.standing(), own=own, today=today, now=view.now)
-    return None if found is None else approving.said_by(found, tx)
+    earlier = _admitted_today(plan.consumer, view.now, tx, identity)
+    for held in tx.standing():
+        if exceeded(held.approval, plan, product=own.id, at=view.now, earlier=earlier) is None:
+            return held.said
+    return None
 
 
 def _examine(
@@ -635,18 +642,19 @@ def _account(number: ProductId, tx: NodeTransaction) -> PrivacyAccount:
 
 def _admit(
     job: NodeJob,
+    plan: Plan,
+    view: View,
     tx: NodeTransaction,
-    hub: Hub,
     identity: Identity,
     ephemeral: Callable[[], ExchangeKey],
     *,
-    standing: Sequence[Digest] = (),
+    unasked: Sequence[Digest] = (),
 ) -> None:
     """Count the run and the epsilon before anything can leave, and say yes: in one transaction,
-    so that a crash leaves neither, or both."""
+    so that a crash leaves neither, or both. plan, view: examined for admitting, and just now.
+    unasked: the statement of the approval that it rests on, if no person gives it."""
     if job.held is None:
         raise PlanRefused("held", "the operator has not yet said that the price is in escrow")
-    plan, view = _examine(job, tx, hub, identity, admitting=True)
     held = view.agreement
     if held is not None:  # the helper has none, and nothing to count
         used = held.epsilon_used + plan.epsilon
@@ -659,11 +667,11 @@ def _admit(
         job.id,
         plan=job.plan,
         agreement=None if held is None else held.digest,
-        after=[job.submitted, job.held, *standing],
+        after=[job.submitted, job.held, *unasked],
         ephemeral=key.public,
         link=identity.link_address,
     )
-    said = outbox.say(act, [], tx=tx, identity=identity)
+    said = outbox.say(act, [], tx=tx, identity=identity, at=view.now)
     admitted = replace(
         job,
         decision=Decision.ADMITTED,

@@ -9,9 +9,10 @@ from enum import StrEnum
 from fractions import Fraction
 
 from crypto.digest import Digest
-from crypto.identifiers import DealId, JobId, PartyId, ProductId
+from crypto.identifiers import DealId, JobId, PartyId
 from crypto.keys import ExchangeKey, PublicKey, SigningKey
 from crypto.ports import Clock, Randomness
+from exchange.approval import StandingApproval
 from exchange.jobs import JobState
 from exchange.terms.agreement import Agreement
 
@@ -83,19 +84,11 @@ class NodeJob:
 
 
 @dataclass(frozen=True)
-class StandingApproval:
-    """Jobs that this holder admits without being asked. Everything must hold.
+class NodeApproval:
+    """A standing approval in force here, and the statement that said so."""
 
-    product: of this holder; consumers, purposes: allowed ones; at most `runs_per_day` jobs of one
-    consumer in 24 hours, none of which may ask for groups smaller than `min_group`.
-    """
-
-    product: ProductId
-    consumers: tuple[PartyId, ...]
-    purposes: tuple[str, ...]
-    min_group: int
-    runs_per_day: int
-    valid_until: datetime
+    said: Digest
+    approval: StandingApproval
 
 
 @dataclass(frozen=True)

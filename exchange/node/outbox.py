@@ -8,6 +8,7 @@ it. The hub recognises a repetition by its digest, so sending twice has one effe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 from crypto.digest import Digest
@@ -21,14 +22,22 @@ BATCH: Final = 16
 Heed = Callable[[SignedStatement, Answer, NodeTransaction, Identity], None]
 
 
-def say(act: Act, documents: Sequence[bytes], *, tx: NodeTransaction, identity: Identity) -> Digest:
-    """Sign `act` as this party's next statement and queue it with its documents."""
+def say(
+    act: Act,
+    documents: Sequence[bytes],
+    *,
+    tx: NodeTransaction,
+    identity: Identity,
+    at: datetime | None = None,
+) -> Digest:
+    """Sign `act` as this party's next statement and queue it with its documents. at: the moment
+    that the act was checked for, where an audit repeats the check for what the statement says."""
     signed = sign_statement(
         act,
         actor=identity.party,
         head=tx.head(),
         signer=identity.signing,
-        now=identity.clock.now(),
+        now=at or identity.clock.now(),
         randomness=identity.randomness,
     )
     for data in documents:

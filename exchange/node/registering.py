@@ -28,6 +28,7 @@ __all__ = [
     "own_product",
     "product_digest",
     "register",
+    "require_announced",
 ]
 
 _ANNOUNCED: Final = "announced"
@@ -52,6 +53,13 @@ def is_announced(party: SignedParty, store: NodeStore) -> bool:
     """Whether this very document is the last one that was announced."""
     with store.reading() as tx:
         return tx.remark(_ANNOUNCED) == str(party.digest)
+
+
+def require_announced(tx: NodeTransaction) -> None:
+    """Raises UnknownSubject while no document of this party was announced: nobody takes in what
+    it says before that, nor what follows."""
+    if tx.remark(_ANNOUNCED) is None:
+        raise UnknownSubject("this party's registration, which its node makes when it starts,")
 
 
 def announce(party: SignedParty, *, store: NodeStore, identity: Identity) -> None:

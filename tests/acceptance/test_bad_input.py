@@ -32,13 +32,23 @@ from exchange.jobs import JobState
 from exchange.node import exactly, jobs, receiving
 from exchange.node.exactly import Asked
 from exchange.node.history import MAX_REFUSALS
-from exchange.node.model import Decision, NodeJob, StandingApproval
+from exchange.node.model import Decision, NodeJob
 from exchange.node.runs import HISTORY, LOCAL_PART
 from pricing import book
 from registry.source import FileFormat, FileSource
 from tests.conftest import NewDatabase
 from tests.fakes.engine import InProcessEngine
-from tests.world import CLINIC_ROWS, PURPOSE, START, Deal, Member, World, a_deal, a_world
+from tests.world import (
+    CLINIC_ROWS,
+    START,
+    Deal,
+    Member,
+    World,
+    a_deal,
+    a_world,
+    an_approval,
+    approve,
+)
 
 FUNDED = 10_000
 
@@ -476,38 +486,18 @@ STANDING: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("limit", STANDING)
 def test_a_standing_approval_admits_nothing_outside_its_limits(by_hand: Deal, limit: str) -> None:
     world, clinic = by_hand.world, by_hand.world.members["clinic"]
-    approval = StandingApproval(
-        by_hand.clinic_product.id,
-        (world.members["research"].id,),
-        (PURPOSE,),
-        5,
-        100,
-        START + timedelta(days=30),
-    )
-    with clinic.node.store.transaction() as tx:
-        tx.add_standing(replace(approval, **STANDING[limit]))  # type: ignore[arg-type]
+    approve(world, "clinic", an_approval(world, by_hand.clinic_product, **STANDING[limit]))
     number = by_hand.submit()
     world.settle()
     assert job_at(world, "clinic", number).decision is Decision.PENDING
-    with clinic.node.store.transaction() as tx:
-        tx.add_standing(approval)
+    approve(world, "clinic", an_approval(world, by_hand.clinic_product))
     clinic.node.work()
     assert job_at(world, "clinic", number).decision is Decision.ADMITTED
 
 
 def test_a_standing_approval_admits_so_many_jobs_a_day(by_hand: Deal) -> None:
-    world, clinic = by_hand.world, by_hand.world.members["clinic"]
-    with clinic.node.store.transaction() as tx:
-        tx.add_standing(
-            StandingApproval(
-                by_hand.clinic_product.id,
-                (world.members["research"].id,),
-                (PURPOSE,),
-                5,
-                2,
-                START + timedelta(days=30),
-            )
-        )
+    world = by_hand.world
+    approve(world, "clinic", an_approval(world, by_hand.clinic_product, runs_per_day=2))
     numbers = [by_hand.submit() for _ in range(3)]
     world.settle()
     decisions = [job_at(world, "clinic", number).decision for number in numbers]

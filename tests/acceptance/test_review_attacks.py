@@ -344,8 +344,8 @@ def test_a_refusal_of_a_column_with_an_endless_name_can_still_be_said(deal: Deal
 def test_a_paused_holder_does_not_start_what_it_admitted_before(deal: Deal) -> None:
     world = deal.world
     with world.members["lab"].node.store.transaction() as tx:
-        for approval in tx.standing():
-            tx.remove_standing(approval)
+        for held in tx.standing():
+            tx.remove_standing(held.said)
     job = deal.submit()
     world.settle()
     world.members["clinic"].desk.pause(True)

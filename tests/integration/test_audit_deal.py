@@ -130,7 +130,7 @@ def test_an_honest_deal_fails_no_check_and_says_what_it_cannot_prove(done: Audit
     value = report.to_value(ENGLISH)
     assert value["passed"] == len(report.passed) > 200
     assert value["not_proved"] == [ENGLISH.phrases[key] for key in NOT_PROVED]
-    assert len(report.story) == 37
+    assert len(report.story) == 39
 
 
 def test_without_the_regulators_key_amounts_and_budgets_stay_unopened(done: Audited) -> None:

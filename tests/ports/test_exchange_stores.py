@@ -19,6 +19,7 @@ from crypto.digest import Digest, digest
 from crypto.identifiers import JobId, NegotiationId, PartyId
 from crypto.keys import ExchangeKey, SigningKey
 from crypto.statement import Act, ChainHead, SignedStatement, sign_statement
+from exchange.approval import StandingApproval
 from exchange.errors import IllegalTransition, UnknownSubject
 from exchange.hub.adapters.sql import SqlHubStore
 from exchange.hub.model import HubAgreement, HubJob, Outcome
@@ -29,8 +30,8 @@ from exchange.node.model import (
     Decision,
     EgressRecord,
     NodeAgreement,
+    NodeApproval,
     NodeJob,
-    StandingApproval,
 )
 from exchange.terms.agreement import Agreement
 from exchange.terms.negotiation import Negotiation, State
@@ -650,22 +651,24 @@ def test_a_secret_is_kept_for_its_job_and_forgotten(node: SqlNodeStore) -> None:
 def test_sources_standing_approvals_and_egress_are_read_back(node: SqlNodeStore) -> None:
     source = FileSource("/data/rows.csv", FileFormat.CSV)
     approval = StandingApproval(PRODUCT.id, (CONSUMER,), ("research",), 5, 2, NOW)
+    first, second = (NodeApproval(digest(said), approval) for said in (b"1", b"2"))
     job = JobId.new(NOW, RANDOM)
     left = [EgressRecord(job, LAB, f"stream {n}", n, digest(b"%d" % n)) for n in range(3)]
     with node.transaction() as tx:
         tx.save_source(PRODUCT.id, "old", FileSource("/data/old.csv", FileFormat.CSV))
         tx.save_source(PRODUCT.id, "rows", source)
-        tx.add_standing(approval)
+        tx.add_standing(first)
+        tx.add_standing(second)
         tx.add_egress(left[:2])
         tx.add_egress(left[2:])
     with node.transaction() as tx:
         assert tx.source(PRODUCT.id) == source
         assert tx.sources() == {PRODUCT.id: ("rows", source)}
-        assert tx.standing() == [approval]
+        assert tx.standing() == [first, second]
         assert tx.egress(job) == left
-        assert not tx.remove_standing(replace(approval, runs_per_day=3))
-        assert tx.remove_standing(approval)
-        assert tx.standing() == []
+        tx.remove_standing(first.said)
+        tx.remove_standing(first.said)
+        assert tx.standing() == [second]
 
 
 def test_an_alarm_is_raised_once_for_the_same_words(node: SqlNodeStore) -> None:

@@ -173,7 +173,9 @@ def acts() -> Iterator[tuple[str, Act]]:
             "standing_approved",
             evidence.standing_approved(product.id, commitment=approved, openings=openings),
         )
-    yield "standing_withdrawn", evidence.standing_withdrawn(product.id, after=[SAID])
+    yield "standing_withdrawn", evidence.standing_withdrawn(product.id, approved=SAID)
+    yield "helping_begun", evidence.helping_begun(HOLDER)
+    yield "helping_ended", evidence.helping_ended(HOLDER, begun=SAID)
     yield "regulators_named", evidence.regulators_named(HOLDER, {HOLDER, CONSUMER})
     yield "bundle_exported", evidence.bundle_exported(DEAL, CONSUMER, [SAID, RESULT])
     for money in MONEY:

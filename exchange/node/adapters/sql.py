@@ -17,16 +17,17 @@ from crypto import record
 from crypto.digest import Digest, digest
 from crypto.identifiers import JobId, NegotiationId, PartyId, ProductId
 from crypto.statement import ChainHead, SignedStatement, read_statement
+from exchange.approval import StandingApproval
 from exchange.errors import UnknownSubject
 from exchange.node.model import (
     Alarm,
     Backlog,
     EgressRecord,
     NodeAgreement,
+    NodeApproval,
     NodeJob,
     Outgoing,
     Sent,
-    StandingApproval,
 )
 from exchange.privacy import NOTHING, PrivacyCost
 from exchange.terms.agreement import Agreement
@@ -144,6 +145,7 @@ class NodeStandingRow(SQLModel, table=True):
     __tablename__ = "node_standing"
 
     number: int | None = Field(default=None, primary_key=True, sa_type=_AUTO_INCREMENT)
+    statement: str
     document: bytes
 
 
@@ -431,22 +433,26 @@ class SqlNodeTransaction:
             for row in rows
         }
 
-    def add_standing(self, approval: StandingApproval) -> None:
-        self._session.add(NodeStandingRow(document=record.to_bytes(approval)))
+    def add_standing(self, approval: NodeApproval) -> None:
+        row = NodeStandingRow(
+            statement=str(approval.said), document=record.to_bytes(approval.approval)
+        )
+        self._session.add(row)
 
-    def standing(self) -> Sequence[StandingApproval]:
+    def standing(self) -> Sequence[NodeApproval]:
         rows = self._session.exec(select(NodeStandingRow).order_by(col(NodeStandingRow.number)))
-        return [record.from_bytes(StandingApproval, row.document) for row in rows]
+        return [
+            NodeApproval(
+                Digest.parse(row.statement), record.from_bytes(StandingApproval, row.document)
+            )
+            for row in rows
+        ]
 
-    def remove_standing(self, approval: StandingApproval) -> bool:
-        data = record.to_bytes(approval)
-        rows = self._session.exec(
-            select(NodeStandingRow).where(NodeStandingRow.document == data)
-        ).all()
-        for row in rows:
+    def remove_standing(self, said: Digest) -> None:
+        found = select(NodeStandingRow).where(NodeStandingRow.statement == str(said))
+        for row in self._session.exec(found).all():
             self._session.delete(row)
         self._session.flush()
-        return bool(rows)
 
     def add_egress(self, records: Sequence[EgressRecord]) -> None:
         for one in records:
