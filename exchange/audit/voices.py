@@ -95,22 +95,18 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "it had until {deadline}, and nothing ended it; no receipt of: {missing}",
         "期限为 {deadline}，至今未结束；缺少回执：{missing}",
     ),
-    "follow.bundle": ("its bundle cannot be used: {reason}", "其证据包不可用：{reason}"),
     "follow.bundle_forked": (
         "its bundle is of another history of the log than the one shown here ({reason})",
         "其证据包所属的日志历史与此处所示不同（{reason}）",
     ),
-    "follow.other_deal": ("its bundle is of the deal {deal}", "其证据包属于交易 {deal}"),
     "follow.withheld": (
         "its bundle leaves out the entry {index}, which is about it",
         "其证据包遗漏了与之有关的条目 {index}",
     ),
     "follow.behind": (
-        "no bundle that holds all that the log says of it was to be had since {since}: not ready, "
-        "not served, older, or of a head that the log does not show; what is new in it is not "
-        "judged",
-        "自 {since} 起未能取得涵盖日志所载全部有关内容的证据包：尚未就绪、未提供、过旧，"
-        "或其树头未由日志出示；其中的新内容未作判断",
+        "no bundle that holds all that the log says of it was to be had since {since}, so what is "
+        "new in it is not judged ({reason})",
+        "自 {since} 起未能取得涵盖日志所载全部有关内容的证据包，其中的新内容未作判断（{reason}）",
     ),
     "follow.not_opened": (
         "terms, counts, budgets and amounts were not opened: no bundle, or no key, was given",

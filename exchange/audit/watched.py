@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
-from crypto.digest import digest
 from crypto.errors import CryptoError
 from crypto.identifiers import DealId, PartyId
 from crypto.record import encode_time
@@ -20,7 +19,7 @@ from exchange.audit import bundle as bundles
 from exchange.audit.alerts import Alerts, Kind, Waits
 from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES
 from exchange.audit.deal import audit_deal
-from exchange.audit.errors import AuditError
+from exchange.audit.errors import AuditError, BundleRefused
 from exchange.audit.openings import Opener
 from exchange.audit.public import Job
 from exchange.audit.roots import Roots
@@ -92,6 +91,7 @@ class Deals:
         self.work = work
         self._unanswered: dict[DealId, None] = {}
         self._behind: dict[DealId, int] = {}  # and which entry its bundle has to hold
+        self._reason: dict[DealId, str] = {}  # and what was answered last
         self._ahead: dict[DealId, bytes] = {}  # heads of bundles that were newer than the log's
 
     def check(self, tree: SignedTree, note: str, now: datetime) -> list[SourceUnreachable]:
@@ -104,14 +104,14 @@ class Deals:
         answered = [deal for deal in self.work.changed() if deal not in self._unanswered]
         for deal in (*answered, *self._unanswered):
             if len(away) == MAX_UNANSWERED:
-                self._wait(deal, now)
+                self._wait(deal, now, "its turn has not come, for others gave no answer")
                 continue
             self._unanswered.pop(deal, None)
             try:
                 self._check(deal, tree, note, now)
             except SourceUnreachable as error:
                 self._unanswered[deal] = None
-                self._wait(deal, now)
+                self._wait(deal, now, error)
                 away.append(error)
         return away
 
@@ -122,11 +122,13 @@ class Deals:
         for deal in self._behind:
             since = self._waits.since(deal, now, longer_than=patience)
             if since is not None:
-                why = phrase("follow.behind", since=encode_time(since))
+                reason = self._reason[deal]
+                why = phrase("follow.behind", since=encode_time(since), reason=reason)
                 self._alerts.shows(Kind.MISSING, deal, why, facts=[why.key])
 
-    def _wait(self, deal: DealId, now: datetime) -> None:
+    def _wait(self, deal: DealId, now: datetime, reason: object) -> None:
         """For a bundle that holds what was heard until now."""
+        self._reason[deal] = str(reason)
         self.work.again(deal)
         self._waits.begin(deal, now)
         self._behind.setdefault(deal, self.work.last(deal))
@@ -137,32 +139,32 @@ class Deals:
             if self._bundles is not None:
                 data = self._bundles.read(deal)
             judged = self._judge(deal, data, tree, note)
-        except BundleNotReady:
-            judged = 0
+            reason = f"it is of the first {judged:,} entries"
+        except SourceUnreachable:
+            raise
+        except (BundleNotReady, AuditError, LedgerError) as error:
+            # Bytes that are no bundle under a head of this log are nobody's word.
+            judged, reason = 0, str(error)
         if judged > self._behind.get(deal, self.work.last(deal)):
             self._waits.end(deal)
             self._behind.pop(deal, None)
+            self._reason.pop(deal, None)
         if judged <= self.work.last(deal):
-            self._wait(deal, now)  # the bundle is older than what was heard
+            self._wait(deal, now, reason)
 
     def _judge(self, deal: DealId, data: bytes | None, tree: SignedTree, note: str) -> int:
         """Below which entry the deal is judged, or told of as one that cannot be. Raises
-        SourceUnreachable, BundleNotReady."""
+        AuditError, LedgerError, BundleNotReady."""
         everything = self.work.last(deal) + 1
         if data is None:
             self._not_opened(deal)
             return everything
-        try:
-            shown = bundles.read(data)
-            if not self._is_of_this_log(deal, shown.checkpoint, tree, note):
-                return everything
-            return self._audit(deal, data, shown)
-        except SourceUnreachable:
-            raise
-        except (AuditError, LedgerError) as error:
-            why = phrase("follow.bundle", reason=error)
-            self._alerts.once(Kind.FORGED, deal, why, check=str(digest(data)))
+        shown = bundles.read(data)
+        if shown.manifest.deal != deal:
+            raise BundleRefused("manifest.json", f"is of the deal {shown.manifest.deal}")
+        if not self._is_of_this_log(deal, shown.checkpoint, tree, note):
             return everything
+        return self._audit(deal, data, shown)
 
     def _is_of_this_log(self, deal: DealId, shown: bytes, tree: SignedTree, note: str) -> bool:
         """Whether a bundle's head is one of the history that is followed.
@@ -201,11 +203,6 @@ class Deals:
         """The size of its head."""
         size = Checkpoint.parse(Note.parse(shown.checkpoint).text).size
         report = audit_deal(data, self._policy, self._roots, self._opener)
-        if report.answers.deal != deal:
-            self._alerts.once(
-                Kind.FORGED, deal, phrase("follow.other_deal", deal=report.answers.deal)
-            )
-            return self.work.last(deal) + 1
         for check in report.failed:
             self._alerts.failed_in(deal, check)
         for index in self.work.entries(deal):

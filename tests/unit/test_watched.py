@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from crypto.digest import digest
 from crypto.identifiers import DealId, PartyId
-from exchange.audit.alerts import Alerts, Waits
+from exchange.audit.alerts import Alerts, Kind, Waits
 from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES
 from exchange.audit.public import Job
 from exchange.audit.roots import Roots
@@ -201,16 +201,17 @@ def test_a_job_is_under_way_until_it_is_released_or_its_price_given_back() -> No
 
 @dataclass
 class Served:
-    """Every deal but some."""
+    """Every deal but some. data: what is served in place of bundles."""
 
     dead: set[DealId]
     asked: list[DealId] = field(default_factory=list)
+    data: bytes | None = None
 
     def read(self, deal: DealId) -> bytes | None:
         self.asked.append(deal)
         if deal in self.dead:
             raise SourceUnreachable("answered 500")
-        return None
+        return self.data
 
 
 def reading(served: Served, watching: Watching) -> tuple[Deals, Alerts]:
@@ -223,6 +224,26 @@ def reading(served: Served, watching: Watching) -> tuple[Deals, Alerts]:
 def looks(deals: Deals) -> int:
     """How many deals had no answer."""
     return len(deals.check(cast(Any, None), "", NOW))
+
+
+def test_bytes_that_are_no_bundle_accuse_nobody_and_are_told_of_when_they_last() -> None:
+    """A file that is half copied, a captive portal's page."""
+    watching, served = a_held_job(), Served(set(), data=b"<html>busy</html>")
+    watching.hears("job.failed", CONSUMER)
+    deals, alerts = reading(served, watching)
+    for minute in (0, 10, 11, 12):
+        alerts.begin()
+        now = NOW + timedelta(minutes=minute)
+        deals.check(cast(Any, None), "", now)
+        deals.tell(now, timedelta(minutes=10))
+        alerts.end()
+        expected = [(Kind.MISSING, DEAL)] if minute == 11 else []
+        assert [(alert.kind, alert.subject) for alert in alerts.told()] == expected
+    served.data = None
+    deals.check(cast(Any, None), "", NOW + DAY)
+    assert [alert.kind for alert in alerts.told()] == [Kind.NOT_OPENED]
+    deals.tell(NOW + DAY, timedelta(minutes=10))
+    assert alerts.told() == []
 
 
 def test_a_deal_without_an_answer_keeps_no_other_from_being_read() -> None:
