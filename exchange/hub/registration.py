@@ -98,6 +98,7 @@ def standing(submission: Submission, tx: HubTransaction, operator: Operator) -> 
     if product.holder != statement.actor:
         raise NotYours(f"{product.id} is a product of {product.holder}")
     if statement.type == STANDING_WITHDRAWN:
+        _require_bare(statement)
         _require_ends(STANDING_APPROVED, statement, tx)
         return
     if set(statement.commitments) != {STANDING}:
@@ -116,10 +117,14 @@ def helping(submission: Submission, tx: HubTransaction, operator: Operator) -> N
     statement = submission.signed.statement
     if statement.subject != statement.actor:
         raise NotYours(f"{statement.actor} can say of itself alone that it helps")
-    if statement.outputs or statement.commitments or statement.body:
-        raise Malformed("outputs", "commitments and words have no place in it")
+    _require_bare(statement)
     if statement.type == HELPING_ENDED:
         _require_ends(HELPING_BEGUN, statement, tx)
+
+
+def _require_bare(statement: Statement) -> None:
+    if statement.outputs or statement.commitments or statement.body:
+        raise Malformed("outputs", f"commitments and words have no place in a {statement.type}")
 
 
 def _require_ends(begun: str, statement: Statement, tx: HubTransaction) -> None:

@@ -175,6 +175,7 @@ def test_the_hub_takes_in_no_approval_that_says_nothing_or_ends_none(deal: Deal)
         evidence.standing_withdrawn(product, approved=helps),
         evidence.standing_withdrawn(product, approved=digest(b"nothing")),
         Act(STANDING_WITHDRAWN, product),
+        Act(STANDING_WITHDRAWN, product, after=(stands,), body={"for": "good"}),
         Act(STANDING_WITHDRAWN, product, after=(stands, stands)),
         evidence.helping_begun(lab),
         replace(helped, body={"for": "good"}),
