@@ -246,6 +246,27 @@ def test_bytes_that_are_no_bundle_accuse_nobody_and_are_told_of_when_they_last()
     assert alerts.told() == []
 
 
+def test_a_deal_that_never_rests_is_behind_only_where_its_bundle_is() -> None:
+    """Each holds what was heard a look before, as under the last witnessed head; or never more."""
+
+    class Judging(Deals):
+        size = 0
+
+        def _judge(self, *_: object) -> int:
+            return self.size
+
+    for follows in (True, False):
+        watching, alerts, nothing = a_held_job(), Alerts(None), cast(Any, None)
+        roots = Roots(frozenset(), ())
+        deals = Judging(Served(set()), nothing, roots, None, watching.work, alerts, Waits(None))
+        for minute in range(30):
+            heard = watching.hears("job.failed", CONSUMER)
+            deals.size = heard if follows else 1
+            deals.check(nothing, "", NOW + timedelta(minutes=minute))
+            deals.tell(NOW + timedelta(minutes=minute), timedelta(minutes=10))
+        assert [alert.subject for alert in alerts.told()] == ([] if follows else [DEAL])
+
+
 def test_a_deal_without_an_answer_keeps_no_other_from_being_read() -> None:
     watching, dead = Watching(), [DealId(f"dea_{n:032x}") for n in range(100, 110)]
     served = Served(set(dead))
