@@ -7,12 +7,13 @@ it says, so one that does not fit is a failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from crypto import envelope as dsse
+from crypto import record
 from crypto.digest import Digest
 from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import JobId, PartyId
@@ -165,8 +166,8 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
     steps = [said for said in about if said.statement.type in _STEPS]
     counted, overlooked = _counted(about, evidence)
     operator = None if counted is None else counted.plan.operator
-    relying = () if counted is None else (*counted.plan.sealers, operator)
-    relied_on = {name for s in about if s.statement.actor in relying for name in s.statement.after}
+    starts = [] if counted is None else _starts(about, counted.plan)
+    releases = [set(s.statement.after) for s in about if s.statement.actor == operator]
     refunded = {
         name
         for said in about
@@ -175,15 +176,20 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
     }
 
     def same(job: Job | None) -> Hashable:
-        """Of several admissions or receipts by one party it matters which one others name."""
+        """Of several admissions by one party it matters which of them fits the starts that may
+        count; of several receipts, which the operator names. Nothing else tells them apart: else
+        two who say many would make more readings than are followed."""
 
-        def names(said: Mapping[PartyId, Said]) -> Hashable:
-            return frozenset(
-                (party, s.signed.digest if s.signed.digest in relied_on else None)
-                for party, s in said.items()
-            )
+        def fit(said: Mapping[PartyId, Said], naming: Sequence[Set[Digest]]) -> Hashable:
+            names = {s.signed.digest for s in said.values()}
+            return frozenset(said), frozenset(n for n, all_ in enumerate(naming) if names <= all_)
 
-        return job and (job.state, names(job.admitted), frozenset(job.started), names(job.sealed))
+        return job and (
+            job.state,
+            fit(job.admitted, starts),
+            frozenset(job.started),
+            fit(job.sealed, releases),
+        )
 
     def wrong(job: Job | None, said: Said, took: bool) -> bool:
         """What ends a job has its price given back in the same transaction, and nothing else."""
@@ -205,6 +211,22 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
             or said.statement.type == "job.sealed"
         },
     )
+
+
+def _starts(about: Sequence[Said], plan: Plan) -> list[Set[Digest]]:
+    """What each *started* names that may count: one admission of each party."""
+    admitted = {
+        said.signed.digest: said.statement.actor
+        for said in about
+        if said.statement.type == "job.admitted"
+    }
+    found: list[Set[Digest]] = []
+    for said in about:
+        if said.statement.type == "job.started" and said.statement.actor in plan.sealers:
+            names = set(said.statement.after)
+            if sorted(admitted.get(name, "") for name in names) == sorted(plan.sealers):
+                found.append(names)
+    return found
 
 
 def _counted(about: Sequence[Said], evidence: Evidence) -> tuple[Job | None, dict[Digest, str]]:
@@ -376,7 +398,13 @@ def _cancelled(job: Job | None, said: Said, evidence: Evidence) -> Job:
 
 
 def _expired(job: Job | None, said: Said, evidence: Evidence) -> Job:
-    return _end(_of_operator(job, said), JobEvent.EXPIRE, said)
+    """Not before its time: else an operator could end whatever job it does not like."""
+    job = _of_operator(job, said)
+    after = _end(job, JobEvent.EXPIRE, said)
+    due = job.plan.finish_by if job.state is JobState.RUNNING else job.plan.run_by
+    if said.statement.time < due:
+        raise PlanRefused("deadline", f"was {record.encode_time(due)}")
+    return after
 
 
 def _released(job: Job | None, said: Said, evidence: Evidence) -> Job:

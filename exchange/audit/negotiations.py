@@ -270,6 +270,8 @@ def _step(said: Said, talk: _Talk, evidence: Evidence) -> _Talk:
     if known is None:
         raise UnknownSubject(statement.subject)
     if event in _SIGNING:
+        if statement.policy_digest != known.proposal:
+            raise TermsRefused("proposal", "is not the one on the table")
         signed = _only_output(statement)
         agreement = evidence.agreement(signed)
         agreements.require_same_but_signed(agreement, _proposal(known.proposal, evidence))

@@ -41,7 +41,6 @@ from pricing.evidence import HELD
 
 # As long as a plan may let a run take (`Plan.run_seconds`), and the hub wait for it after that.
 LONGEST_RUN: Final = timedelta(seconds=86_400 + 30)
-GRACE: Final = timedelta(seconds=30)
 MAX_UNANSWERED: Final = 3  # bundles that a look waits for in vain
 _BEGINNING: Final = ("negotiation.requested", "negotiation.offered")
 
@@ -210,8 +209,7 @@ class Deals:
                 why = phrase("follow.withheld", index=index)
                 self._alerts.once(Kind.MISSING, deal, why, index=index)
         for answer in report.answers.ran:
-            limit = timedelta(seconds=answer.plan.run_seconds) + GRACE
-            self.work.plan(deal, answer.plan.job, answer.plan.run_by + limit)
+            self.work.plan(deal, answer.plan.job, answer.plan.finish_by)
         if self._opener is None:
             self._not_opened(deal)
         return size

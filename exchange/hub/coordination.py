@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Final
 
 from crypto import envelope as dsse
@@ -34,8 +33,6 @@ from exchange.terms import agreement as agreements
 from pricing.errors import PricingError
 from registry.errors import RegistryError
 
-# How long after a plan's own limit the hub waits for receipts before it calls a run lost.
-GRACE: Final = timedelta(seconds=30)
 NO_MONEY: Final = "the price could not be put into escrow; the consumer's account must cover it"
 # What a holder's receipt commits to: which rows, which counts, how much left. A helper has neither
 # rows nor an agreement.
@@ -66,7 +63,7 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
         released=None,
         settled=True,
         run_by=plan.run_by,
-        finish_by=plan.run_by + timedelta(seconds=plan.run_seconds) + GRACE,
+        finish_by=plan.finish_by,
         reason="",
         updated_at=operator.clock.now(),
     )

@@ -66,6 +66,8 @@ def step(submission: Submission, tx: HubTransaction, operator: Operator) -> None
     if negotiation is None:
         raise UnknownSubject(statement.subject)
     if event in (Event.AGREED, Event.VERIFIED):
+        if statement.policy_digest != negotiation.proposal:
+            raise TermsRefused("proposal", "is not the one on the table")
         signed = _only_output(statement)
         envelope = Envelope.from_bytes(submission.document(signed))
         _require_agreement(envelope, event, negotiation, tx)

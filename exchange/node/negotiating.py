@@ -198,6 +198,8 @@ def hear(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identi
             known = table.advance(known, event, statement.actor, proposal=digest)
     elif known is None:
         raise UnknownSubject(statement.subject)
+    elif event in (Event.AGREED, Event.VERIFIED) and statement.policy_digest != known.proposal:
+        raise TermsRefused("proposal", "is not the one on the table")
     elif event is Event.AGREED:
         digest = _only(statement.outputs)
         known = table.advance(known, event, statement.actor, agreement=digest)

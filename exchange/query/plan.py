@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import ClassVar, Final
 
@@ -31,6 +31,8 @@ from registry.rule import Function, Join
 PAYLOAD_TYPE: Final = "application/vnd.unseen.plan.v1+json"
 MAX_CELLS: Final = 4096
 MAX_STATISTICS: Final = 64
+# How long after a plan's own limit the hub waits for receipts before it calls a run lost.
+GRACE: Final = timedelta(seconds=30)
 MAX_SIDES: Final = 3  # holders whose rows meet on one key
 MAX_EPSILON: Final = 100  # beyond, nothing is private, and exp(epsilon) is no number one can write
 MIN_PADDING_EPSILON: Final = Fraction(1, 2000)  # with the least delta 100,000 rows of either kind
@@ -538,6 +540,11 @@ class Plan:
             if side.holder == party:
                 return side
         return None
+
+    @property
+    def finish_by(self) -> datetime:
+        """When the hub gives up a run that began."""
+        return self.run_by + timedelta(seconds=self.run_seconds) + GRACE
 
     @property
     def relies_on(self) -> tuple[Digest, ...]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from crypto.statement import Act
+from exchange import evidence
 from exchange.audit.openings import Opener
 from exchange.audit.whole import audit_whole_log
+from exchange.hub import coordination
 from exchange.node import outbox
 from registry.party import Role
 from tests.integration.test_audit_deal import audit
@@ -47,3 +49,22 @@ def test_naming_a_late_statement_makes_it_nobodys_fault(tmp_path: Path, who: str
     opener = Opener(regulator.id, regulator.folder.sealing)
     for report in (whole, audit(world, deal, opener)):
         assert [(c.id, c.subject) for c in report.failed] == []
+
+
+@pytest.mark.parametrize(("early", "failed"), [(1, {"job.replayed"}), (0, set())])
+def test_an_operator_that_ends_a_job_before_its_deadline_is_found(
+    tmp_path: Path, early: int, failed: set[str]
+) -> None:
+    """The refund goes with it; all the same it chose which jobs come to anything."""
+    world = a_world(tmp_path)
+    deal = a_deal(world)
+    number = deal.submit()
+    world.settle()
+    with world.store.transaction() as tx:
+        job = tx.lock_job(number)
+        world.clock.pass_(job.run_by - world.clock.now() - timedelta(seconds=early))
+        coordination.expire(job, evidence.Overdue.NOT_BEGUN, tx, world.operator)
+    world.settle()
+    regulator = world.members["regulator"]
+    report = audit(world, deal, Opener(regulator.id, regulator.folder.sealing))
+    assert {check.id for check in report.failed} - {"money.settled"} == failed

@@ -8,27 +8,31 @@ document came with another statement it is in the bundle, and the first looks as
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crypto import record
-from crypto.digest import digest
+from crypto.digest import Digest, digest
 from crypto.identifiers import PartyId
-from crypto.statement import Act, Statement
+from crypto.statement import Act, SignedStatement, Statement
 from exchange.audit.openings import Opener
 from exchange.audit.voices import VOICES
 from exchange.node import outbox
+from exchange.node.model import Identity
 from exchange.query import plan as plans
 from exchange.query.explanation import Language
 from exchange.terms.agreement import Proposal
 from ledger.verify.report import Report
+from registry.rule import Join
 from tests.forgery import Draft, Forger, failing
 from tests.integration.test_audit_deal import audit, export, roots_of
-from tests.world import World, a_deal, a_world
+from tests.world import TestClock, World, a_deal, a_world
 
 ENGLISH = VOICES[Language.ENGLISH]
 Before = Callable[[Act], Iterator[Act]]
@@ -59,6 +63,53 @@ def agreed_before_without_the_agreement(act: Act) -> Iterator[Act]:
 def sealed_twelve_times_without_the_part(act: Act) -> Iterator[Act]:
     if act.type == "job.sealed":
         yield from [act] * 12
+
+
+@pytest.mark.slow
+def test_two_who_say_more_than_could_be_followed_make_no_third_look_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A holder and the helper each admit 18 times too late, as far as heads can tell perhaps in
+    time, and once say a start that names all of it: 18 x 18 ways in which the job may have gone."""
+    world = a_world(tmp_path)
+    deal = a_deal(world, joins=(Join.HIDDEN, Join.REVEALED), epsilon=Fraction(1))
+    liars = {world.members[name].id for name in ("clinic", "helper")}
+    real_say, real_send = outbox.say, outbox.send
+    said: dict[PartyId, list[Digest]] = {}
+    idle: set[Digest] = set()
+
+    def say(
+        act: Act, documents: Sequence[bytes], *, tx: Any, identity: Identity, **kept: Any
+    ) -> Digest:
+        if identity.party in liars and act.type in ("job.admitted", "job.started"):
+            before = TestClock(identity.clock.now() - timedelta(minutes=11))
+            late = replace(identity, clock=before)
+            if act.type == "job.admitted":
+                names = [real_say(act, [], tx=tx, identity=late) for _ in range(18)]
+                said[identity.party] = names
+            else:
+                all_ = replace(act, after=tuple(said[identity.party]))
+                names = [real_say(all_, [], tx=tx, identity=late)]
+            idle.update(names)
+        return real_say(act, documents, tx=tx, identity=identity, **kept)
+
+    def send(store: Any, hub: Any, identity: Any, heed: Callable[..., None]) -> bool:
+        def careless(signed: SignedStatement, *rest: Any) -> None:
+            if signed.digest not in idle:
+                heed(signed, *rest)
+
+        return real_send(store, hub, identity, careless)
+
+    monkeypatch.setattr(outbox, "say", say)
+    monkeypatch.setattr(outbox, "send", send)
+    job = deal.submit(join=Join.REVEALED, helped=True)
+    world.settle()
+    for name in ("clinic", "lab"):
+        world.members[name].desk.approve(job)
+    world.settle()
+    regulator = world.members["regulator"]
+    report = audit(world, deal, Opener(regulator.id, regulator.folder.sealing))
+    assert report.failed == ()
 
 
 @pytest.mark.slow

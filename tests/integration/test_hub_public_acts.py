@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from crypto.digest import Digest
+from crypto.digest import Digest, digest
 from crypto.errors import Malformed
 from crypto.identifiers import JobId
 from crypto.keys import PublicKey
@@ -19,6 +19,7 @@ from crypto.ports import SystemRandomness
 from crypto.statement import Act, sign_statement
 from exchange import evidence
 from exchange.audit.whole import audit_whole_log
+from exchange.errors import QuestionRefused
 from exchange.hub.model import Outcome
 from exchange.jobs import JobState
 from exchange.node import outbox
@@ -156,3 +157,20 @@ def test_a_submission_names_the_agreements_and_parties_of_its_plan_and_nothing_e
     world.settle()
     assert job_at(world, "research", number).state is JobState.REFUSED
     assert failed(world, tmp_path / "log") == []
+
+
+def test_an_agreement_that_is_said_to_be_on_other_terms_than_those_on_the_table_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the consumer pays under an agreement whose audit never passes."""
+    real = outbox.say
+
+    def lie(act: Act, documents: Sequence[bytes], **kept: Any) -> Digest:
+        if act.type == "negotiation.agreed":
+            act = replace(act, policy_digest=digest(b"other terms"))
+        return real(act, documents, **kept)
+
+    monkeypatch.setattr(outbox, "say", lie)
+    deal = a_deal(a_world(tmp_path))
+    with pytest.raises(QuestionRefused, match="no agreement of this deal"):
+        deal.submit()
