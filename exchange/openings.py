@@ -22,6 +22,7 @@ _STANDING: Final = b"unseen/opening/standing/v1\x00"
 _RESULT: Final = b"unseen/result/v1\x00"
 
 MAX_READERS: Final = 64
+MAX_OPENING_BYTES: Final = 1 << 20  # sealed; a bundle with a larger one is read by no audit
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class SealedOpenings:
             raise Malformed("v", f"is {self.v}; this version reads 1")
         if not 1 <= len(self.readers) <= MAX_READERS:
             raise Malformed("readers", f"are {len(self.readers)}, not 1 to {MAX_READERS}")
+        for sealed in self.readers.values():
+            require_size(sealed)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,12 @@ class BytesOut:
     links, by receiving party."""
 
     engine: Mapping[str, int]
+
+
+def require_size(sealed: bytes) -> None:
+    """Raises Malformed for an opening that would make every bundle it is in unreadable."""
+    if len(sealed) > MAX_OPENING_BYTES:
+        raise Malformed("openings", f"have {len(sealed)} bytes, at most {MAX_OPENING_BYTES}")
 
 
 def context(statement: Digest) -> bytes:

@@ -32,9 +32,11 @@ from crypto.errors import CryptoError
 from crypto.identifiers import DealId, PartyId
 from crypto.statement import MAX_ENTRY_BYTES
 from exchange.audit.errors import BundleRefused
+from exchange.openings import MAX_OPENING_BYTES
 from exchange.submission import MAX_BYTES
 from ledger.errors import LedgerError
 from ledger.verify.merkle import MAX_PROOF_HASHES
+from ledger.verify.note import MAX_NOTE_BYTES
 from ledger.verify.proof import MAX_PROOF_BYTES
 from ledger.verify.text import decode_hash, decode_utf8, encode_base64
 
@@ -45,8 +47,6 @@ MAX_FILES: Final = 60_000
 # either is passed. Without end they would make the deal one that nobody can audit.
 MAX_IDLE: Final = 50
 MAX_IDLE_BYTES: Final = 256 << 10
-_MAX_NOTE_BYTES: Final = 1 << 20
-_MAX_OPENING_BYTES: Final = 1 << 20
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can say
 _MODE: Final = 0o100644 << 16
 
@@ -297,13 +297,13 @@ def _digest(name: str) -> Digest:
 # Kind, name and the most bytes of each file that a bundle may have.
 _KINDS: Final = (
     ("manifest", re.compile(re.escape(_MANIFEST)), 32 << 20),
-    ("checkpoint", re.compile(_CHECKPOINT), _MAX_NOTE_BYTES),
+    ("checkpoint", re.compile(_CHECKPOINT), MAX_NOTE_BYTES),
     ("entries", _ENTRY, MAX_ENTRY_BYTES),
     ("proofs", _PROOF, MAX_PROOF_BYTES),
-    ("heads", _HEAD, _MAX_NOTE_BYTES),
+    ("heads", _HEAD, MAX_NOTE_BYTES),
     ("consistency", _CONSISTENCY, 1 << 13),
     ("documents", _DOCUMENT, MAX_BYTES),
-    ("openings", _OPENING, _MAX_OPENING_BYTES),
+    ("openings", _OPENING, MAX_OPENING_BYTES),
 )
 # What the standard library raises, depending on how a file is broken.
 _NOT_A_ZIP: Final = (

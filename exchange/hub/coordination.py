@@ -308,6 +308,7 @@ def _keep_openings(submission: Submission, job: HubJob, tx: HubTransaction) -> N
         raise Malformed("outputs", "must name openings exactly where a regulator reads them")
     if regulator is not None:
         sealed = submission.document(statement.outputs[1])
+        openings.require_size(sealed)
         tx.add_opening(submission.signed.digest, regulator, sealed)
 
 

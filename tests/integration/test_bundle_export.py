@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -262,6 +263,26 @@ def test_what_is_said_without_effect_beyond_the_limit_costs_no_export_anything(
     for _ in range(25):
         scene.say(member, Act("job.failed", job))
     assert cost() == before
+
+
+def test_an_opening_larger_than_a_bundle_may_hold_is_not_taken_in(scene: Scene) -> None:
+    """Else one statement of a holder makes each deal on its product one that nobody can read."""
+    world, clinic = scene.world, scene.world.members["clinic"]
+    large = bytes(openings.MAX_OPENING_BYTES + 1)
+
+    def approves(sealed: bytes) -> Outcome:
+        coded = urlsafe_b64encode(sealed).rstrip(b"=")
+        document = b'{"readers":{"%b":"%b"},"v":1}' % (clinic.id.encode(), coded)
+        act = evidence.standing_approved(
+            scene.deal.clinic_product.id, commitment=digest(b"any"), openings=digest(document)
+        )
+        return scene.say(clinic, act, document)
+
+    world.settle()
+    assert "openings: have" in approves(large).reason
+    assert approves(large[1:]).applied
+    world.settle()
+    assert max(len(sealed) for sealed in scene.bundle().openings.values()) == len(large) - 1
 
 
 def test_a_submission_that_states_another_deal_has_no_effect(

@@ -11,11 +11,27 @@ from pathlib import Path
 
 import pytest
 
+from crypto import record
 from crypto.digest import digest
 from crypto.identifiers import DealId, PartyId
+from crypto.statement import MAX_ENTRY_BYTES
 from exchange.audit import bundle as bundles
-from exchange.audit.bundle import Bundle, list_content, pack, read, unpack, write
+from exchange.audit.bundle import (
+    Bundle,
+    LoggedAs,
+    SealedTo,
+    list_content,
+    pack,
+    read,
+    unpack,
+    write,
+)
 from exchange.audit.errors import BundleRefused
+from exchange.openings import MAX_OPENING_BYTES
+from exchange.submission import MAX_BYTES
+from ledger.verify.merkle import MAX_PROOF_HASHES
+from ledger.verify.note import MAX_NOTE_BYTES
+from ledger.verify.text import encode_base64
 
 DEAL = DealId("dea_" + "0" * 32)
 READER = PartyId("pty_" + "1" * 32)
@@ -206,6 +222,29 @@ def test_what_is_no_zip_or_too_large_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(bundles, "MAX_FILES", 3)
     with pytest.raises(BundleRefused, match="more than 3 files"):
         read(write(a_bundle()))
+
+
+def test_a_bundle_may_hold_whatever_a_hub_takes_in() -> None:
+    """Else one statement of one party makes a deal that nobody can read. What a hub takes: a
+    submission's documents, openings, and notes; the rest follows from these."""
+    line, name = len(encode_base64(bytes(32))) + 1, digest(b"any")
+    listed = max(
+        len(record.to_bytes(one))
+        for one in (LoggedAs(10**12 - 1, name), SealedTo(name, READER), name, 10**12 - 1)
+    )
+    taken = {
+        "manifest": (listed + 1) * bundles.MAX_FILES + 1_000,
+        "checkpoint": MAX_NOTE_BYTES,
+        "entries": MAX_ENTRY_BYTES,
+        "proofs": 100 + line * MAX_PROOF_HASHES + MAX_NOTE_BYTES,
+        "heads": MAX_NOTE_BYTES,
+        "consistency": line * MAX_PROOF_HASHES,
+        "documents": MAX_BYTES,
+        "openings": MAX_OPENING_BYTES,
+    }
+    held = {kind: limit for kind, _, limit in bundles._KINDS}
+    assert held.keys() == taken.keys()
+    assert [kind for kind in held if held[kind] < taken[kind]] == []
 
 
 def test_reading_touches_no_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
