@@ -204,6 +204,10 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "as the operator's",
         "日志并非以其运营方的登记开始，故无从将任何行为作为运营方的行为加以评判",
     ),
+    "public.not_judged": (
+        "the operator's first document is not at hand, so nobody's acts are judged as its own",
+        "运营方的首份文件不可取得，故未将任何行为作为其行为加以评判",
+    ),
     "documents.beside": (
         "party documents: those of the copy itself, {folder}",
         "主体文件：副本自带的 {folder}",

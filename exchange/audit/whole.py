@@ -196,6 +196,8 @@ class Everybody:
         if self._forgotten:
             note = phrase("time.many_late", count=f"{MAX_LATE:,}")
             self._tally.unopened("entry.time", "log", note)
+        if self._replay.operator is None:
+            self._tally.unopened("job.public", "log", phrase("public.not_judged"))
         self._tally.unopened("documents.private", "log", phrase("public.documents"))
 
     def _announcement(self, entry: Entry) -> SignedParty | None:

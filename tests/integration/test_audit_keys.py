@@ -402,9 +402,10 @@ def test_a_document_that_is_served_after_all_is_read_while_the_log_is_followed(
 def test_a_step_that_anybody_may_have_signed_is_nobodys_step(exchange: Exchange) -> None:
     """A job that the operator says it holds the price for: nobody is known to have asked."""
     job = "job_" + "0" * 32
-    exchange.hide(digest(b"nothing"))
+    hidden = digest(b"nothing")
+    exchange.hide(hidden)
     plan, agreement = digest(b"plan"), digest(b"agreement")
-    asked = Act("job.submitted", job, inputs=(agreement,), outputs=(plan,))
+    asked = Act("job.submitted", job, inputs=(agreement, hidden), outputs=(plan,))
     after = exchange.say(exchange.victim, asked, SigningKey.generate())
     held = Act("funds.held", job, after=(after,), inputs=(plan, agreement))
     exchange.say(exchange.operator, held, exchange.key)
