@@ -18,7 +18,7 @@ from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import JobId, PartyId
 from crypto.keys import PublicKey
 from crypto.statement import Statement
-from exchange import evidence, jobs
+from exchange import evidence, jobs, openings
 from exchange.errors import ExchangeError, NotYours, PlanRefused
 from exchange.hub import budgets, chains, settlement
 from exchange.hub.model import HubAgreement, HubJob, Operator
