@@ -76,6 +76,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     listed = world.copied_to(path / "listed")
     deal = a_deal(world)
     deal.approve_standing()
+    world.settle()
     return Prepared(deal, listed)
 
 

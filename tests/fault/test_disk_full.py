@@ -53,6 +53,7 @@ def test_a_checkpoint_that_cannot_be_stored_is_not_signed_and_comes_later(tmp_pa
     world = a_world(tmp_path)
     deal = a_deal(world)
     deal.approve_standing()
+    world.settle()
     number = deal.submit()
     # Enough waits for its place that hashes and checkpoint need pages of their own.
     clinic, one = world.members["clinic"].id, Money("TEST", Amount(1))
@@ -79,6 +80,7 @@ def test_an_act_that_cannot_be_stored_is_sent_again_and_has_one_effect(tmp_path:
     world = a_world(tmp_path)
     deal = a_deal(world)
     deal.approve_standing()
+    world.settle()
     numbers = [deal.submit() for _ in range(4)]
     research = world.members["research"]
     with full(world.engines["hub"]), pytest.raises(OperationalError, match="full"):

@@ -39,6 +39,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Deal:
     world = a_world(tmp_path_factory.mktemp("prepared") / "world")
     deal = a_deal(world, funded=FUNDED)
     deal.approve_standing()
+    deal.world.settle()
     return deal
 
 

@@ -102,6 +102,8 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Exchange:
     world = a_world(folder / "world")
     deal = a_deal(world)
     deal.approve_standing()
+    for willing in (True, False):  # said of itself, about no job
+        world.members["clinic"].desk.help_unasked(willing)
     for _ in range(2):
         deal.submit()
         world.settle()
