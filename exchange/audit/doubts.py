@@ -23,7 +23,9 @@ from registry.errors import RegistryError
 
 S = TypeVar("S")
 
-MAX_READINGS: Final = 256  # followed at once; of more, those that suppose least
+# Followed at once; of more, those that suppose least. More than four parties bring about with the
+# words without effect that a bundle holds of each: else two could hide how it really went.
+MAX_READINGS: Final = 4096
 ASSUMED: Final = "it came too late or incomplete, as the operator's acts after it suppose"
 
 
@@ -32,12 +34,12 @@ class Rules(Generic[S]):
     """How a subject goes from state to state.
 
     step:  the state after a statement; raises where it has no effect. same: equal for states from
-    which everything goes on alike. wrong: whether a statement makes its actor look wrong where it
-    stands, given the state before it and whether it took effect.
+    which everything goes on alike after this statement. wrong: whether a statement makes its actor
+    look wrong where it stands, given the state before it and whether it took effect.
     """
 
     step: Callable[[S, Said], S]
-    same: Callable[[S], Hashable]
+    same: Callable[[S, Said], Hashable]
     wrong: Callable[[S, Said, bool], bool]
 
 
@@ -106,7 +108,7 @@ def _read(
         then: dict[Hashable, _Way[S]] = {}
         for way in ways:
             for after in _after(way, one, rules, without, doubtful):
-                key = rules.same(after.state)
+                key = rules.same(after.state, one)
                 if key not in then or after.cost < then[key].cost:
                     then[key] = after
         ways = sorted(then.values(), key=lambda way: way.cost)[:MAX_READINGS]

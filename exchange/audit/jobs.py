@@ -166,8 +166,9 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
     steps = [said for said in about if said.statement.type in _STEPS]
     counted, overlooked = _counted(about, evidence)
     operator = None if counted is None else counted.plan.operator
-    starts = [] if counted is None else _starts(about, counted.plan)
-    releases = [set(s.statement.after) for s in about if s.statement.actor == operator]
+    sealers = frozenset(() if counted is None else counted.plan.sealers)
+    admissions = _Named(about, "job.admitted", sealers, by="job.started", of=sealers)
+    receipts = _Named(about, "job.sealed", sealers, by="job.released", of={operator})
     refunded = {
         name
         for said in about
@@ -175,20 +176,16 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
         for name in said.statement.after
     }
 
-    def same(job: Job | None) -> Hashable:
-        """Of several admissions by one party it matters which of them fits the starts that may
-        count; of several receipts, which the operator names. Nothing else tells them apart: else
-        two who say many would make more readings than are followed."""
-
-        def fit(said: Mapping[PartyId, Said], naming: Sequence[Set[Digest]]) -> Hashable:
-            names = {s.signed.digest for s in said.values()}
-            return frozenset(said), frozenset(n for n, all_ in enumerate(naming) if names <= all_)
-
-        return job and (
+    def same(job: Job | None, last: Said) -> Hashable:
+        """Which admissions and receipts count matters only while a statement may come that names
+        just these; else it matters who said them, and of a job that has ended nothing does."""
+        if job is None or job.state in FINAL:
+            return job and job.state
+        return (
             job.state,
-            fit(job.admitted, starts),
+            admissions.told_apart(job.admitted, last),
             frozenset(job.started),
-            fit(job.sealed, releases),
+            receipts.told_apart(job.sealed, last),
         )
 
     def wrong(job: Job | None, said: Said, took: bool) -> bool:
@@ -213,20 +210,42 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
     )
 
 
-def _starts(about: Sequence[Said], plan: Plan) -> list[Set[Digest]]:
-    """What each *started* names that may count: one admission of each party."""
-    admitted = {
-        said.signed.digest: said.statement.actor
-        for said in about
-        if said.statement.type == "job.admitted"
-    }
-    found: list[Set[Digest]] = []
-    for said in about:
-        if said.statement.type == "job.started" and said.statement.actor in plan.sealers:
-            names = set(said.statement.after)
-            if sorted(admitted.get(name, "") for name in names) == sorted(plan.sealers):
-                found.append(names)
-    return found
+class _Named:
+    """What later statements name of earlier ones, where they name one of each party.
+
+    Only in readings in which just these count can such a later statement have an effect. All other
+    readings go on alike: else two parties that say many would make more than are followed.
+    """
+
+    def __init__(
+        self,
+        about: Sequence[Said],
+        kind: str,
+        parties: Set[PartyId],
+        *,
+        by: str,
+        of: Set[PartyId | None],
+    ) -> None:
+        said = {s.signed.digest: s for s in about if s.statement.type == kind}
+        self._places = {name: s.index for name, s in said.items()}
+        self._until: dict[frozenset[Digest], int] = {}  # the place of the last that names them
+        for s in about:
+            if s.statement.type == by and s.statement.actor in of:
+                names = frozenset(name for name in s.statement.after if name in said)
+                if sorted(said[name].statement.actor for name in names) == sorted(parties):
+                    self._until[names] = s.index
+        self._open: dict[int, frozenset[frozenset[Digest]]] = {}
+
+    def told_apart(self, counted: Mapping[PartyId, Said], last: Said) -> Hashable:
+        """counted: by party. last: the statement just read."""
+        if last.index not in self._open:
+            self._open[last.index] = frozenset(
+                frozenset(name for name in names if self._places[name] <= last.index)
+                for names, until in self._until.items()
+                if last.index < until
+            )
+        names = frozenset(said.signed.digest for said in counted.values())
+        return names if names in self._open[last.index] else frozenset(counted)
 
 
 def _counted(about: Sequence[Said], evidence: Evidence) -> tuple[Job | None, dict[Digest, str]]:

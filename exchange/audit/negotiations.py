@@ -7,7 +7,7 @@ apply (too late, out of turn, another's) has no effect here either, and is named
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -163,6 +163,18 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[_Talk]:
         for word in ((document.consumer, _VERIFIED), (document.holder, _FINALIZED))
     }
 
+    signing = {_PREFIX + event for event in _SIGNING}
+    named_until = {s.statement.policy_digest: s.index for s in steps if s.statement.type in signing}
+
+    def same(talk: _Talk, last: Said) -> Hashable:
+        """What is on the table matters while somebody may still sign it: else of many proposals
+        each would be a reading of its own."""
+        if (known := talk.known) is None:
+            return None
+        matters = named_until.get(known.proposal, last.index) > last.index
+        proposal = known.proposal if matters else None
+        return known.deal, known.consumer, known.holder, known.state, proposal, known.agreement
+
     def wrong(talk: _Talk, said: Said, took: bool) -> bool:
         """A last word that does not follow. *Finalized* answers it all, so that it has no effect
         in a negotiation that has ended is looked into as well."""
@@ -178,7 +190,7 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[_Talk]:
     return read(
         steps,
         _Talk(),
-        Rules(lambda talk, said: _step(said, talk, evidence), lambda talk: talk.known, wrong),
+        Rules(lambda talk, said: _step(said, talk, evidence), same, wrong),
         without=evidence.arrivals.late,
         doubtful=perhaps_empty | evidence.arrivals.perhaps,
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,42 @@ def test_no_mixture_of_statements_without_effect_fails_an_honest_deal(
             names = [d.was for d in forger.drafts]
             before, over = names.index(began[like.subject]), len(names) - 1
             insert(forger, draw.choice([before, over]), like, type=kind, outputs=())
+    report = audited(done, forger)
+    assert [(c.id, c.words(ENGLISH)) for c in report.failed] == []
+    assert "RELEASED" in report.to_text(ENGLISH)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_that_two_say_too_late_hides_how_the_job_went(
+    done: Done, forger: Forger, seed: int
+) -> None:
+    """Each up to as much as a bundle holds of it: admissions, starts that name any one of each
+    party's, and receipts; as far as heads can tell, all of them perhaps in time."""
+    draw = random.Random(seed)
+    liars = [d.statement.actor for d in forger.drafts if d.statement.type == "job.admitted"]
+    starts = 41 if seed == 0 else draw.randint(1, 41)
+    first = {
+        kind: forger.drafts[forger.place(kind)].was for kind in ("job.admitted", "job.started")
+    }
+
+    def late(kind: str, actor: PartyId, before: str, *after: Digest) -> Digest:
+        place = [d.was for d in forger.drafts].index(first[before])
+        seen = forger.drafts[place].seen
+        again = replace(said(forger, kind, actor), time=seen - timedelta(minutes=11), after=after)
+        was = digest(f"late {len(forger.drafts)}".encode())
+        forger.drafts.insert(place, Draft(again, was, None, seen))
+        return was
+
+    admitted = [
+        [late("job.admitted", actor, "job.admitted") for _ in range(min(7, 48 - starts))]
+        for actor in liars
+    ]
+    both = list(product(*admitted))
+    draw.shuffle(both)
+    for actor in liars:
+        for names in both[:starts]:
+            late("job.started", actor, "job.started", *names)
+        late("job.sealed", actor, "job.started")
     report = audited(done, forger)
     assert [(c.id, c.words(ENGLISH)) for c in report.failed] == []
     assert "RELEASED" in report.to_text(ENGLISH)
