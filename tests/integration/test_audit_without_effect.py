@@ -132,11 +132,11 @@ def test_what_a_hub_logged_without_its_document_accuses_nobody(
     say, send = outbox.say, outbox.send
     extra: dict[object, bool] = {}
 
-    def says_more(act, documents, *, tx, identity):  # type: ignore[no-untyped-def]
+    def says_more(act, documents, *, tx, identity, **kept):  # type: ignore[no-untyped-def]
         if identity.party == world.members[who].id:
             for more in before(act):
                 extra[say(more, [], tx=tx, identity=identity)] = True
-        return say(act, documents, tx=tx, identity=identity)
+        return say(act, documents, tx=tx, identity=identity, **kept)
 
     def sends(store, hub, identity, heed):  # type: ignore[no-untyped-def]
         def careless(signed, answer, tx, identity):  # type: ignore[no-untyped-def]
