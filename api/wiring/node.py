@@ -99,6 +99,9 @@ class Opened:
 
 def open_node(settings: NodeSettings) -> Opened:
     """Raises SettingsRefused, DocumentRefused or KeyFileRefused, saying what is missing."""
+    address = settings.link_address or settings.link_listen
+    # The hub logs no admission with an address that is none, and takes nothing that comes after it.
+    link_address = "" if address is None else str(Endpoint.parse(address, where="link_address"))
     folder = PartyFolder(settings.folder)
     folder.finish_rotation()
     party = folder.party
@@ -120,7 +123,7 @@ def open_node(settings: NodeSettings) -> Opened:
         sealing=folder.sealing_keys,
         agreement=folder.agreement_keys,
         operator=PartyId.parse(settings.operator, where="operator"),
-        link_address=settings.link_address or settings.link_listen or "",
+        link_address=link_address,
         registrars=tuple(PublicKey.parse(text, where="registrars") for text in settings.registrars),
         clock=clock,
         randomness=randomness,

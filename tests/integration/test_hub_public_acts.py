@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import pytest
 
+from api.settings import NodeSettings
+from api.wiring.node import open_node
 from crypto.digest import Digest, digest
 from crypto.errors import Malformed
 from crypto.identifiers import JobId
@@ -129,6 +131,19 @@ def test_an_admission_without_a_key_for_the_run_is_not_logged_at_all(deal: Deal)
     for body in ({}, {"ephemeral": "x"}, {"ephemeral": str(EPHEMERAL), "link": "nowhere"}):
         with pytest.raises(Malformed):
             says(world, "clinic", replace(act, body=body))
+
+
+def test_a_node_does_not_start_with_an_address_that_is_none(tmp_path: Path) -> None:
+    """The hub would take neither its admission nor whatever it says after that."""
+    settings = NodeSettings(
+        folder=tmp_path,
+        hub_url="https://hub.example",
+        operator="pty_" + "0" * 32,
+        policy_file=tmp_path / "policy",
+        link_address="node.example",
+    )
+    with pytest.raises(Malformed, match="link_address"):
+        open_node(settings)
 
 
 @pytest.mark.parametrize("changed", ["agreement", "holder", "one more", "one less"])
