@@ -139,12 +139,13 @@ def to_check(evidence: Evidence, found: Negotiations, named: Collection[Digest])
     """The agreements that are worth a look: those that became final, those that plans name, and
     those that a consumer verified."""
     verified = [
-        output
+        known.agreement
         for s in evidence.said
         if s.statement.type == _VERIFIED
         and (known := found.known.get(s.statement.subject)) is not None
         and s.statement.actor == known.consumer
-        for output in s.statement.outputs
+        and known.agreement is not None
+        and known.agreement in s.statement.outputs
     ]
     return list(dict.fromkeys([*found.finalised, *verified, *named]))
 
