@@ -15,6 +15,7 @@ from crypto.digest import Digest, commit
 from crypto.errors import Malformed
 from crypto.identifiers import JobId, PartyId
 from exchange.privacy import PrivacyCost
+from exchange.submission import MAX_OPENING_BYTES
 
 _STATEMENT: Final = b"unseen/opening/statement/v1\x00"
 _RECEIPT: Final = b"unseen/opening/receipt/v1\x00"
@@ -22,7 +23,6 @@ _STANDING: Final = b"unseen/opening/standing/v1\x00"
 _RESULT: Final = b"unseen/result/v1\x00"
 
 MAX_READERS: Final = 64
-MAX_OPENING_BYTES: Final = 1 << 20  # sealed; a bundle with a larger one is read by no audit
 
 
 @dataclass(frozen=True)

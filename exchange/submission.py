@@ -17,6 +17,7 @@ from crypto.statement import SignedStatement, read_statement
 
 MAX_DOCUMENTS: Final = 64
 MAX_BYTES: Final = 4 << 20
+MAX_OPENING_BYTES: Final = 1 << 20  # sealed; a bundle with a larger one is read by no audit
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,7 @@ from crypto.errors import CryptoError
 from crypto.identifiers import DealId, PartyId
 from crypto.statement import MAX_ENTRY_BYTES
 from exchange.audit.errors import BundleRefused
-from exchange.openings import MAX_OPENING_BYTES
-from exchange.submission import MAX_BYTES
+from exchange.submission import MAX_BYTES, MAX_OPENING_BYTES
 from ledger.errors import LedgerError
 from ledger.verify.merkle import MAX_PROOF_HASHES
 from ledger.verify.note import MAX_NOTE_BYTES

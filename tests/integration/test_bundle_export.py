@@ -34,7 +34,7 @@ from exchange.hub.adapters.sql import SqlHubTransaction
 from exchange.hub.model import Outcome
 from exchange.node import registering
 from exchange.query.explanation import Language
-from exchange.submission import read_submission
+from exchange.submission import MAX_OPENING_BYTES, read_submission
 from exchange.terms import agreement as agreements
 from exchange.terms.negotiation import Event
 from ledger import log
@@ -268,7 +268,7 @@ def test_what_is_said_without_effect_beyond_the_limit_costs_no_export_anything(
 def test_an_opening_larger_than_a_bundle_may_hold_is_not_taken_in(scene: Scene) -> None:
     """Else one statement of a holder makes each deal on its product one that nobody can read."""
     world, clinic = scene.world, scene.world.members["clinic"]
-    large = bytes(openings.MAX_OPENING_BYTES + 1)
+    large = bytes(MAX_OPENING_BYTES + 1)
 
     def approves(sealed: bytes) -> Outcome:
         coded = urlsafe_b64encode(sealed).rstrip(b"=")

@@ -27,8 +27,7 @@ from exchange.audit.bundle import (
     write,
 )
 from exchange.audit.errors import BundleRefused
-from exchange.openings import MAX_OPENING_BYTES
-from exchange.submission import MAX_BYTES
+from exchange.submission import MAX_BYTES, MAX_OPENING_BYTES
 from ledger.verify.merkle import MAX_PROOF_HASHES
 from ledger.verify.note import MAX_NOTE_BYTES
 from ledger.verify.text import encode_base64
