@@ -285,6 +285,19 @@ def test_an_opening_larger_than_a_bundle_may_hold_is_not_taken_in(scene: Scene) 
     assert max(len(sealed) for sealed in scene.bundle().openings.values()) == len(large) - 1
 
 
+def test_a_receipt_whose_openings_are_too_large_for_a_bundle_has_no_effect(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.world.settle()
+    monkeypatch.setattr(openings, "MAX_OPENING_BYTES", 10)
+    job = scene.deal.submit()
+    scene.world.settle()
+    with scene.world.store.reading() as tx:
+        found = tx.job(job)
+    assert len(found.started) == 2
+    assert found.sealed == {}
+
+
 def test_a_submission_that_states_another_deal_has_no_effect(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
