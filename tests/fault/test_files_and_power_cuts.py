@@ -195,7 +195,7 @@ def test_a_backup_and_a_followers_state_are_kept(tmp_path: Path, disk: Disk) -> 
     folder = tmp_path / "kept"
     folder.mkdir()
     disk.done.append(("synced", tmp_path))
-    save_state(folder / "state", State(1, "", NOW, None, (), ()))
+    save_state(folder / "state", State(1, "", NOW, None, (), (), ()))
     party = PartyFolder.create(tmp_path / "party", "Holder", [Role.HOLDER], now=NOW)
     backup.save(party.path, folder / "backup")
     disk.require_kept(folder)
