@@ -39,7 +39,10 @@ def require_version() -> None:
 
 
 def connect(seat: Seat) -> Any:
-    """SPU's own link between the parties of an attempt. Raises EngineFailed (peer)."""
+    """SPU's own link between the parties of an attempt, once it stands at each of them.
+
+    Raises EngineFailed (peer).
+    """
     desc = libspu.link.Desc()
     desc.id = seat.attempt
     for name, peer in zip("ABC", seat.peers, strict=False):  # a third holder uploads, no more
@@ -66,6 +69,10 @@ def connect(seat: Seat) -> Any:
     thread.join(seat.connect_timeout_ms / 1000)
     if not made:
         raise EngineFailed(EngineFault.PEER, "the peer's engine could not be reached")
+    # An intersection greets its peer once more, with the message that made this link, and the link
+    # keeps one of them: a second greeting that overtakes the peer's look at the first is lost, and
+    # both wait for it until the time of a message is up. Nobody has answered here before it looked.
+    exchange(made[0], "")
     return made[0]
 
 

@@ -13,7 +13,10 @@ import time
 
 
 class Tunnel:
-    def __init__(self) -> None:
+    """late_s: the first that comes back on each connection arrives so much later."""
+
+    def __init__(self, *, late_s: float = 0) -> None:
+        self._late_s = late_s
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.engine = f"127.0.0.1:{free_port()}"
@@ -42,12 +45,16 @@ class Tunnel:
         else:
             near.close()
             return
-        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back = threading.Thread(target=self._pump_back, args=(far, near), daemon=True)
         back.start()
         self._pump(near, far)
         back.join()
         near.close()
         far.close()
+
+    def _pump_back(self, far: socket.socket, near: socket.socket) -> None:
+        time.sleep(self._late_s)
+        self._pump(far, near)
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):

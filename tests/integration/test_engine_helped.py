@@ -45,13 +45,14 @@ class Three:
         intersection: Intersection = Intersection.RR22,
         *,
         kill_helper_at: EngineStage | None = None,
+        late_s: float = 0,
     ) -> list[EngineOutcome | EngineFailed]:
         self._jobs += 1
         standing = None
         rows = {0: sides.a, 1: sides.b}
         if intersection is Intersection.UNBALANCED:
             standing = Standing(digest(b"name"), 0, rows=10**6, asked=10**6)
-        tunnels = [Tunnel() for _ in RANKS]
+        tunnels = [Tunnel(late_s=late_s if rank == 1 else 0) for rank in RANKS]
         all_seats = seats(
             [tunnel.engine for tunnel in tunnels],
             [tunnel.address for tunnel in tunnels],
@@ -120,6 +121,13 @@ def test_it_is_exact(three: Three, layout: Layout) -> None:
 def test_it_is_exact_in_several_blocks_and_after_masked_keys(three: Three) -> None:
     sides = two_sides(70_000, overlap=66_001)
     ended = outcomes(three.run(sides, Intersection.UNBALANCED))
+    assert open_cells(sides.layout, [end.share for end in ended]) == sides.truth
+
+
+def test_an_answer_that_travels_longer_than_what_follows_it_loses_nothing(three: Three) -> None:
+    """The intersection greets the peer again, which has not yet taken the first greeting."""
+    sides = two_sides(200, overlap=100)
+    ended = outcomes(three.run(sides, late_s=1))
     assert open_cells(sides.layout, [end.share for end in ended]) == sides.truth
 
 

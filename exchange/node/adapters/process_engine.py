@@ -427,8 +427,10 @@ def _how_it_died(pid: int) -> EngineFailed:
         raise ChildProcessError(pid)
     if end.si_code != os.CLD_EXITED:
         name = signal.Signals(end.si_status).name
-        hint = "; engines do this when the peer goes away" if name == "SIGABRT" else ""
-        return EngineFailed(EngineFault.CRASHED, f"it was ended by {name}{hint}")
+        # Thrown in one of SPU's two libraries, an error cannot be caught in the other.
+        hint = "; engines do this when a peer goes away or is silent for too long"
+        words = f"it was ended by {name}{hint if name == 'SIGABRT' else ''}"
+        return EngineFailed(EngineFault.CRASHED, words)
     if end.si_status == 255:
         return EngineFailed(EngineFault.PEER, "it gave up on its peer (exit 255)")
     return EngineFailed(EngineFault.CRASHED, f"it ended with exit {end.si_status} and no result")
