@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
 
 from api.database import bring_up_to_date, open_engine, read_only
 from crypto import record
@@ -24,7 +28,7 @@ from exchange.errors import IllegalTransition, UnknownSubject
 from exchange.hub.adapters.sql import SqlHubStore
 from exchange.hub.model import HubAgreement, HubJob, Outcome
 from exchange.jobs import JobState
-from exchange.node.adapters.sql import SqlNodeStore
+from exchange.node.adapters.sql import SqlNodeStore, SqlNodeTransaction
 from exchange.node.model import (
     Alarm,
     Decision,
@@ -646,6 +650,35 @@ def test_a_secret_is_kept_for_its_job_and_forgotten(node: SqlNodeStore) -> None:
         tx.forget_secret(job)
     with node.reading() as tx:
         assert tx.secret(job) is None
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "a reader", "a crash"])
+def test_no_file_holds_a_secret_that_was_forgotten(tmp_path: Path, meanwhile: str) -> None:
+    database = open_engine(f"sqlite:///{tmp_path}/node.db")
+    bring_up_to_date(database, "node")
+    node = SqlNodeStore(database, read_only(database))
+    job, secret = JobId.new(NOW, RANDOM), os.urandom(32)
+
+    def found() -> bool:
+        return any(secret in path.read_bytes() for path in tmp_path.iterdir())
+
+    with node.transaction() as tx:
+        tx.save_secret(job, secret)
+    assert found()
+    with contextlib.ExitStack() as reader:
+        if meanwhile == "a reader":
+            reader.enter_context(node.reading()).jobs()
+        if meanwhile == "a crash":
+            with Session(database) as session, session.begin():
+                SqlNodeTransaction(session).forget_secret(job)
+            node = SqlNodeStore(database, read_only(database))
+        else:
+            with node.transaction() as tx:
+                tx.forget_secret(job)
+        assert found() == (meanwhile != "nothing")
+    with node.transaction() as tx:
+        assert tx.secret(job) is None
+    assert not found()
 
 
 def test_sources_standing_approvals_and_egress_are_read_back(node: SqlNodeStore) -> None:

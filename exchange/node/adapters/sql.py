@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -178,6 +179,7 @@ class SqlNodeTransaction:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.forgot = False
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -417,6 +419,7 @@ class SqlNodeTransaction:
         row = self._session.get(NodeSecretRow, job)
         if row is not None:
             self._session.delete(row)
+            self.forgot = True
 
     def save_source(self, product: ProductId, name: str, settings: SourceSettings) -> None:
         data = record.to_bytes(_Source(settings))
@@ -498,11 +501,17 @@ class SqlNodeTransaction:
 
 
 class SqlNodeStore:
-    """NodeStore: engine for writing, `snapshots` for transactions that change nothing."""
+    """NodeStore: engine for writing, `snapshots` for transactions that change nothing.
+
+    On SQLite a secret that was forgotten is in none of the database's files once the transaction
+    is over, or, if somebody reads at that moment, once a later one is.
+    """
 
     def __init__(self, engine: Engine, snapshots: Engine) -> None:
         self._engine = engine
         self._snapshots = snapshots
+        # As at the start, for a process may have died in between.
+        self._to_wipe = engine.dialect.name == "sqlite"
 
     @contextmanager
     def transaction(self) -> Iterator[SqlNodeTransaction]:
@@ -511,12 +520,36 @@ class SqlNodeStore:
                 # One writer, as on SQLite: else a job could end, and its run return, while
                 # another thread begins it.
                 session.connection().exec_driver_sql(_ONE_WRITER)
-            yield SqlNodeTransaction(session)
+            tx = SqlNodeTransaction(session)
+            yield tx
+        if self._engine.dialect.name == "sqlite" and (tx.forgot or self._to_wipe):
+            self._to_wipe = False  # first: another thread may forget something meanwhile
+            if not _wiped(self._engine):
+                self._to_wipe = True
 
     @contextmanager
     def reading(self) -> Iterator[SqlNodeTransaction]:
         with Session(self._snapshots) as session, session.begin():
             yield SqlNodeTransaction(session)
+
+
+def _wiped(engine: Engine) -> bool:
+    """Empty SQLite's write-ahead log, where what was deleted still stands; False if that must
+    wait, for a reader or for the disk: nothing that was committed depends on it."""
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        ((patience,),) = cursor.execute("PRAGMA busy_timeout").fetchall()
+        cursor.execute("PRAGMA busy_timeout=0")
+        try:
+            ((busy, _, _),) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={patience}")
+        return not busy
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
 
 
 # Every round looks at every job; reading one costs more than finding it.
