@@ -11,7 +11,7 @@ ExchangeError
 ├── HistoryRefused      its difference from an earlier answer would single people out
 ├── QuestionRefused     the question does not fit the products: names the field
 ├── EvidenceMissing     the ledger does not hold what it must; raise the alarm
-├── BundleNotReady      ask again in a moment: the newest evidence is not under a head yet
+├── BundleNotReady      ask again in a moment: nothing of the deal is under a head yet
 ├── BookkeepingBehind   the hub's records are older than its ledger; it must not work
 ├── RestoredBackup      this node's records are older than the ledger; it must not work
 └── HubUnreachable      try later; nothing was lost
@@ -129,7 +129,7 @@ class EvidenceMissing(ExchangeError):
 
 
 class BundleNotReady(ExchangeError):
-    """A deal with statements that no head covers yet: a bundle without them would hide them."""
+    """A deal of which nothing is under a witnessed head yet."""
 
 
 class BookkeepingBehind(ExchangeError):

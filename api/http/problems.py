@@ -77,7 +77,7 @@ KINDS: Final[dict[type[Exception], Kind]] = {
     exchange.PlanRefused: Kind(422, "plan_refused", "A plan that is not computed here"),
     exchange.QuestionRefused: Kind(422, "question_refused", "The question does not fit"),
     exchange.BundleNotReady: Kind(
-        503, "bundle_not_ready", "Not all of the evidence is under a head yet", headers=RETRY_SOON
+        503, "bundle_not_ready", "Nothing of the deal is under a head yet", headers=RETRY_SOON
     ),
     exchange.IllegalTransition: Kind(
         409, "illegal_transition", "Not possible in the present state"

@@ -23,7 +23,7 @@ from exchange import jobs as lifecycle
 from exchange.audit.doubts import ASSUMED, Reading, Rules, read
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
-from exchange.audit.negotiations import idle_steps
+from exchange.audit.negotiations import about_none, idle_steps
 from exchange.errors import (
     ExchangeError,
     IllegalTransition,
@@ -42,8 +42,10 @@ from registry.errors import RegistryError
 
 SUBMITTED: Final = "job.submitted"
 MONEY: Final = (HELD, RELEASED, REFUNDED)
-_ANSWERS: Final = (HELD, "job.rejected")  # to a submission
-_REFUNDED: Final = ("job.refused", "job.failed", "job.cancelled", "job.expired")
+# What the operator says in one transaction with what it answers: to a submission one of ANSWERS, to
+# what ends a job whose price is held REFUNDED.
+ANSWERS: Final = (HELD, "job.rejected")
+ENDING: Final = ("job.refused", "job.failed", "job.cancelled", "job.expired")
 COMMITTED: Final = ("budget", "egress", "snapshot")  # by every holder's receipt
 COMMITTED_BY_HELPER: Final = ("egress",)
 
@@ -83,7 +85,7 @@ class Jobs:
 def replay(evidence: Evidence) -> Jobs:
     """Every job in the bundle, from its submission, in the order of the log."""
     known: dict[str, Job] = {}
-    no_effect: dict[Digest, str] = {}
+    no_effect = about_none([s for s in evidence.said if s.statement.type in _STEPS], JobId)
     misfits: dict[Digest, str] = {}
     supposed: set[Digest] = set()
     for subject in subjects(evidence):
@@ -101,9 +103,15 @@ def replay(evidence: Evidence) -> Jobs:
 
 
 def subjects(evidence: Evidence) -> list[str]:
-    """Every job that any statement of the bundle is about."""
-    kinds = {*_STEPS, *MONEY}
-    found = (s.statement.subject for s in evidence.said if s.statement.type in kinds)
+    """Every job that any statement of the bundle is about. What only an operator says is about a
+    job whatever its subject is."""
+    operators = {*_OPERATORS, *MONEY}
+    said = (s.statement for s in evidence.said)
+    found = (
+        s.subject
+        for s in said
+        if s.type in operators or (s.type in _STEPS and JobId.is_spelled(s.subject))
+    )
     return list(dict.fromkeys(found))
 
 
@@ -190,7 +198,7 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
 
     def wrong(job: Job | None, said: Said, took: bool) -> bool:
         """What ends a job has its price given back in the same transaction, and nothing else."""
-        if said.statement.type in _REFUNDED and took != (said.signed.digest in refunded):
+        if said.statement.type in ENDING and took != (said.signed.digest in refunded):
             return True
         return not took and _is_misfit(job, said)
 
@@ -265,7 +273,7 @@ def _counted(about: Sequence[Said], evidence: Evidence) -> tuple[Job | None, dic
     same = [job for job in found if job.plan_digest == found[0].plan_digest]
     operators = (found[0].plan.operator, _opener(evidence))
     for said in about:
-        if said.statement.type in _ANSWERS and said.statement.actor in operators:
+        if said.statement.type in ANSWERS and said.statement.actor in operators:
             named = [job.submitted.signed.digest in said.statement.after for job in same]
             counted = named.index(True) if any(named) else 0
             overlooked = (job.submitted.signed.digest for job in same[:counted])

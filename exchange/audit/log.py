@@ -7,11 +7,12 @@ cosign only what extends all that they saw before. Nothing here reads a statemen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from crypto.digest import digest
 from crypto.errors import CryptoError
+from crypto.record import encode_time
 from crypto.statement import SignedStatement, Statement, read_statement
 from exchange.audit.bundle import Bundle
 from ledger.errors import LedgerError
@@ -77,6 +78,10 @@ def check_heads(bundle: Bundle, policy: Policy) -> tuple[list[Check], list[Head]
     checks: list[Check] = []
     heads: list[Head] = []
     last, check = _head(bundle.checkpoint, policy, "checkpoint")
+    if last is not None and last.accepted:
+        seen = "-" if last.times is None else encode_time(last.times.last)
+        told = phrase("head.as_of", size=f"{last.checkpoint.size:,}", time=seen)
+        check = replace(check, note=told)
     checks.append(check)
     for size, note in sorted(bundle.heads.items()):
         subject = f"head {size}"

@@ -49,8 +49,8 @@ class Bundles(Protocol):
     """Where this reader gets the evidence of a deal."""
 
     def read(self, deal: DealId) -> bytes | None:
-        """The deal's bundle as of now; None where this reader is given none. Raises
-        BundleNotReady where there will be one in a moment."""
+        """The deal's bundle, as of the newest head with a quorum; None where this reader is given
+        none. Raises BundleNotReady where there will be one in a moment."""
         ...
 
 
@@ -169,7 +169,7 @@ class Deals:
         """Whether a bundle's head is one of the history that is followed.
 
         One that is newer than what this look took must go on from that, in tiles that the log
-        serves, and the log from it. Raises BundleNotReady where it serves none yet.
+        serves, and the log from it. Raises BundleRefused where it serves none yet.
         """
         head = open_checkpoint(Note.parse(shown), self._policy.log_keys)
         try:
@@ -185,7 +185,8 @@ class Deals:
         except (TileMissing, TileRefused) as error:
             if head.size <= tree.size:
                 raise
-            raise BundleNotReady(f"the log does not serve its head of size {head.size}") from error
+            problem = f"is of {head.size:,} entries, and the log does not serve as many"
+            raise BundleRefused("checkpoint", problem) from error
         return True
 
     def _look_back(self, tree: SignedTree, note: str) -> None:

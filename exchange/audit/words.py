@@ -198,6 +198,11 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         ),
         # the bundle and the log
         "digest.differs": _both("its bytes have the digest {found}", "其内容的摘要为 {found}"),
+        "head.as_of": _both(
+            "the bundle tells of the first {size} entries of the log (witnessed {time}); what was "
+            "said since is in a later one",
+            "本包截至日志的前 {size} 条（见证时间 {time}）；此后的陈述见更晚的证据包",
+        ),
         "head.size": _both(
             "it is filed under size {filed} and states {stated}",
             "它按大小 {filed} 存放，却自称 {stated}",
@@ -554,7 +559,7 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "{actor} gave somebody the evidence of {subject}.", "{actor} 交出了 {subject} 的证据。"
         ),
         "did.other": _both("{actor}: {kind} {subject}", "{actor}：{kind} {subject}"),
-        "did.no_effect": _both(
+        "told.no_effect": _both(
             "{sentence} (No effect: {reason})", "{sentence}（未生效：{reason}）"
         ),
         "alarm.words": _both("{kind}: {words}", "{kind}：{words}"),

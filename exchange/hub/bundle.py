@@ -1,4 +1,9 @@
-"""The deal bundle: everything the hub has logged about one deal, for people who need not trust it.
+"""The deal bundle: everything the log says about one deal, for people who need not trust the hub.
+
+It is as of the newest head with a quorum: what was said since is for the next one, or a party that
+goes on speaking would never let its deal be read. A log's order is that in which acts had their
+effect, so what lies under a head is the deal as it was then; nothing is taken from how it stands
+now but where to look.
 
 What belongs in it follows from identifiers: every statement about the deal's negotiations and
 jobs that had an effect, and what shows who its actors are. Of what its parties said without effect
@@ -23,6 +28,7 @@ from crypto.identifiers import DealId, PartyId, ProductId
 from crypto.statement import SignedStatement, read_statement
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES, Bundle
+from exchange.audit.jobs import ANSWERS, ENDING, SUBMITTED
 from exchange.errors import BundleNotReady, UnknownSubject
 from exchange.evidence import (
     ALARM,
@@ -41,12 +47,12 @@ from exchange.terms.agreement import Proposal, Terms, read_agreement
 from ledger import log
 from ledger.ports import StoredCheckpoint
 from ledger.verify.proof import Proof
+from pricing.evidence import REFUNDED
 from registry.errors import NotFound
 from registry.evidence import LISTED, REGISTERED, UPDATED
 
 _PROPOSING: Final = ("negotiation.requested", "negotiation.offered")
 _AGREEING: Final = ("negotiation.agreed", "negotiation.verified")
-_SUBMITTED: Final = "job.submitted"
 _NEVER: Final = (ALARM,)  # however well said, they change nothing; nor does opening again
 _ONCE: Final = ("job.opened",)
 _UNASKED: Final = (STANDING_APPROVED, STANDING_WITHDRAWN, HELPING_BEGUN, HELPING_ENDED)
@@ -68,49 +74,48 @@ class Exported:
 
 
 def export(deal: DealId, tx: HubTransaction) -> Exported:
-    """The bundle of a deal, as of now. Raises UnknownSubject, and BundleNotReady while anything
-    that had an effect waits for a head: an audit must never miss it in silence. Who was given the
-    bundle just now may be missing: whoever asks again must not wait for what asking said."""
+    """The bundle of a deal. Raises UnknownSubject, and BundleNotReady while nothing of the deal is
+    under a head with a quorum."""
+    heads = tx.log.witnessed()  # first, so that all they hold is there to be found
     talks = tx.negotiations_of_deal(deal)
     if not talks:
         raise UnknownSubject(f"deal {deal}")
     consumers = {negotiation.consumer for negotiation in talks}
     jobs = [job for job in tx.jobs_of_deal(deal) if job.consumer in consumers]
-    found = _Collected()
-    head = tx.log.latest_witnessed() or tx.log.latest()
-    size = 0 if head is None else head.size
     subjects = [*(negotiation.id for negotiation in talks), *(job.id for job in jobs)]
-    counted = tx.effective(subjects, never=_NEVER, once=_ONCE)
-    _add(counted, found, tx)
-    _add_documents(counted, found, tx)
+    found = _as_of(heads, tx.effective(subjects, never=_NEVER, once=_ONCE), tx)
+    _add_documents(list(found.statements), found, tx)
+    begun = {said.statement.subject for said in found.statements.values()}
     parties = {*found.parties, *(said.statement.actor for said in found.statements.values())}
-    parties |= {party for n in talks for party in (n.consumer, n.holder)}
-    others = tx.idle(subjects, never=_NEVER, once=_ONCE)
-    idle = _first_words([about for about in others if about[0] in parties], jobs, size, tx)
-    _add(idle, found, tx)
-    _add_documents(idle, found, tx)
+    parties |= {party for n in talks if n.id in begun for party in (n.consumer, n.holder)}
+    others = tx.idle(sorted(begun), never=_NEVER, once=_ONCE)
+    said = [about for about in others if about[0] in parties]
+    idle = _add(_first_words(said, jobs, found, tx), found, tx)
+    _add_documents(_applied(idle, tx), found, tx)
     statements = tuple(found.statements)
-    _add_exports(deal, found, size, tx)
+    _add_exports(deal, found, tx)
     parties |= {said.statement.actor for said in found.statements.values()}
-    announced = tx.statements_about(sorted(parties), kinds=(REGISTERED, UPDATED))
-    _add(announced, found, tx)
+    announced = _add(tx.statements_about(sorted(parties), kinds=(REGISTERED, UPDATED)), found, tx)
     products = _add_listings(found, tx)
-    _add_unasked([*products, *sorted(parties)], found, tx)
+    _add(
+        _applied(tx.statements_about([*products, *sorted(parties)], kinds=_UNASKED), tx), found, tx
+    )
     for name in (*announced, *found.listings):
         for output in found.statements[name].statement.outputs:
             found.documents[output] = _document(output, tx)
     left_out = sum(others.values()) - len(idle)
-    return Exported(bundles.write(_bundle(deal, found, head, left_out, tx)), statements)
+    return Exported(bundles.write(_bundle(deal, found, left_out, tx)), statements)
 
 
 class _Collected:
-    """What has been found so far.
+    """What has been found so far, all of it under the last of these heads.
 
     statements: by digest. documents: by digest. parties: whom documents name. products: digests
     of the versions that documents name. listings: statements that listed them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heads: Sequence[StoredCheckpoint]) -> None:
+        self.heads = heads
         self.statements: dict[Digest, SignedStatement] = {}
         self.index: dict[Digest, int] = {}
         self.documents: dict[Digest, bytes] = {}
@@ -118,23 +123,57 @@ class _Collected:
         self.products: set[Digest] = set()
         self.listings: list[Digest] = []
 
+    @property
+    def size(self) -> int:
+        return self.heads[-1].size
 
-def _add(names: Iterable[Digest], found: _Collected, tx: HubTransaction) -> None:
-    for name in names:
-        index = tx.log.index_of(name)
-        if index is None:
-            raise BundleNotReady(f"{name} is not in the ordered log yet; ask again in a moment")
-        (logged,) = tx.log.entries(index, index + 1)
-        found.statements[name] = read_statement(logged.entry)
-        found.index[name] = index
+
+def _as_of(
+    heads: Sequence[StoredCheckpoint], effective: Sequence[Digest], tx: HubTransaction
+) -> _Collected:
+    """What had an effect, under the newest of the heads that parts no act from what the hub said
+    of it in the same transaction: where many entries wait to be ordered one may lie between the
+    two, and an audit would miss the second."""
+    while heads:
+        found = _Collected(heads)
+        _add(effective, found, tx)
+        said = [(name, one.statement) for name, one in found.statements.items()]
+        answered = {n for _, one in said if one.type in (*ANSWERS, REFUNDED) for n in one.after}
+        acts = [name for name, one in said if one.type in (SUBMITTED, *ENDING)]
+        parted = [found.index[name] for name in acts if name not in answered]
+        if not said:
+            break
+        if not parted:
+            return found
+        heads = [head for head in heads if head.size <= min(parted)]
+    raise BundleNotReady("nothing of the deal is under a witnessed head yet; ask again in a moment")
+
+
+def _add(names: Sequence[Digest], found: _Collected, tx: HubTransaction) -> list[Digest]:
+    """Those of them that lie under the head."""
+    added = []
+    for name, index in zip(names, tx.log.indices_of(names), strict=True):
+        if index is not None and index < found.size:
+            (logged,) = tx.log.entries(index, index + 1)
+            found.statements[name] = read_statement(logged.entry)
+            found.index[name] = index
+            added.append(name)
+    return added
+
+
+def _applied(names: Iterable[Digest], tx: HubTransaction) -> list[Digest]:
+    return [name for name in names if (said := tx.outcome(name)) is not None and said.applied]
 
 
 def _first_words(
-    said: Collection[tuple[PartyId, str]], jobs: Sequence[HubJob], size: int, tx: HubTransaction
+    said: Collection[tuple[PartyId, str]],
+    jobs: Sequence[HubJob],
+    found: _Collected,
+    tx: HubTransaction,
 ) -> list[Digest]:
-    """Of what parties said without effect, below the head of this size: the first MAX_IDLE of each
-    about each job since its price was held, as whoever follows the public log may count them, and
-    of each about all else together, for negotiations and jobs that come to nothing cost nothing.
+    """Of what parties said without effect, under the head: the first MAX_IDLE of each about each
+    job since its price was held, as whoever follows the public log may count them, and of each
+    about all else together, for negotiations and jobs that come to nothing cost nothing.
 
     said: who said any, about what. However many there are, no more than these are read."""
     held = {str(job.id): job.held for job in jobs if job.held is not None}
@@ -147,10 +186,10 @@ def _first_words(
             first |= {one.place: one for one in words}
     places = {subject: tx.log.index_of(name) for subject, name in held.items()}
     counted: dict[tuple[PartyId, str], tuple[int, int]] = {}
-    found = []
+    chosen = []
     for _, one in sorted(first.items()):
         index = tx.log.index_of(one.statement)
-        if index is None or index >= size:
+        if index is None or index >= found.size:
             continue
         since_held = (place := places.get(one.subject)) is not None and index > place
         about = (one.actor, one.subject if since_held else "")
@@ -160,18 +199,15 @@ def _first_words(
             count, length = count + 1, length + len(logged.entry)
             counted[about] = count, length
             if length <= MAX_IDLE_BYTES:
-                found.append(one.statement)
-    return found
+                chosen.append(one.statement)
+    return chosen
 
 
 def _add_documents(names: Iterable[Digest], found: _Collected, tx: HubTransaction) -> None:
-    """What statements brought. Only those that had an effect: anybody may name the digest of
-    somebody else's document in a statement that comes to nothing, and must not be given it so."""
+    """What statements brought that were taken in: anybody may name the digest of somebody else's
+    document in one that comes to nothing, and must not be given it so."""
     for name in names:
         statement = found.statements[name].statement
-        outcome = tx.outcome(name)
-        if outcome is None or not outcome.applied:
-            continue
         if statement.type in _PROPOSING:
             for output in statement.outputs:
                 data = found.documents[output] = tx.document(output)
@@ -187,7 +223,7 @@ def _add_documents(names: Iterable[Digest], found: _Collected, tx: HubTransactio
                     document = {output: tx.document(output)}
                     if reason_in(statement, document) is not None:
                         found.documents |= document
-        elif statement.type == _SUBMITTED:
+        elif statement.type == SUBMITTED:
             for output in statement.outputs:
                 data = found.documents[output] = tx.document(output)
                 plan = plans.read_plan(Envelope.from_bytes(data))
@@ -203,12 +239,6 @@ def _note_terms(terms: Terms, found: _Collected) -> None:
         found.parties.add(terms.helper)
 
 
-def _add_unasked(subjects: Sequence[str], found: _Collected, tx: HubTransaction) -> None:
-    """What is admitted without asking, by the products that it is about or the party that helps."""
-    names = tx.statements_about(subjects, kinds=_UNASKED)
-    _add((n for n in names if (said := tx.outcome(n)) is not None and said.applied), found, tx)
-
-
 def _add_listings(found: _Collected, tx: HubTransaction) -> Sequence[ProductId]:
     """Of every version that documents name. Returns the products."""
     listed: dict[ProductId, None] = {}
@@ -218,9 +248,8 @@ def _add_listings(found: _Collected, tx: HubTransaction) -> Sequence[ProductId]:
         except NotFound:
             continue  # a rejected plan may name a product that there is not
     before = set(found.statements)
-    names = tx.statements_about(list(listed), kinds=(LISTED,))
-    found.products |= _changing_totals(names, tx)
-    _add(names, found, tx)
+    names = _add(_applied(tx.statements_about(list(listed), kinds=(LISTED,)), tx), found, tx)
+    found.products |= _changing_totals(names, found, tx)
     for name in names:
         outputs = found.statements[name].statement.outputs
         if name not in before and not set(outputs) <= found.products:
@@ -230,43 +259,26 @@ def _add_listings(found: _Collected, tx: HubTransaction) -> Sequence[ProductId]:
     return list(listed)
 
 
-def _add_exports(deal: DealId, found: _Collected, size: int, tx: HubTransaction) -> None:
+def _add_exports(deal: DealId, found: _Collected, tx: HubTransaction) -> None:
     """Who was given this deal's evidence before, and whom the operator named who may be."""
-    exports = tx.statements_about([deal], kinds=(BUNDLE_EXPORTED,))
-    for name in exports:
-        index = tx.log.index_of(name)
-        if index is not None and index < size:
-            _add([name], found, tx)
-            operator = found.statements[name].statement.actor
-            _add(
-                (
-                    named
-                    for named in tx.statements_about([operator], kinds=(REGULATORS_NAMED,))
-                    if (place := tx.log.index_of(named)) is not None and place < index
-                ),
-                found,
-                tx,
-            )
+    exports = _add(tx.statements_about([deal], kinds=(BUNDLE_EXPORTED,)), found, tx)
+    operators = {found.statements[name].statement.actor for name in exports}
+    _add(tx.statements_about(sorted(operators), kinds=(REGULATORS_NAMED,)), found, tx)
 
 
-def _changing_totals(names: Sequence[Digest], tx: HubTransaction) -> set[Digest]:
+def _changing_totals(names: Sequence[Digest], found: _Collected, tx: HubTransaction) -> set[Digest]:
     """The versions that changed what a product's privacy account may spend: what its holder
     admitted can be judged by no other."""
     changing: set[Digest] = set()
     totals: dict[str, tuple[Fraction, Fraction] | None] = {}
     for name in names:
-        outcome = tx.outcome(name)
-        index = tx.log.index_of(name)
-        if outcome is None or not outcome.applied or index is None:
-            continue
-        (logged,) = tx.log.entries(index, index + 1)
-        (output,) = read_statement(logged.entry).statement.outputs
+        (output,) = found.statements[name].statement.outputs
         product = tx.products.by_digest(output)
         rule = product.rule.privacy
-        found = None if rule is None else (rule.epsilon_total, rule.delta_total)
-        if product.id in totals and totals[product.id] != found:
+        total = None if rule is None else (rule.epsilon_total, rule.delta_total)
+        if product.id in totals and totals[product.id] != total:
             changing.add(output)
-        totals[product.id] = found
+        totals[product.id] = total
     return changing
 
 
@@ -282,21 +294,12 @@ def _document(name: Digest, tx: HubTransaction) -> bytes:
         return tx.document(name)
 
 
-def _bundle(
-    deal: DealId,
-    found: _Collected,
-    head: StoredCheckpoint | None,
-    left_out: int,
-    tx: HubTransaction,
-) -> Bundle:
+def _bundle(deal: DealId, found: _Collected, left_out: int, tx: HubTransaction) -> Bundle:
     indices = sorted(found.index.values())
-    if head is None or indices[-1] >= head.size:
-        raise BundleNotReady(
-            f"entry {indices[-1]} is not under a witnessed head yet; ask again in a moment"
-        )
+    *earlier, head = found.heads
     note = head.note.to_bytes()
     entries = {found.index[name]: said.entry for name, said in found.statements.items()}
-    bounds = _bounds(indices, [h for h in tx.log.witnessed() if h.size < head.size])
+    bounds = _bounds(indices, earlier)
     openings = {
         (name, reader): sealed for name in found.statements for reader, sealed in tx.openings(name)
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from crypto.errors import Malformed
 from crypto.identifiers import DealId, JobId, NegotiationId
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
-from crypto.statement import Act, read_statement, sign_statement
+from crypto.statement import Act, Statement, read_statement, sign_statement
 from exchange import evidence, openings
 from exchange.audit import bundle as bundles
 from exchange.audit.bundle import Bundle
@@ -38,6 +38,8 @@ from exchange.submission import MAX_OPENING_BYTES, read_submission
 from exchange.terms import agreement as agreements
 from exchange.terms.negotiation import Event
 from ledger import log
+from ledger.adapters.sql import SqlLogStore
+from ledger.ports import StoredCheckpoint
 from ledger.verify.report import Report
 from pricing.evidence import COMMITMENT, DEPOSITED, open_movement
 from pricing.money import Money
@@ -124,17 +126,85 @@ def test_no_sealed_result_is_in_it(settled: Scene) -> None:
     assert all(part not in data for part in parts)
 
 
-def test_while_an_act_is_not_under_a_witnessed_head_there_is_no_bundle(scene: Scene) -> None:
-    research = scene.world.members["research"]
+def test_what_no_witnessed_head_covers_yet_is_for_the_next_bundle(scene: Scene) -> None:
+    """Or a party that goes on speaking would never let its deal be read."""
+    world, research = scene.world, scene.world.members["research"]
+    world.settle()
+    before = scene.export()
     scene.deal.submit()
     research.node.work()  # the hub has it, and no head covers it yet
-    with pytest.raises(BundleNotReady, match="again in a moment"):
-        scene.export()
-    background.order(scene.world.store, scene.world.operator, scene.world.keeping)
-    with pytest.raises(BundleNotReady, match="witnessed"):
-        scene.export()
-    background.publish(scene.world.operator, scene.world.keeping)
-    assert "job.submitted" in kinds(scene.bundle())
+    assert scene.export() == before
+    background.order(world.store, world.operator, world.keeping)
+    assert scene.export() == before
+    background.publish(world.operator, world.keeping)
+    assert kinds(scene.bundle())[-2:] == ["job.submitted", "funds.held"]
+    assert audited(scene).failed == ()
+
+
+def test_while_nothing_of_a_deal_is_under_a_witnessed_head_there_is_no_bundle(scene: Scene) -> None:
+    world, research = scene.world, scene.world.members["research"]
+    world.settle()
+    deal = DealId.new(world.clock.now(), SystemRandomness())
+    terms = terms_for(world, scene.deal.clinic_product, scene.deal.lab_product)
+    research.negotiations.request(deal, world.members["clinic"].id, terms)
+    research.node.work()
+    background.order(world.store, world.operator, world.keeping)
+    with pytest.raises(BundleNotReady, match="again in a moment"), world.store.reading() as tx:
+        hub_bundle.export(deal, tx)
+    background.publish(world.operator, world.keeping)
+    with world.store.reading() as tx:
+        shown = bundles.read(hub_bundle.export(deal, tx).data)
+    assert "negotiation.requested" in kinds(shown)
+
+
+def test_as_of_whatever_head_it_is_the_bundle_holds_the_deal_as_it_was_then(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody fails for what had not happened yet: not the operator either, where a head lies
+    between an act and what the hub said of it in the same transaction."""
+    world, research, lab = scene.world, scene.world.members["research"], scene.world.members["lab"]
+    world.settle()
+    monkeypatch.setattr(log, "MAX_BATCH", 1)  # so that there is a head after each entry
+    first = scene.bundle().checkpoint
+    scene.deal.submit()
+    world.settle(rounds=200)
+    plan = research.desk.compile(scene.deal.deal, scene.deal.question())
+    scene.say(lab, Act("job.failed", plan.job))  # of a job that is submitted later
+    with down(world.members["clinic"]), down(lab):
+        research.desk.submit(plan)
+        world.settle(rounds=200)
+        research.desk.cancel(plan.job)
+        world.settle(rounds=200)
+    whole = of_the_deal(scene.bundle())
+    with world.store.reading() as tx:
+        heads = tx.log.witnessed()
+    begin, skipped = heads.index(head_of(first, heads)), 0
+    sizes = [head.size for head in heads[begin:]]
+    assert sizes == list(range(sizes[0], heads[-1].size + 1))
+    for upto in range(begin, len(heads)):
+        monkeypatch.setattr(SqlLogStore, "witnessed", lambda _, last=upto: heads[: last + 1])
+        shown = scene.bundle()
+        size = head_of(shown.checkpoint, heads).size
+        begun = {said.subject for _, said in of_the_deal(shown)}
+        under = [(i, said) for i, said in whole if i < size and said.subject in begun]
+        assert of_the_deal(shown) == under
+        assert audited(scene).failed == ()
+        skipped += size < heads[upto].size
+    assert skipped == 3  # between two submissions and their holds, and the end and its refund
+
+
+def of_the_deal(bundle: Bundle) -> list[tuple[int, Statement]]:
+    said = [(index, read_statement(entry).statement) for index, entry in bundle.entries.items()]
+    return [
+        (index, one)
+        for index, one in sorted(said, key=lambda each: each[0])
+        if one.type.startswith(("negotiation.", "job.", "funds."))
+    ]
+
+
+def head_of(note: bytes, heads: Sequence[StoredCheckpoint]) -> StoredCheckpoint:
+    (found,) = [head for head in heads if head.note.to_bytes() == note]
+    return found
 
 
 def test_a_deal_that_nobody_began_is_unknown(settled: Scene) -> None:
