@@ -49,6 +49,11 @@ class HubTransaction(Protocol):
 
     def outcome(self, statement: Digest) -> Outcome | None: ...
     def save_outcome(self, outcome: Outcome, *, of: Statement) -> None: ...
+    def was_taken_in(self, statement: Digest, *, kind: str, subject: str) -> bool:
+        """Whether it is one of this type about this subject that was applied. However many of them
+        there are, one is looked at."""
+        ...
+
     def statements_about(
         self, subjects: Sequence[str], *, kinds: Sequence[str] | None = None
     ) -> Sequence[Digest]:

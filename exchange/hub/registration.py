@@ -59,6 +59,9 @@ def product(submission: Submission, tx: HubTransaction, operator: Operator) -> N
     listed = record.from_bytes(DataProduct, envelope.payload)
     holder = tx.parties.current(statement.actor)
     dsse.verify(envelope, PAYLOAD_TYPE, holder.document.signing)
+    if listed.id != statement.subject:
+        # Or it would be in the evidence of every deal on another's product, and fail there.
+        raise DocumentRefused("subject", "of the statement must be the product itself")
     if listed.holder != statement.actor:
         raise NotYours(f"the product names {listed.holder} as its holder")
     if listed.holder_document != holder.digest:
@@ -130,12 +133,10 @@ def _require_bare(statement: Statement) -> None:
 def _require_ends(begun: str, statement: Statement, tx: HubTransaction) -> None:
     """Raises Malformed unless it names what it ends. Whoever may speak of the subject is one
     party, so what was taken in about it is the actor's own."""
-    for name in statement.after:
-        known = name in tx.statements_about([statement.subject], kinds=(begun,))
-        if not known or (said := tx.outcome(name)) is None or not said.applied:
-            raise Malformed("after", f"names what is no {begun} about {statement.subject}")
     if len(statement.after) != 1:
         raise Malformed("after", f"must name exactly the {begun} that it ends")
+    if not tx.was_taken_in(statement.after[0], kind=begun, subject=statement.subject):
+        raise Malformed("after", f"names what is no {begun} about {statement.subject}")
 
 
 def register_operator(document: SignedParty, tx: HubTransaction, operator: Operator) -> None:

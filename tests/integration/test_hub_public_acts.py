@@ -13,9 +13,11 @@ import pytest
 
 from api.settings import NodeSettings
 from api.wiring.node import open_node
+from crypto import envelope as dsse
+from crypto import record
 from crypto.digest import Digest, digest
 from crypto.errors import Malformed
-from crypto.identifiers import JobId
+from crypto.identifiers import JobId, ProductId
 from crypto.keys import PublicKey
 from crypto.ports import SystemRandomness
 from crypto.statement import Act, sign_statement
@@ -28,6 +30,8 @@ from exchange.node import outbox
 from exchange.node.jobs import plan_of
 from exchange.node.model import NodeJob
 from exchange.submission import read_submission
+from registry.party import Role
+from registry.product import PAYLOAD_TYPE
 from tests.integration.test_audit_log import Exchange
 from tests.world import Deal, World, a_deal, a_world
 
@@ -44,7 +48,7 @@ def deal(prepared: Deal, tmp_path: Path) -> Deal:
     return prepared.copied_to(tmp_path)
 
 
-def says(world: World, name: str, act: Act) -> Outcome:
+def says(world: World, name: str, act: Act, *documents: bytes) -> Outcome:
     """Past its own node, which would not."""
     member = world.members[name]
     signed = sign_statement(
@@ -55,7 +59,7 @@ def says(world: World, name: str, act: Act) -> Outcome:
         now=world.clock.now(),
         randomness=SystemRandomness(),
     )
-    return world.service.submit(member.id, read_submission(signed.entry, []))
+    return world.service.submit(member.id, read_submission(signed.entry, documents))
 
 
 def job_at(world: World, name: str, number: JobId) -> NodeJob:
@@ -144,6 +148,27 @@ def test_a_node_does_not_start_with_an_address_that_is_none(tmp_path: Path) -> N
     )
     with pytest.raises(Malformed, match="link_address"):
         open_node(settings)
+
+
+def test_a_product_is_listed_under_its_own_name_and_no_other(deal: Deal, tmp_path: Path) -> None:
+    """Else a stranger's versions would be in each deal's evidence on the product whose name they
+    take, and a holder's own would be missing in those that pay for it."""
+    world = deal.world
+    stranger = world.join("stranger", Role.HOLDER)
+    world.settle()
+    product = replace(
+        deal.clinic_product,
+        id=ProductId.new(world.clock.now(), SystemRandomness()),
+        holder=stranger.id,
+        holder_document=stranger.folder.party.digest,
+    )
+    envelope = dsse.sign(PAYLOAD_TYPE, record.to_bytes(product), stranger.folder.signing)
+    listed = Act("product.listed", deal.clinic_product.id, outputs=(envelope.payload_digest,))
+    refused = says(world, "stranger", listed, envelope.to_bytes())
+    assert not refused.applied and "subject" in refused.reason
+    assert says(world, "stranger", replace(listed, subject=product.id), envelope.to_bytes()).applied
+    world.settle()
+    assert failed(world, tmp_path / "log") == []
 
 
 @pytest.mark.parametrize("changed", ["agreement", "holder", "one more", "one less"])

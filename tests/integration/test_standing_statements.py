@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from api.folder import PartyFolder
 from crypto import record, sealing
@@ -188,6 +189,30 @@ def test_the_hub_takes_in_no_approval_that_says_nothing_or_ends_none(deal: Deal)
         assert not outcome.applied, wrong
     _, outcome = past_its_node(world, "clinic", evidence.helping_ended(clinic, begun=helps))
     assert outcome.applied
+
+
+def test_what_an_ending_names_costs_the_same_however_much_was_said_before(deal: Deal) -> None:
+    """All others wait meanwhile: one that names hundreds must not have it all read for each."""
+    clinic = deal.world.members["clinic"].id
+    asked: list[object] = []
+    engine = deal.world.store._engine
+
+    def cost(ended: Act) -> tuple[bool, int]:
+        asked.clear()
+        event.listen(engine, "before_cursor_execute", note := lambda *a: asked.append(a[2]))
+        _, outcome = past_its_node(deal.world, "clinic", ended)
+        event.remove(engine, "before_cursor_execute", note)
+        return outcome.applied, len(asked)
+
+    def begin() -> Digest:
+        return past_its_node(deal.world, "clinic", evidence.helping_begun(clinic))[0]
+
+    taken_in, queries = cost(evidence.helping_ended(clinic, begun=begin()))
+    assert taken_in
+    names = tuple(begin() for _ in range(20))
+    assert cost(evidence.helping_ended(clinic, begun=names[3])) == (True, queries)
+    taken_in, queries_of_many = cost(Act(HELPING_ENDED, clinic, after=names))
+    assert not taken_in and queries_of_many <= queries + 1  # what became of it is put right
 
 
 def test_one_that_reaches_the_hub_late_is_taken_in_all_the_same(deal: Deal) -> None:

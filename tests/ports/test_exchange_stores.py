@@ -161,6 +161,12 @@ def test_what_became_of_a_statement_is_kept_and_found_by_subject(hub: SqlHubStor
     with hub.reading() as tx:
         assert tx.outcome(first.digest) == Outcome(first.digest, False, "too late")
         assert tx.outcome(second.digest) == Outcome(second.digest, True, "")
+        named = {"kind": second.statement.type, "subject": "job"}
+        assert tx.was_taken_in(second.digest, **named)
+        assert not tx.was_taken_in(second.digest, **named | {"kind": "job.started"})
+        assert not tx.was_taken_in(second.digest, **named | {"subject": "another"})
+        assert not tx.was_taken_in(first.digest, **named | {"kind": "job.started"})
+        assert not tx.was_taken_in(digest(b"nothing"), **named)
         assert tx.statements_about(["job"]) == [second.digest, first.digest]
         assert tx.statements_about(["job"], kinds=["job.started"]) == [first.digest]
         assert tx.statements_about(["job", "another"])[-1] == other.digest

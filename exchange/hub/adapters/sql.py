@@ -240,6 +240,14 @@ class SqlHubTransaction:
         }
         self._insert(StatementRow, row, key="digest", replacing=("applied", "reason"))
 
+    def was_taken_in(self, statement: Digest, *, kind: str, subject: str) -> bool:
+        row = self._session.exec(
+            select(StatementRow.kind, StatementRow.subject, StatementRow.applied).where(
+                StatementRow.digest == str(statement)
+            )
+        ).first()
+        return row is not None and tuple(row) == (kind, subject, True)
+
     def statements_about(
         self, subjects: Sequence[str], *, kinds: Sequence[str] | None = None
     ) -> Sequence[Digest]:
