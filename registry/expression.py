@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Final
 
+from crypto.errors import Malformed
 from registry.errors import DocumentRefused
 from registry.product import ColumnType, DataProduct
 
@@ -52,6 +53,11 @@ class Number:
     kind: ClassVar[str] = "number"
     value: int
     decimals: int
+
+    def __post_init__(self) -> None:
+        # Whoever reads a document writes its numbers out: one as long as memory, or none at all.
+        if not 0 <= self.decimals <= MAX_DECIMALS:
+            raise Malformed("decimals", f"must be 0 to {MAX_DECIMALS}")
 
 
 @dataclass(frozen=True)
@@ -225,8 +231,6 @@ def _typed(root: Expression, product: DataProduct, where: str) -> Shape:
     if isinstance(root, Text):
         return Shape(True)
     if isinstance(root, Number):
-        if not 0 <= root.decimals <= MAX_DECIMALS:
-            raise DocumentRefused(where, f"numbers have at most {MAX_DECIMALS} decimals")
         return _bounded(Shape(False, root.decimals, root.value, root.value), where=where)
     if isinstance(root, ColumnValue):
         column = product.column(root.column)

@@ -17,7 +17,7 @@ from exchange.query.domains import equal_steps
 from exchange.query.exact import NOT_PLAIN, is_plain
 from exchange.query.plan import Argument, Statistic
 from exchange.query.released import Calculated, Calculation, Released, Value
-from exchange.query.scope import Tables, balanced, chain, exact, nodes, placed, typed_at
+from exchange.query.scope import Tables, balanced, chain, exact, nodes, number, placed, typed_at
 from exchange.query.sql import Branches, Call, Figure, Infix, Name, Node, Star
 from registry.expression import (
     Arithmetic,
@@ -124,7 +124,7 @@ class Aggregates:
     def released(self, node: Node, named: Mapping[str, Value]) -> Value:
         """A number of the answer. named: columns of the answer that can be meant by their name."""
         if isinstance(node, Figure):
-            return Number(node.value, node.decimals)
+            return number(node)
         if isinstance(node, Infix) and node.sign in ("+", "-", "*", "/"):
             return Calculated(
                 Calculation(node.sign),

@@ -25,7 +25,7 @@ from crypto.keys import Signer
 from crypto.noise import MAX_SCALE, Distribution
 from crypto.record import Amount
 from exchange.query.released import Calculated, Having, Output, Released, Value
-from registry.expression import MAX_DECIMALS, Condition, Expression
+from registry.expression import Condition, Expression
 from registry.rule import Function, Join
 
 PAYLOAD_TYPE: Final = "application/vnd.unseen.plan.v1+json"
@@ -317,8 +317,6 @@ class Query:
                 known = {-2, -1, *range(len(statistic.arguments))}
             if root.part not in known:
                 raise Malformed(where, f"names a part that {statistic.function} does not have")
-        elif not 0 <= root.decimals <= MAX_DECIMALS:
-            raise Malformed(where, f"has a number of more than {MAX_DECIMALS} decimals")
 
 
 @dataclass(frozen=True)

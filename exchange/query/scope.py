@@ -178,7 +178,7 @@ class Scope:
                 )
             return self.column(node)[1]
         if isinstance(node, Figure):
-            return Number(node.value, node.decimals)
+            return number(node)
         if isinstance(node, Quote):
             if not node.content.isprintable():
                 raise QuestionRefused(node.text, "holds a character that cannot be printed")
@@ -382,6 +382,11 @@ def placed(place: str) -> Iterator[None]:
         yield
     except Malformed as error:
         raise QuestionRefused(place, f"{error.where} {error.problem}") from None
+
+
+def number(node: Figure) -> Number:
+    with placed(node.text):
+        return Number(node.value, node.decimals)
 
 
 def exact(node: Node, part: Node) -> Fraction:

@@ -218,7 +218,6 @@ WHOLES: dict[str, tuple[str, Callable[[Plan], Plan]]] = {
         "outputs[0]",
         shows(Calculated(Calculation.ADD, Number(1, 0), Released(9, 0))),
     ),
-    "a number of endless decimals": ("outputs[0]", shows(Number(1, 2**50))),
     "a condition on nothing": (
         "having[0]",
         lambda p: with_query(p, having=(Having(Number(1, 0), Comparator.LESS, Released(3, 0)),)),

@@ -225,6 +225,16 @@ MEANING: dict[str, tuple[str, str, str]] = {
         "put it into HAVING",
     ),
     "an aggregate of an aggregate": ("SELECT SUM(COUNT(*)) FROM a", "COUNT(*)", "in a row"),
+    "more decimals than are kept": (
+        "SELECT SUM(age * 0.0000000000001) FROM a",
+        "0.0000000000001",
+        "decimals must be 0 to 12",
+    ),
+    "more decimals than are kept, of the answer": (
+        "SELECT SUM(age) * 0.0000000000001 FROM a",
+        "0.0000000000001",
+        "decimals must be 0 to 12",
+    ),
     "division in a row": ("SELECT SUM(age / 2) FROM a", "age / 2", "multiply by a decimal"),
     "a function of a row that is not there": (
         "SELECT SUM(LN(age)) FROM a",
