@@ -25,10 +25,15 @@ class Identifier(str):
 
     @classmethod
     def parse(cls, text: str, *, where: str = "id") -> Self:
-        head, _, tail = text.partition("_")
-        if head != cls.prefix or not _HEX.fullmatch(tail):
+        if not cls.is_spelled(text):
             raise Malformed(where, f"is not an identifier of the form {cls.prefix}_<32 hex digits>")
         return cls(text)
+
+    @classmethod
+    def is_spelled(cls, text: str) -> bool:
+        """Whether a text is an identifier of this kind: anybody may write any as a subject."""
+        head, _, tail = text.partition("_")
+        return head == cls.prefix and _HEX.fullmatch(tail) is not None
 
     @classmethod
     def new(cls, now: datetime, randomness: Randomness) -> Self:

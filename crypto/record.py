@@ -11,7 +11,7 @@ dataclass; its fields are its format. Unknown, missing and ill-typed members are
 | Rational | the same, and may be negative and longer: a statistic, not a parameter |
 | bytes | base64url without padding |
 | Digest, PublicKey, identifiers, enums | their text form |
-| datetime | RFC 3339 in UTC with milliseconds: `2026-11-23T05:48:21.123Z` |
+| datetime | RFC 3339 in UTC with milliseconds, 1970 to 9998: `2026-11-23T05:48:21.123Z` |
 | tuple[X, ...] | array |
 | Mapping[str, X] | object |
 | X or None | the member is absent when None |
@@ -51,6 +51,10 @@ _JSON_NAMES: Final[Mapping[type, str]] = {
 }
 # ASCII: otherwise the full-width digit ２ would be a second spelling of 2, with another digest.
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+# A day or a year more or less than any time of a record is still one that Python can hold: else
+# whoever dates a statement to the year 1, or a plan to the end of 9999, stops those who reckon.
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 9998
 _INTEGER: Final = re.compile(r"0|-?[1-9]\d{0,37}", re.ASCII)
 _FRACTION: Final = re.compile(r"(0|[1-9]\d{0,37})/([1-9]\d{0,37})", re.ASCII)
 RATIONAL_DIGITS: Final = 400
@@ -94,6 +98,7 @@ def from_value(kind: type[T], value: canonical.Value) -> T:
 
 
 def encode_time(moment: datetime) -> str:
+    """Any time, for people too; a record's own ends with LAST_YEAR."""
     if moment.tzinfo is not UTC:
         if moment.tzinfo is None:
             raise Malformed("", "has no time zone")
@@ -105,9 +110,16 @@ def decode_time(text: str, *, where: str = "time") -> datetime:
     if not _TIME.fullmatch(text):
         raise Malformed(where, "is not a UTC time such as 2026-11-23T05:48:21.123Z")
     try:
-        return datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         raise Malformed(where, "is not a date of the calendar") from None
+    _require_year(found.year, where)
+    return found
+
+
+def _require_year(year: int, where: str) -> None:
+    if not FIRST_YEAR <= year <= LAST_YEAR:
+        raise Malformed(where, f"is not in the years {FIRST_YEAR} to {LAST_YEAR}")
 
 
 def encode_base64(data: bytes) -> str:
@@ -135,7 +147,7 @@ class _Records(canonical.Writers):
         if issubclass(kind, bytes):
             return _spelled(encode_base64)
         if issubclass(kind, datetime):
-            return _spelled(encode_time)
+            return _spelled(_written_time)
         if issubclass(kind, Digest | PublicKey):
             return _spelled(str)
         if issubclass(kind, Fraction):
@@ -175,6 +187,12 @@ class _Records(canonical.Writers):
             return f"{{{','.join(found)}}}"
 
         return write
+
+
+def _written_time(moment: datetime) -> str:
+    text = encode_time(moment)
+    _require_year(int(text[:4]), "")
+    return text
 
 
 def _spelled(spell: Callable[[Any], str]) -> canonical.Writer:

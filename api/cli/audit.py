@@ -26,6 +26,7 @@ from crypto.ports import SystemClock
 from crypto.statement import MAX_ENTRY_BYTES
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
+from exchange.audit.errors import judging
 from exchange.audit.follow import USUAL, Limits
 from exchange.audit.kept import Kept, keep_documents
 from exchange.audit.live import Following, follow, lines_to
@@ -86,18 +87,14 @@ def deal(
     prov_n: Annotated[Path | None, typer.Option(metavar="FILE", help="audit.prov_n")] = None,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="audit.svg")] = None,
 ) -> None:
-    report = audit_deal(
-        _read(bundle_file, MAX_BUNDLE_BYTES),
-        Policy.parse(_read(policy, MAX_POLICY_BYTES)),
-        Roots.parse(_read(roots, MAX_ROOTS_BYTES)),
-        None if open_with is None else opener(open_with, party),
-    )
+    bundle, trusted = _read(bundle_file, MAX_BUNDLE_BYTES), _policy(policy)
+    known = Roots.parse(_read(roots, MAX_ROOTS_BYTES))
+    reader = None if open_with is None else opener(open_with, party)
     spoken = Language(language())
-    Views(prov_json, prov_n, svg).write(report, spoken)
-    if common().as_json:
-        print_json(report.to_value(VOICES[spoken]))
-    else:
-        sys.stdout.write(report.to_text(VOICES[spoken]))
+    with judging(str(bundle_file)):
+        report = audit_deal(bundle, trusted, known, reader)
+        Views(prov_json, prov_n, svg).write(report, spoken)
+        _print(report)
     if report.failed:
         raise typer.Exit(Exit.FAILED)
 
@@ -118,7 +115,12 @@ def log(
             raise typer.BadParameter(say("audit.no_documents", log=place))
         beside = phrase("documents.beside", folder=documents)
         progress().print(beside.text(VOICES[Language(language())]), markup=False, soft_wrap=True)
-    _say(audit_whole_log(place, _policy(policy), trusted, open_documents(documents)))
+    believed = _policy(policy)
+    with judging(place):
+        report = audit_whole_log(place, believed, trusted, open_documents(documents))
+        _print(report)
+    if code := exit_code(report):
+        raise typer.Exit(code)
 
 
 @app.act("receipt", "audit.receipt", plain=True)
@@ -388,14 +390,17 @@ def _policy(path: Path) -> Policy:
 
 def _say(report: Report) -> None:
     """Print a report and end with its exit code, the one that `python -m ledger.verify` has."""
+    _print(report)
+    if code := exit_code(report):
+        raise typer.Exit(code)
+
+
+def _print(report: Report) -> None:
     voice = VOICES[Language(language())]
     if common().as_json:
         print_json(report.to_value(voice))
     else:
         sys.stdout.write(report.to_text(voice))
-    code = exit_code(report)
-    if code:
-        raise typer.Exit(code)
 
 
 def opener(path: Path, party: str | None) -> Opener:

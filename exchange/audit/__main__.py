@@ -19,7 +19,7 @@ from crypto.keys import read_exchange_key
 from crypto.ports import SystemClock
 from exchange.audit.bundle import MAX_BUNDLE_BYTES
 from exchange.audit.deal import audit_deal
-from exchange.audit.errors import AuditError
+from exchange.audit.errors import AuditError, judging
 from exchange.audit.follow import USUAL, Limits
 from exchange.audit.live import Following, follow, lines_to
 from exchange.audit.openings import Opener
@@ -46,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _deal(asked: argparse.Namespace) -> int:
     language = Language(asked.language)
-    report = audit_deal(read(asked.bundle, MAX_BUNDLE_BYTES), *_trusted(asked), _opener(asked))
-    Views(asked.prov_json, asked.prov_n, asked.svg).write(report, language)
-    return answer(report, VOICES[language], as_json=asked.json)
+    bundle, trusted, opener = read(asked.bundle, MAX_BUNDLE_BYTES), _trusted(asked), _opener(asked)
+    with judging(str(asked.bundle)):
+        report = audit_deal(bundle, *trusted, opener)
+        Views(asked.prov_json, asked.prov_n, asked.svg).write(report, language)
+        return answer(report, VOICES[language], as_json=asked.json)
 
 
 def _log(asked: argparse.Namespace) -> int:
@@ -59,8 +61,10 @@ def _log(asked: argparse.Namespace) -> int:
         if place is None:
             return refuse(f"{asked.log} has no folder `documents`: name --documents", UNUSABLE)
         sys.stderr.write(phrase("documents.beside", folder=place).text(voice) + "\n")
-    report = audit_whole_log(asked.log, *_trusted(asked), open_documents(place))
-    return answer(report, voice, as_json=asked.json)
+    trusted = _trusted(asked)
+    with judging(asked.log):
+        report = audit_whole_log(asked.log, *trusted, open_documents(place))
+        return answer(report, voice, as_json=asked.json)
 
 
 def _follow(asked: argparse.Namespace) -> int:

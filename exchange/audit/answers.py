@@ -21,7 +21,7 @@ from exchange.audit.evidence import Evidence
 from exchange.audit.jobs import Job, Jobs
 from exchange.audit.log import Said
 from exchange.audit.money import legs_in_words, payments
-from exchange.audit.negotiations import Negotiations
+from exchange.audit.negotiations import Negotiations, steps_among
 from exchange.audit.openings import Opener
 from exchange.errors import ExchangeError
 from exchange.query.explanation import Language, learns
@@ -228,7 +228,8 @@ def _indented(lines: Sequence[str]) -> list[str]:
 
 def _talk(subject: str, evidence: Evidence, talks: Negotiations) -> Talk:
     known = talks.known[subject]
-    steps = [s for s in evidence.about(subject) if s.signed.digest not in talks.no_effect]
+    said = steps_among(evidence.about(subject))
+    steps = [s for s in said if s.signed.digest not in talks.no_effect]
     agreement = None
     if known.agreement is not None:
         try:

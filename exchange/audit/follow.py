@@ -33,6 +33,7 @@ from crypto.record import encode_time
 from crypto.statement import read_statement
 from exchange.audit.alerts import VERSION, Alert, Alerts, Kind, State, Waits
 from exchange.audit.chains import KEY_CHANGES
+from exchange.audit.errors import CannotJudge, judging
 from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
 from exchange.audit.watched import MAX_UNANSWERED, Bundles, Deals, Work
@@ -302,6 +303,10 @@ class Follower:
                 self._take_chunk(entries, end)
         except SourceUnreachable:
             raise
+        except CannotJudge as error:
+            why = phrase("follow.cannot_judge", cause=error.cause)
+            self._alerts.shows(Kind.FORGED, "log", why)
+            return
         except LedgerError as error:
             self._alerts.shows(
                 Kind.DAMAGED, f"entries from {self.size}", phrase("reason", reason=error)
@@ -321,8 +326,9 @@ class Follower:
         cut = bisect_right(heads, end, key=lambda head: head.checkpoint.size)
         after = next((head for head in heads[cut:] if head.times is not None), None)
         try:
-            self._walk.take(Chunk(entries, tuple(heads[:cut]), after, [], ""))
-        except LedgerError:
+            with judging(f"entries from {self.size}"):
+                self._walk.take(Chunk(entries, tuple(heads[:cut]), after, [], ""))
+        except (LedgerError, CannotJudge):
             self._begin()
             raise
         del self._past[:cut]

@@ -16,7 +16,7 @@ from crypto import envelope as dsse
 from crypto import record
 from crypto.digest import Digest
 from crypto.errors import CryptoError, Malformed
-from crypto.identifiers import NegotiationId
+from crypto.identifiers import Identifier, NegotiationId
 from crypto.statement import Statement
 from exchange.audit.doubts import ASSUMED, Reading, Rules, read
 from exchange.audit.evidence import Evidence
@@ -64,7 +64,7 @@ def replay(evidence: Evidence) -> Negotiations:
     known: dict[str, Negotiation] = {}
     finalised: dict[Digest, Said] = {}
     brought: dict[Digest, Said] = {}
-    no_effect: dict[Digest, str] = {}
+    no_effect = about_none(steps_among(evidence.said), NegotiationId)
     supposed: set[Digest] = set()
     for subject in _subjects(evidence):
         found = _replay_one(subject, evidence)
@@ -150,13 +150,30 @@ def to_check(evidence: Evidence, found: Negotiations, named: Collection[Digest])
     return list(dict.fromkeys([*found.finalised, *verified, *named]))
 
 
+def about_none(steps: Sequence[Said], kind: type[Identifier]) -> dict[Digest, str]:
+    """Those of these steps whose subject is no identifier of that kind, with the reason: whoever
+    says one, it is a step of nothing."""
+    no_effect = {}
+    for said in steps:
+        try:
+            kind.parse(said.statement.subject, where="subject")
+        except Malformed as error:
+            no_effect[said.signed.digest] = str(error)
+    return no_effect
+
+
 def _subjects(evidence: Evidence) -> list[str]:
-    said = (s.statement for s in evidence.said)
-    return list(dict.fromkeys(s.subject for s in said if s.type.startswith(_PREFIX)))
+    subjects = (s.statement.subject for s in steps_among(evidence.said))
+    return [subject for subject in dict.fromkeys(subjects) if NegotiationId.is_spelled(subject)]
+
+
+def steps_among(said: Sequence[Said]) -> list[Said]:
+    """What is said of negotiations; of one's id anybody may say anything else."""
+    return [s for s in said if s.statement.type.startswith(_PREFIX)]
 
 
 def _replay_one(subject: str, evidence: Evidence) -> Reading[_Talk]:
-    steps = [s for s in evidence.about(subject) if s.statement.type.startswith(_PREFIX)]
+    steps = steps_among(evidence.about(subject))
     named = list(_naming(steps, evidence))
     last_words = {
         word
@@ -219,7 +236,7 @@ def _brought(
 ) -> Mapping[Digest, Said]:
     """Of each agreement the holder's statement that put it forward: the one that had an effect,
     or the first once the negotiation had begun."""
-    about = [s for s in evidence.about(talk.id) if s.statement.type.startswith(_PREFIX)]
+    about = steps_among(evidence.about(talk.id))
     begun = min(s.index for s in about if s.signed.digest not in no_effect)
     found: dict[Digest, Said] = {}
     for s in sorted(about, key=lambda s: (s.signed.digest in no_effect, s.index)):
@@ -320,7 +337,7 @@ def _require_signatures(
 def _replay_check(subject: str, evidence: Evidence, found: Negotiations) -> Check:
     known = found.known.get(subject)
     if known is None:
-        what = idle_steps(evidence.about(subject), found.no_effect)
+        what = idle_steps(steps_among(evidence.about(subject)), found.no_effect)
         note = phrase("negotiation.not_begun", what=what)
         return Check("negotiation.replayed", False, subject, note)
     if known.deal != evidence.deal:

@@ -32,7 +32,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
-from crypto.errors import Malformed
 from crypto.identifiers import JobId, PartyId
 from exchange import jobs as lifecycle
 from exchange.audit.chains import KEY_CHANGES
@@ -246,7 +245,7 @@ class PublicReplay:
 
     def _submitted(self, entry: Entry, *, heard: bool, doubtful: bool) -> None:
         """Under an id that others may use as well: which of them counted, the operator says."""
-        if len(entry.outputs) == 1 and len(entry.inputs) > 1 and _is_job(entry.subject):
+        if len(entry.outputs) == 1 and len(entry.inputs) > 1 and JobId.is_spelled(entry.subject):
             self._kept.say(entry, heard=heard, doubtful=doubtful)
 
     def _job(self, entry: Entry) -> Job | None:
@@ -476,14 +475,6 @@ def _unless_heard(named: Sequence[_Said]) -> Phrase | None:
 
 def _why(error: _DoesNotFollow | IllegalTransition) -> Phrase:
     return error.why if isinstance(error, _DoesNotFollow) else phrase("reason", reason=error)
-
-
-def _is_job(subject: str) -> bool:
-    try:
-        JobId.parse(subject)
-    except Malformed:
-        return False
-    return True
 
 
 class _Kept:

@@ -27,7 +27,7 @@ def tell(evidence: Evidence, no_effect: Mapping[Digest, str]) -> list[Deed]:
         )
         reason = no_effect.get(said.signed.digest)
         if reason is not None:
-            sentence = phrase("did.no_effect", sentence=sentence, reason=reason)
+            sentence = phrase("told.no_effect", sentence=sentence, reason=reason)
         deeds.append(Deed(said.index, statement.time, sentence))
     return deeds
 

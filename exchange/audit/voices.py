@@ -99,6 +99,13 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "its bundle is of another history of the log than the one shown here ({reason})",
         "其证据包所属的日志历史与此处所示不同（{reason}）",
     ),
+    "follow.cannot_judge": (
+        "it cannot be judged, for this program itself fails at it ({cause}): that shows nothing "
+        "for it or against it; keep the bundle and the log, look at it with another program, and "
+        "tell those who publish this one",
+        "无法判断，因本程序自身在此出错（{cause}）：既不证明其成立，也不证明其不成立；"
+        "请保存证据包与日志，另用程序查看，并告知本程序的发布方",
+    ),
     "follow.withheld": (
         "its bundle leaves out the entry {index}, which is about it",
         "其证据包遗漏了与之有关的条目 {index}",

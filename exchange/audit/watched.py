@@ -19,7 +19,7 @@ from exchange.audit import bundle as bundles
 from exchange.audit.alerts import Alerts, Kind, Waits
 from exchange.audit.bundle import MAX_IDLE, MAX_IDLE_BYTES
 from exchange.audit.deal import audit_deal
-from exchange.audit.errors import AuditError, BundleRefused
+from exchange.audit.errors import AuditError, BundleRefused, CannotJudge, judging
 from exchange.audit.openings import Opener
 from exchange.audit.public import Job
 from exchange.audit.roots import Roots
@@ -202,18 +202,28 @@ class Deals:
     def _audit(self, deal: DealId, data: bytes, shown: bundles.Bundle) -> int:
         """The size of its head."""
         size = Checkpoint.parse(Note.parse(shown.checkpoint).text).size
-        report = audit_deal(data, self._policy, self._roots, self._opener)
-        for check in report.failed:
-            self._alerts.failed_in(deal, check)
+        try:
+            with judging(deal):
+                self._tell_failures(deal, data)
+        except CannotJudge as error:
+            # Whoever brought that about, or the defect, must not end the looking at other deals,
+            # nor each later start of it; that it was not judged is told like what fails.
+            why = phrase("follow.cannot_judge", cause=error.cause)
+            self._alerts.once(Kind.FORGED, deal, why)
         for index in self.work.entries(deal):
             if index < size and index not in shown.entries:
                 why = phrase("follow.withheld", index=index)
                 self._alerts.once(Kind.MISSING, deal, why, index=index)
-        for answer in report.answers.ran:
-            self.work.plan(deal, answer.plan.job, answer.plan.finish_by)
         if self._opener is None:
             self._not_opened(deal)
         return size
+
+    def _tell_failures(self, deal: DealId, data: bytes) -> None:
+        report = audit_deal(data, self._policy, self._roots, self._opener)
+        for check in report.failed:
+            self._alerts.failed_in(deal, check)
+        for answer in report.answers.ran:
+            self.work.plan(deal, answer.plan.job, answer.plan.finish_by)
 
     def _not_opened(self, deal: DealId) -> None:
         self._alerts.once(Kind.NOT_OPENED, deal, phrase("follow.not_opened"))

@@ -30,7 +30,7 @@ from ledger.verify.note import (
 SUBTREE_LABEL: Final = b"subtree/v1\n\x00"
 _TIME_BYTES: Final = 8
 _SIGNATURE_BYTES: Final = {"ed25519": 64, "ml-dsa-44": 2420}
-MAX_TIME: Final = 253_402_300_799  # end of the year 9999: the last that a datetime holds
+MAX_TIME: Final = 253_370_764_799  # end of the year 9998: a tolerance later is still a datetime
 
 
 def cosign(text: str, name: str, signer: Signer, *, now: datetime) -> Signature:
@@ -86,7 +86,7 @@ def _verify(key: VerifierKey, signature: Signature, text: str) -> datetime:
     if time == 0:  # may be left out of a subtree's signature, never of a witness's
         raise FormatRefused("signature line", f"of {key.name} states no time")
     if time > MAX_TIME:
-        raise FormatRefused("signature line", f"of {key.name} has a time after the year 9999")
+        raise FormatRefused("signature line", f"of {key.name} has a time after the year 9998")
     check_signature(key, signature.value[_TIME_BYTES:], _message(key, text, time))
     return datetime.fromtimestamp(time, UTC)
 
