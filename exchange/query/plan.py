@@ -422,6 +422,8 @@ class Plan:
             raise Malformed("run_by", "is not after created_at")
         if not 1 <= self.run_seconds <= 86_400:
             raise Malformed("run_seconds", "must be 1 to 86,400")
+        if self.finish_by.year > record.LAST_YEAR:
+            raise Malformed("run_by", f"leaves no time to run before {record.LAST_YEAR} is over")
 
     def _require_sides(self) -> None:
         count = len(self.sides)
