@@ -47,7 +47,7 @@ from exchange.terms.agreement import Proposal, Terms, read_agreement
 from ledger import log
 from ledger.ports import StoredCheckpoint
 from ledger.verify.proof import Proof
-from pricing.evidence import REFUNDED
+from pricing.evidence import HELD, REFUNDED
 from registry.errors import NotFound
 from registry.evidence import LISTED, REGISTERED, UPDATED
 
@@ -94,12 +94,11 @@ def export(deal: DealId, tx: HubTransaction) -> Exported:
     _add_documents(_applied(idle, tx), found, tx)
     statements = tuple(found.statements)
     _add_exports(deal, found, tx)
-    parties |= {said.statement.actor for said in found.statements.values()}
-    announced = _add(tx.statements_about(sorted(parties), kinds=(REGISTERED, UPDATED)), found, tx)
     products = _add_listings(found, tx)
-    _add(
-        _applied(tx.statements_about([*products, *sorted(parties)], kinds=_UNASKED), tx), found, tx
-    )
+    _add(tx.taken_in([*products, *sorted(parties)], kinds=_UNASKED), found, tx)
+    # Last, so that nobody's words are in it without the keys that show whose they are.
+    parties |= {said.statement.actor for said in found.statements.values()}
+    announced = _add(tx.taken_in(sorted(parties), kinds=(REGISTERED, UPDATED)), found, tx)
     for name in (*announced, *found.listings):
         for output in found.statements[name].statement.outputs:
             found.documents[output] = _document(output, tx)
@@ -205,7 +204,10 @@ def _first_words(
 
 def _add_documents(names: Iterable[Digest], found: _Collected, tx: HubTransaction) -> None:
     """What statements brought that were taken in: anybody may name the digest of somebody else's
-    document in one that comes to nothing, and must not be given it so."""
+    document in one that comes to nothing, and must not be given it so. And whom and what a plan
+    names is of the deal only if its price was held: a rejected one may name anybody."""
+    said = [one.statement for one in found.statements.values()]
+    held = {name for one in said if one.type == HELD for name in one.after}
     for name in names:
         statement = found.statements[name].statement
         if statement.type in _PROPOSING:
@@ -226,9 +228,10 @@ def _add_documents(names: Iterable[Digest], found: _Collected, tx: HubTransactio
         elif statement.type == SUBMITTED:
             for output in statement.outputs:
                 data = found.documents[output] = tx.document(output)
-                plan = plans.read_plan(Envelope.from_bytes(data))
-                found.parties |= {plan.operator, *plan.engine_parties}
-                found.products |= {side.product for side in plan.sides}
+                if name in held:
+                    plan = plans.read_plan(Envelope.from_bytes(data))
+                    found.parties |= {plan.operator, *plan.engine_parties}
+                    found.products |= {side.product for side in plan.sides}
 
 
 def _note_terms(terms: Terms, found: _Collected) -> None:
@@ -241,29 +244,22 @@ def _note_terms(terms: Terms, found: _Collected) -> None:
 
 def _add_listings(found: _Collected, tx: HubTransaction) -> Sequence[ProductId]:
     """Of every version that documents name. Returns the products."""
-    listed: dict[ProductId, None] = {}
-    for name in sorted(found.products):
-        try:
-            listed[tx.products.by_digest(name).id] = None
-        except NotFound:
-            continue  # a rejected plan may name a product that there is not
-    before = set(found.statements)
-    names = _add(_applied(tx.statements_about(list(listed), kinds=(LISTED,)), tx), found, tx)
+    products = sorted({tx.products.by_digest(name).id for name in found.products})
+    names = _add(tx.taken_in(products, kinds=(LISTED,)), found, tx)
     found.products |= _changing_totals(names, found, tx)
     for name in names:
-        outputs = found.statements[name].statement.outputs
-        if name not in before and not set(outputs) <= found.products:
+        if found.products.isdisjoint(found.statements[name].statement.outputs):
             del found.statements[name], found.index[name]  # another version of the product
         else:
             found.listings.append(name)
-    return list(listed)
+    return products
 
 
 def _add_exports(deal: DealId, found: _Collected, tx: HubTransaction) -> None:
     """Who was given this deal's evidence before, and whom the operator named who may be."""
-    exports = _add(tx.statements_about([deal], kinds=(BUNDLE_EXPORTED,)), found, tx)
+    exports = _add(tx.taken_in([deal], kinds=(BUNDLE_EXPORTED,)), found, tx)
     operators = {found.statements[name].statement.actor for name in exports}
-    _add(tx.statements_about(sorted(operators), kinds=(REGULATORS_NAMED,)), found, tx)
+    _add(tx.taken_in(sorted(operators), kinds=(REGULATORS_NAMED,)), found, tx)
 
 
 def _changing_totals(names: Sequence[Digest], found: _Collected, tx: HubTransaction) -> set[Digest]:

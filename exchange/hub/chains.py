@@ -34,7 +34,7 @@ def said(subject: str, kinds: Sequence[str], tx: HubTransaction) -> list[Stateme
     say, so that they are its own."""
     found = []
     pending: dict[Digest, bytes] = {}
-    for name in tx.statements_about([subject], kinds=kinds):
+    for name in tx.taken_in([subject], kinds=kinds):
         index = tx.log.index_of(name)
         if index is not None:
             (logged,) = tx.log.entries(index, index + 1)

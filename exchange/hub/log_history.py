@@ -51,7 +51,7 @@ def follow(origin: str, predecessor: Predecessor, tx: HubTransaction, operator: 
     Raises EntryRefused.
     """
     tx.lock_chain(operator.party)
-    if not tx.statements_about([origin], kinds=[SUCCEEDED]):
+    if not tx.taken_in([origin], kinds=[SUCCEEDED]):
         chains.act(evidence.log_succeeded(origin, predecessor), tx=tx, operator=operator)
 
 

@@ -40,9 +40,13 @@ def step(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         if product.id != terms.terms.product_id or product.holder != terms.holder:
             raise TermsRefused("product", "is not a product of this holder")
         agreements.require_within_product(terms.terms, product)
-        if any(n.consumer != terms.consumer for n in tx.negotiations_of_deal(terms.deal)):
+        of = tx.consumer_of(terms.deal)
+        if of not in (None, terms.consumer):
             # A deal is one consumer's folder, and whoever is in it may read of all of it.
             raise TermsRefused("deal", "is another consumer's")
+        if of is not None and negotiation is None and event is Event.OFFERED:
+            # Nor does anybody else put something into it, which its evidence would hold.
+            raise TermsRefused("deal", "is added to by its consumer alone; offer in a new one")
         tx.confirm_document(proposal, submission.document(proposal))
         if negotiation is None:
             negotiation = Negotiation(

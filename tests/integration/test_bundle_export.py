@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from crypto import sealing
-from crypto.digest import digest
+from crypto import record, sealing
+from crypto.digest import SALT_BYTES, digest
 from crypto.envelope import Envelope
 from crypto.errors import Malformed
 from crypto.identifiers import DealId, JobId, NegotiationId
@@ -33,9 +33,11 @@ from exchange.hub import bundle as hub_bundle
 from exchange.hub.adapters.sql import SqlHubTransaction
 from exchange.hub.model import Outcome
 from exchange.node import registering
+from exchange.query import plan as plans
 from exchange.query.explanation import Language
 from exchange.submission import MAX_OPENING_BYTES, read_submission
 from exchange.terms import agreement as agreements
+from exchange.terms.agreement import Proposal
 from exchange.terms.negotiation import Event
 from ledger import log
 from ledger.adapters.sql import SqlLogStore
@@ -44,7 +46,18 @@ from ledger.verify.report import Report
 from pricing.evidence import COMMITMENT, DEPOSITED, open_movement
 from pricing.money import Money
 from registry.party import Role
-from tests.world import Deal, Member, World, a_deal, a_world, down, terms_for
+from tests.world import (
+    LAB_ROWS,
+    Deal,
+    Member,
+    World,
+    a_deal,
+    a_world,
+    down,
+    lab_columns,
+    list_rows,
+    terms_for,
+)
 
 
 @dataclass(frozen=True)
@@ -313,7 +326,7 @@ def test_what_is_said_without_effect_beyond_the_limit_costs_no_export_anything(
 
         monkeypatch.setattr(SqlHubTransaction, name, counted)
 
-    for name in ("effective", "idle", "first_idle", "statements_about"):
+    for name in ("effective", "idle", "first_idle", "taken_in"):
         look(name)
     asked: list[str] = []
     engine = world.store._snapshots
@@ -327,11 +340,19 @@ def test_what_is_said_without_effect_beyond_the_limit_costs_no_export_anything(
         about = [one for one in asked if "hub_statement" in one or "ledger_entry" in one]
         return len(about), len(read)
 
+    nothing = (
+        Act("job.failed", job),
+        Act("product.listed", scene.deal.clinic_product.id),
+        Act("standing.approved", scene.deal.clinic_product.id),
+        Act("helping.begun", world.members["clinic"].id),
+    )
     for _ in range(4):
-        scene.say(member, Act("job.failed", job))
+        for act in nothing:
+            assert not scene.say(member, act).applied
     before = cost()
     for _ in range(25):
-        scene.say(member, Act("job.failed", job))
+        for act in nothing:
+            scene.say(member, act)
     assert cost() == before
 
 
@@ -401,6 +422,84 @@ def test_a_deal_is_one_consumers_folder(scene: Scene) -> None:
     world.settle()
     with world.store.reading() as tx:
         assert len(tx.negotiations_of(mallory.id)) == 1
+
+
+def test_nobody_but_its_consumer_adds_to_a_deal(scene: Scene) -> None:
+    """A stranger's offer in it would make the stranger one of those whose every word is evidence,
+    and whose identity an audit must know."""
+    world, deal = scene.world, scene.deal
+    stranger = world.join("stranger", Role.HOLDER)
+    world.introduce()
+    product = list_rows(world, "stranger", LAB_ROWS, ("person", "s5"), 1, lab_columns())
+    world.settle()
+    before = scene.bundle()
+
+    def offers(where: DealId) -> Outcome:
+        proposal = Proposal(
+            1,
+            where,
+            NegotiationId.new(world.clock.now(), SystemRandomness()),
+            world.members["research"].id,
+            stranger.id,
+            terms_for(world, product, deal.lab_product),
+            bytes(SALT_BYTES),
+        )
+        name = agreements.proposal_digest(proposal)
+        act = evidence.negotiated(
+            Event.OFFERED, proposal.negotiation, where, proposal=name, document=name
+        )
+        return scene.say(stranger, act, record.to_bytes(proposal))
+
+    refused = offers(deal.deal)
+    assert not refused.applied and "its consumer alone" in refused.reason
+    world.settle()
+    assert scene.bundle().entries == before.entries
+    assert audited(scene).failed == ()
+    assert offers(DealId.new(world.clock.now(), SystemRandomness())).applied
+
+
+@pytest.mark.parametrize("named", ["without outputs", "as its own"])
+def test_a_stranger_that_lists_anothers_product_is_in_no_bundle(scene: Scene, named: str) -> None:
+    """The hub did not take it in; an audit would ask for the stranger's keys."""
+    world, product = scene.world, scene.deal.clinic_product
+    stranger = world.join("stranger", Role.HOLDER)
+    world.settle()
+    before = scene.bundle()
+    outputs = () if named == "without outputs" else (registering.product_digest(product),)
+    assert not scene.say(stranger, Act("product.listed", product.id, outputs=outputs)).applied
+    world.settle()
+    assert scene.bundle().entries == before.entries
+    assert audited(scene).failed == ()
+
+
+@pytest.mark.parametrize("named", ["product", "operator"])
+def test_whom_and_what_a_rejected_plan_names_has_no_part_in_the_deal(
+    scene: Scene, named: str
+) -> None:
+    """Or its consumer could have the audit ask who somebody is that nobody in the deal knows."""
+    world, research = scene.world, scene.world.members["research"]
+    stranger = world.join("stranger", Role.HOLDER)
+    world.introduce()
+    product = list_rows(world, "stranger", LAB_ROWS, ("person", "s5"), 1, lab_columns())
+    world.settle()
+    strange = {product.holder, product.id}
+    plan = research.desk.compile(scene.deal.deal, scene.deal.question())
+    if named == "product":
+        side = replace(plan.sides[0], product=registering.product_digest(product))
+        plan = replace(plan, sides=(side, *plan.sides[1:]))
+    else:
+        plan = replace(plan, operator=stranger.id)
+    envelope = plans.sign_plan(plan, research.folder.signing)
+    act = evidence.submitted(
+        plan.job, plan.deal, plan=envelope.payload_digest, relies_on=plan.relies_on
+    )
+    assert scene.say(research, act, envelope.to_bytes()).applied
+    world.settle()
+    bundle = scene.bundle()
+    assert kinds(bundle)[-2:] == ["job.submitted", "job.rejected"]
+    subjects = {read_statement(entry).statement.subject for entry in bundle.entries.values()}
+    assert not strange & subjects
+    assert audited(scene).failed == ()
 
 
 def test_only_the_versions_that_terms_name_are_in_it(scene: Scene) -> None:

@@ -167,10 +167,11 @@ def test_what_became_of_a_statement_is_kept_and_found_by_subject(hub: SqlHubStor
         assert not tx.was_taken_in(second.digest, **named | {"subject": "another"})
         assert not tx.was_taken_in(first.digest, **named | {"kind": "job.started"})
         assert not tx.was_taken_in(digest(b"nothing"), **named)
-        assert tx.statements_about(["job"]) == [second.digest, first.digest]
-        assert tx.statements_about(["job"], kinds=["job.started"]) == [first.digest]
-        assert tx.statements_about(["job", "another"])[-1] == other.digest
-        assert tx.statements_about([]) == []
+        kinds = ["job.started", "job.sealed"]
+        assert tx.taken_in(["job"], kinds=kinds) == [second.digest]
+        assert tx.taken_in(["job"], kinds=["job.started"]) == []
+        assert tx.taken_in(["job", "another"], kinds=kinds) == [second.digest, other.digest]
+        assert tx.taken_in([], kinds=kinds) == []
 
 
 def test_statements_that_changed_something_are_told_from_those_that_did_not(
@@ -254,6 +255,8 @@ def test_a_negotiation_is_found_by_both_parties_and_its_deal(hub: SqlHubStore) -
             assert tx.negotiations_of(party) == [after]
         assert tx.negotiations_of(LAB) == []
         assert tx.negotiations_of_deal(DEAL) == [after]
+        assert tx.consumer_of(DEAL) == CONSUMER
+        assert tx.consumer_of(type(DEAL).new(NOW, RANDOM)) is None
 
 
 def test_an_agreement_keeps_its_counts_exactly(hub: SqlHubStore) -> None:

@@ -248,12 +248,12 @@ class SqlHubTransaction:
         ).first()
         return row is not None and tuple(row) == (kind, subject, True)
 
-    def statements_about(
-        self, subjects: Sequence[str], *, kinds: Sequence[str] | None = None
-    ) -> Sequence[Digest]:
-        query = select(StatementRow.digest).where(col(StatementRow.subject).in_(subjects))
-        if kinds is not None:
-            query = query.where(col(StatementRow.kind).in_(kinds))
+    def taken_in(self, subjects: Sequence[str], *, kinds: Collection[str]) -> Sequence[Digest]:
+        query = select(StatementRow.digest).where(
+            col(StatementRow.subject).in_(subjects),
+            col(StatementRow.applied),
+            col(StatementRow.kind).in_(kinds),
+        )
         rows = self._session.exec(query.order_by(col(StatementRow.number)))
         return [Digest.parse(row) for row in rows]
 
@@ -351,6 +351,11 @@ class SqlHubTransaction:
             .order_by(col(NegotiationRow.id))
         )
         return [record.from_bytes(Negotiation, row.document) for row in rows]
+
+    def consumer_of(self, deal: DealId) -> PartyId | None:
+        query = select(NegotiationRow.consumer).where(NegotiationRow.deal == deal).limit(1)
+        found = self._session.exec(query).first()
+        return None if found is None else PartyId(found)
 
     def negotiations_of_deal(self, deal: DealId) -> Sequence[Negotiation]:
         rows = self._session.exec(
