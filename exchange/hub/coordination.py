@@ -304,8 +304,9 @@ def _keep_openings(submission: Submission, job: HubJob, tx: HubTransaction) -> N
             raise Malformed("outputs", "must name the sealed part alone")
         return
     regulator = tx.lock_agreement(side.agreement).agreement.terms.regulator
-    if (regulator is None) != (len(statement.outputs) == 1):
-        raise Malformed("outputs", "must name openings exactly where a regulator reads them")
+    if len(statement.outputs) != (1 if regulator is None else 2):
+        problem = "must name the sealed part, and openings exactly where a regulator reads them"
+        raise Malformed("outputs", problem)
     if regulator is not None:
         sealed = submission.document(statement.outputs[1])
         openings.require_size(sealed)
