@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
 from exchange.errors import IllegalTransition
+
+MAX_WAIT: Final = timedelta(days=30)  # for a run to begin, once the price is held
+MAX_RUN_S: Final = 86_400  # as long as a plan may let it take
+# How long after a plan's own limit the hub waits for receipts before it calls a run lost.
+GRACE: Final = timedelta(seconds=30)
+# By then every job whose price is held has ended, unless its result is sealed.
+MAX_HELD: Final = MAX_WAIT + timedelta(seconds=MAX_RUN_S) + GRACE
+# A hub refunds and pays within seconds of when it may, and one that starts again before it signs a
+# head. So long after that, by the witnesses' clocks, a head without either is its operator's choice
+# or neglect, not an outage.
+SETTLED_WITHIN: Final = timedelta(days=1)
 
 
 class JobState(StrEnum):

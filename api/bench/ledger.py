@@ -54,6 +54,7 @@ from ledger.adapters.sql import SqlLogDatabase
 from ledger.copies import publish_files
 from ledger.errors import LedgerError
 from ledger.tiles import LogSource
+from ledger.verify.chain import Times
 from ledger.verify.checkpoint import open_checkpoint
 from ledger.verify.log import Entry, Timing, audit_log
 from ledger.verify.merkle import leaf_hash, root, verify_inclusion
@@ -352,6 +353,9 @@ class _Keys:
         pass
 
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
+        pass
+
+    def witnessed(self, size: int, times: Times) -> None:
         pass
 
     def finish(self) -> None:

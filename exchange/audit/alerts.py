@@ -41,7 +41,7 @@ class Kind(StrEnum):
     ROLLBACK = "rollback"  # a smaller head than before: a restored backup, or a lagging cache
     STALE = "stale"  # no quorum for too long, or no growth
     MISSING = "missing"  # what ought to be in the log is not
-    OVERDUE = "overdue"  # a job is past its deadline without receipts or an end
+    OVERDUE = "overdue"  # a job past its deadline without receipts or an end, or a price kept
     BUDGET = "budget"  # runs or epsilon beyond what was agreed, or miscounted
     UNAUTHORISED = "unauthorised"  # a step of a deal or job that nothing before it allows
     MONEY = "money"  # a movement that does not follow, or of another amount

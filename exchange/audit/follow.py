@@ -39,6 +39,7 @@ from exchange.audit.roots import Roots
 from exchange.audit.watched import MAX_UNANSWERED, Bundles, Deals, Work
 from exchange.audit.whole import Documents, Everybody, read_named
 from exchange.evidence import ALARM, REGULATORS_NAMED
+from exchange.jobs import SETTLED_WITHIN
 from ledger.errors import (
     ConsistencyRefused,
     FormatRefused,
@@ -119,7 +120,7 @@ class Follower:
         self._tally = _Loud(self._alerts)
         self._ears = _Ears(self._documents, self._roots, self._tally, self)
         self._unheard: dict[PartyId, int] = {}  # since which entry nobody knows the party's key
-        work = Work(self._ears.job)
+        work = Work(self._ears.job, self._ears.owed_since)
         bundles, opener = self._bundles, self._opener
         self._deals = Deals(
             bundles, self._policy, self._roots, opener, work, self._alerts, self._waits
@@ -186,6 +187,7 @@ class Follower:
             # Of a part of the log nobody can tell what the rest lacks.
             self._check_given(now)
             self._check_deadlines(now)  # which deals' plans say, where they may be read
+            self._check_owed(now)
             self._alerts.end()
         return [*self._documents.end(), *away]
 
@@ -409,6 +411,18 @@ class Follower:
                 missing = ", ".join(sorted(without)) or "-"
                 why = phrase("follow.overdue", deadline=encode_time(deadline), missing=missing)
                 self._alerts.shows(Kind.OVERDUE, job, why, facts=[why.key])
+
+    def _check_owed(self, now: datetime) -> None:
+        """A hub that is down signs nothing: for a while only a head that lacks the act shows that
+        it could have made it."""
+        seen = self._ears.seen
+        for job, released, since in self._deals.work.owed():
+            silent = seen is None or seen - since <= self._limits.patience
+            if silent and now - since <= SETTLED_WITHIN:
+                continue
+            key = "follow.unpaid" if released else "follow.unended"
+            why = phrase(key, operator=self._ears.operator, since=encode_time(since))
+            self._alerts.shows(Kind.OVERDUE, job, why, facts=[why.key])
 
 
 def _head_of(state: State) -> Checkpoint:

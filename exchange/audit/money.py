@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crypto.errors import CryptoError
-from crypto.record import Amount
+from crypto.record import Amount, encode_time
 from exchange import openings
+from exchange.audit.chains import witnessed_heads
 from exchange.audit.evidence import Evidence
 from exchange.audit.jobs import MONEY, Job
 from exchange.audit.log import Said
 from exchange.audit.openings import NotOpened, Opener, open_for
 from exchange.errors import ExchangeError
-from exchange.jobs import FINAL, JobState
+from exchange.jobs import FINAL, SETTLED_WITHIN, JobState
 from exchange.terms.agreement import Terms
+from ledger.verify.log import TOLERANCE
 from ledger.verify.report import Check, Phrase, phrase
 from pricing.account import escrow_account, party_account
 from pricing.errors import PricingError
@@ -127,8 +129,33 @@ def _settled(job: Job, moves: _Moves, evidence: Evidence) -> Check:
         if problem is not None:
             return no(problem)
         return Check("money.settled", True, job.id, phrase("money.released"))
-    note = phrase("money.still_held" if moves.held else "money.nothing_held")
-    return Check("money.settled", True, job.id, note)
+    if moves.held:
+        return _still_held(job, moves.held[0], evidence)
+    return Check("money.settled", True, job.id, phrase("money.nothing_held"))
+
+
+def _still_held(job: Job, hold: Said, evidence: Evidence) -> Check:
+    """For a while that is nobody's fault, and may be an outage of the hub's. It is the operator's
+    once a witnessed head lacks the act that its hub would long have made.
+
+    A payment waits for a witnessed head that holds the release. The price of any other job goes
+    back at its plan's end, unless all receipts are in: then for a head that holds them. Whoever
+    leaves heads out of a bundle puts that off, and the answer is not opened.
+    """
+    witnessed = witnessed_heads(evidence.heads)
+    seen = max((head.times.first for head in witnessed), default=None)
+    ends = job.plan.finish_by if job.released is None else job.released.statement.time
+    relied_to = max(said.index for said in (job.released, hold, *job.sealed.values()) if said)
+    holding = [head.times.last for head in witnessed if head.size > relied_to]
+    if seen is None or not holding:
+        return Check("money.settled", None, job.id, phrase("money.undated"))
+    if seen <= ends + TOLERANCE:
+        return Check("money.settled", True, job.id, phrase("money.still_held"))
+    since = max(holding[0], ends)
+    passed = False if seen > since + SETTLED_WITHIN else None
+    key = "money.unended" if job.released is None else "money.unpaid"
+    note = phrase(key, since=encode_time(since), seen=encode_time(seen))
+    return Check("money.settled", passed, job.id, note)
 
 
 def _owes_refund(job: Job, moves: _Moves) -> bool:

@@ -29,15 +29,18 @@ import pickle
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 from crypto.identifiers import JobId, PartyId
+from crypto.record import encode_time
 from exchange import jobs as lifecycle
 from exchange.audit.chains import KEY_CHANGES
 from exchange.errors import IllegalTransition
-from exchange.jobs import JobEvent, JobState
+from exchange.jobs import MAX_HELD, SETTLED_WITHIN, JobEvent, JobState
 from exchange.terms.negotiation import TABLE, Event, Side, State
+from ledger.verify.chain import Times
 from ledger.verify.log import Entry, Tally, Timing
 from ledger.verify.report import Phrase, phrase
 from pricing.evidence import HELD, REFUNDED, RELEASED
@@ -72,6 +75,7 @@ _SCHEMA: Final = (
     "CREATE TABLE document (name BLOB PRIMARY KEY, party TEXT) WITHOUT ROWID",
     "CREATE TABLE said (job TEXT, name BLOB, kept BLOB, PRIMARY KEY (job, name)) WITHOUT ROWID",
     "CREATE TABLE job (subject TEXT PRIMARY KEY, kept BLOB, closed TEXT) WITHOUT ROWID",
+    "CREATE TABLE head (size INTEGER PRIMARY KEY, seen TEXT)",
     "CREATE TABLE doubted (subject TEXT PRIMARY KEY) WITHOUT ROWID",
     "BEGIN",
 )
@@ -138,8 +142,9 @@ class Job(NamedTuple):
 
     parties: each holder, with its agreement's digest, and the helper, with None. admitted: who did
     so in time for certain. surely: whether that holds of somebody's start, and of the admissions
-    that it names; while it does of none, the job may never have been RUNNING. released, receipts:
-    digests of statements. relied_to: the place of the last statement that the payment relies on.
+    that it names; while it does of none, the job may never have been RUNNING. sealed: whose receipt
+    is there. released, receipts: digests of statements. relied_to: the place of the last statement
+    that the next act of the operator relies on: the hold, each party's first receipt, the release.
     """
 
     consumer: PartyId
@@ -149,6 +154,7 @@ class Job(NamedTuple):
     admitted: frozenset[PartyId] = frozenset()
     started: frozenset[PartyId] = frozenset()
     surely: bool = False
+    sealed: frozenset[PartyId] = frozenset()
     released: bytes = b""
     receipts: tuple[bytes, ...] = ()
     relied_to: int = 0
@@ -166,6 +172,8 @@ class PublicReplay:
 
     def __init__(self, tally: Tally) -> None:
         self.operator: PartyId | None = None
+        self.seen: datetime | None = None
+        """When a quorum last saw the log, at the earliest."""
         self._tally = tally
         self._kept = _Kept()
 
@@ -210,10 +218,43 @@ class PublicReplay:
         """A job whose price is held, and neither paid nor given back yet."""
         return self._kept.job(subject)
 
+    def witnessed(self, size: int, times: Times) -> None:
+        """A head with a quorum that says when, behind all that it holds."""
+        self._kept.head(size, times.last)
+        self.seen = times.first if self.seen is None else max(self.seen, times.first)
+
+    def owed_since(self, job: Job, finish_by: datetime | None = None) -> datetime | None:
+        """When the operator had to pay, or to give back, the price of an open job. finish_by: of
+        its plan; that not being known, the latest that the hub accepts.
+
+        A payment waits for a witnessed head that holds the release, and where all receipts are in
+        the operator releases first. Of what no such head holds this is None: the log has stopped,
+        or is not witnessed.
+        """
+        since = self._kept.seen(job.relied_to)
+        if since is None or job.released:
+            return since
+        return since + MAX_HELD if finish_by is None else max(since, finish_by)
+
     def finish(self) -> None:
-        if left := self._kept.open_jobs():
+        left = 0
+        for subject, job in self._kept.open_jobs():
+            left += 1
+            since = self.owed_since(job)
+            if since is not None and self.seen is not None and self.seen > since + SETTLED_WITHIN:
+                self._withheld(subject, job, since, self.seen)
+        if left:
             self._tally.unopened("job.public", "log", phrase("public.open", count=f"{left:,}"))
         self._kept.close()
+
+    def _withheld(self, subject: str, job: Job, since: datetime, seen: datetime) -> None:
+        key = "money.unpaid" if job.released else "money.unended"
+        why = phrase(key, since=encode_time(since), seen=encode_time(seen))
+        if self._kept.doubted(subject):
+            why = phrase("public.unheard", reason=why)
+            self._tally.unopened("job.public", subject, why)
+        else:
+            self._tally.fails("job.public", subject, why, index=job.relied_to)
 
     def _is_operators(self, entry: Entry) -> bool:
         """Such an act by anybody else is the operator's all the same: its hub takes in none."""
@@ -297,6 +338,9 @@ class PublicReplay:
         # Of several the operator's release says which one counted.
         if entry.actor not in job.started:
             raise _DoesNotFollow("public.not_started", kind=entry.type)
+        if entry.actor not in job.sealed:
+            sealed = job.sealed | {entry.actor}
+            self._kept.put(entry.subject, job._replace(sealed=sealed, relied_to=entry.place))
         return None
 
     # What the operator does
@@ -349,7 +393,8 @@ class PublicReplay:
             self._kept.doubt(entry.subject)
         if final or unheard:
             under = dict(zip_longest(parties, submitted.agreements))
-            self._kept.put(entry.subject, Job(submitted.actor, submitted.plan, under))
+            held = Job(submitted.actor, submitted.plan, under, relied_to=entry.place)
+            self._kept.put(entry.subject, held)
         if not final:
             raise _DoesNotFollow("public.not_final", kind=entry.type)
         return _unless_heard([submitted])
@@ -614,9 +659,22 @@ class _Kept:
     def doubted(self, subject: str) -> bool:
         return self._one("SELECT 1 FROM doubted WHERE subject = ?", subject) is not None
 
-    def open_jobs(self) -> int:
-        row = self._one("SELECT COUNT(*) FROM job WHERE closed IS NULL")
-        return len(self._jobs) + (0 if row is None else int(row[0]))
+    def open_jobs(self) -> Iterator[tuple[str, Job]]:
+        yield from self._jobs.items()
+        asked = "SELECT subject, kept FROM job WHERE closed IS NULL"
+        for subject, kept in self._database.execute(asked):
+            yield subject, pickle.loads(kept)  # noqa: S301, for it is our own as well
+
+    # Heads
+
+    def head(self, size: int, seen: datetime) -> None:
+        row = (size, seen.isoformat())
+        self._database.execute("INSERT OR IGNORE INTO head VALUES (?, ?)", row)
+
+    def seen(self, place: int) -> datetime | None:
+        """By when a quorum had seen the entry at this place."""
+        row = self._one("SELECT seen FROM head WHERE size > ? ORDER BY size LIMIT 1", place)
+        return None if row is None else datetime.fromisoformat(row[0])
 
     def _one(self, asked: str, *values: object) -> tuple[Any, ...] | None:
         found: tuple[Any, ...] | None = self._database.execute(asked, values).fetchone()

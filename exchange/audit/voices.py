@@ -95,6 +95,16 @@ _PHRASES: Final[Mapping[str, tuple[str, str]]] = {
         "it had until {deadline}, and nothing ended it; no receipt of: {missing}",
         "期限为 {deadline}，至今未结束；缺少回执：{missing}",
     ),
+    "follow.unpaid": (
+        "the operator {operator} has released it and had to pay its holders from {since} on, and "
+        "has not: ask it why",
+        "运营方 {operator} 已放行该作业，自 {since} 起应向持有方付款而至今未付：请向其查询",
+    ),
+    "follow.unended": (
+        "the operator {operator} still holds its price, and had to pay or refund it from {since} "
+        "on: ask it why",
+        "运营方 {operator} 仍冻结其价款，而自 {since} 起应付款或退款：请向其查询",
+    ),
     "follow.bundle_forked": (
         "its bundle is of another history of the log than the one shown here ({reason})",
         "其证据包所属的日志历史与此处所示不同（{reason}）",

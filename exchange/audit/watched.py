@@ -24,6 +24,7 @@ from exchange.audit.openings import Opener
 from exchange.audit.public import Job
 from exchange.audit.roots import Roots
 from exchange.errors import BundleNotReady
+from exchange.jobs import GRACE, MAX_RUN_S
 from ledger.errors import (
     ConsistencyRefused,
     LedgerError,
@@ -39,8 +40,7 @@ from ledger.verify.report import phrase
 from ledger.verify.tiles import SignedTree, open_tree
 from pricing.evidence import HELD
 
-# As long as a plan may let a run take (`Plan.run_seconds`), and the hub wait for it after that.
-LONGEST_RUN: Final = timedelta(seconds=86_400 + 30)
+LONGEST_RUN: Final = timedelta(seconds=MAX_RUN_S) + GRACE
 MAX_UNANSWERED: Final = 3  # bundles that a look waits for in vain
 _BEGINNING: Final = ("negotiation.requested", "negotiation.offered")
 
@@ -234,7 +234,8 @@ class _Watched:
     """A job whose price was held. parties: who has a part in it.
 
     said: how many statements, and bytes of them, of each party. started: when each holder first
-    said so. planned: the deadline by its plan, where that could be read.
+    said so. planned: the deadline by its plan, where that could be read. released: whether only
+    the payment is missing.
     """
 
     deal: DealId
@@ -243,6 +244,7 @@ class _Watched:
     started: dict[PartyId, datetime] = field(default_factory=dict)
     sealed: set[PartyId] = field(default_factory=set)
     planned: datetime | None = None
+    released: bool = False
 
     @property
     def deadline(self) -> datetime:
@@ -255,11 +257,17 @@ class Work:
 
     Which deal a job is of, says the submission that the operator held its price for; which one a
     negotiation is of, its first step, if whoever began the deal took that. job: one whose price is
-    held, as the public replay has it.
+    held, as the public replay has it. owed_since: from when on that price was to be paid or given
+    back, by the job and its plan's deadline, if that is known.
     """
 
-    def __init__(self, job: Callable[[str], Job | None]) -> None:
+    def __init__(
+        self,
+        job: Callable[[str], Job | None],
+        owed_since: Callable[[Job, datetime | None], datetime | None],
+    ) -> None:
         self._job = job
+        self._owed_since = owed_since
         self._began: dict[DealId, PartyId] = {}
         self._negotiations: dict[str, DealId] = {}
         self._jobs: dict[str, _Watched] = {}
@@ -294,8 +302,10 @@ class Work:
             self._under_way[entry.subject] = watched
         if entry.actor not in watched.parties:
             return
-        if job is None or job.released:
+        if job is None:
             self._under_way.pop(entry.subject, None)
+        elif job.released:
+            watched.released = True
         elif entry.type == "job.started" and entry.actor in job.started:
             watched.started.setdefault(entry.actor, entry.time)
         elif entry.type == "job.sealed":
@@ -314,8 +324,17 @@ class Work:
     def under_way(self) -> Iterator[tuple[str, datetime, Collection[PartyId]]]:
         """Jobs that a holder started: each with its deadline, and whose receipt is not there."""
         for subject, watched in self._under_way.items():
-            if watched.started:
+            if watched.started and not watched.released:
                 yield subject, watched.deadline, set(watched.started) - watched.sealed
+
+    def owed(self) -> Iterator[tuple[str, bool, datetime]]:
+        """Jobs whose price the operator holds: each with whether it is released, and since when, or
+        from when on, that price is owed to the holders or to the consumer."""
+        for subject, watched in self._under_way.items():
+            job = self._job(subject)
+            since = None if job is None else self._owed_since(job, watched.planned)
+            if since is not None:
+                yield subject, watched.released, since
 
     def plan(self, deal: DealId, job: str, deadline: datetime) -> None:
         """What a deal's bundle says of its job; anybody may use the id in another deal."""

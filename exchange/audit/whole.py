@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,6 +23,7 @@ from exchange.audit.chains import KEY_CHANGES
 from exchange.audit.public import Job, PublicReplay
 from exchange.audit.roots import Roots
 from ledger.errors import SourceUnreachable, TileMissing, TileRefused
+from ledger.verify.chain import Times
 from ledger.verify.log import Entry, Tally, Timing, audit_log, report_log
 from ledger.verify.policy import Policy
 from ledger.verify.report import Report, phrase
@@ -178,6 +180,14 @@ class Everybody:
         """A job whose price is held, and neither paid nor given back yet."""
         return self._replay.job(subject)
 
+    @property
+    def seen(self) -> datetime | None:
+        """When a quorum last saw the log, at the earliest."""
+        return self._replay.seen
+
+    def owed_since(self, job: Job, finish_by: datetime | None) -> datetime | None:
+        return self._replay.owed_since(job, finish_by)
+
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
         if self._announced is not None:
             self._key_change(entry, self._announced)
@@ -190,6 +200,9 @@ class Everybody:
                 why = phrase("time.relied_on", time=late.time, index=entry.place)
                 self._tally.fails("entry.time", late.name, why, index=late.place)
         self._replay.heard(entry, timing, witnessed)
+
+    def witnessed(self, size: int, times: Times) -> None:
+        self._replay.witnessed(size, times)
 
     def finish(self) -> None:
         self._replay.finish()

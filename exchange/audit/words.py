@@ -427,6 +427,18 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "本包中在其所依据者与放款之间没有经见证的树头",
         ),
         "money.still_held": _both("still held", "仍在冻结"),
+        "money.undated": _both(
+            "still held; no witness of the policy says until when",
+            "仍在冻结；策略中没有见证方说明截至何时",
+        ),
+        "money.unpaid": _both(
+            "released, to be paid from {since} on, and still not paid at {seen}",
+            "已放行，自 {since} 起应付款，至 {seen} 仍未付款",
+        ),
+        "money.unended": _both(
+            "still held at {seen}, and to be paid or refunded from {since} on",
+            "至 {seen} 仍在冻结，而自 {since} 起应付款或退款",
+        ),
         "money.nothing_held": _both("nothing was held", "未曾冻结"),
         "money.released": _both("released to the holders", "已放款给持有方"),
         "money.refunded": _both("refunded to the consumer", "已退还需方"),

@@ -252,6 +252,9 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
     now = operator.clock.now()
     if now >= plan.run_by:
         raise PlanRefused("run_by", "has passed")
+    if plan.run_by > now + jobs.MAX_WAIT:
+        problem = f"is more than {jobs.MAX_WAIT.days} days ahead: no price is held for longer"
+        raise PlanRefused("run_by", problem)
     if plan.operator != operator.party:
         raise PlanRefused("operator", "is not this hub's operator")
     _require_current(plan, tx)

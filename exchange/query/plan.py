@@ -24,6 +24,7 @@ from crypto.joins.layout import Order
 from crypto.keys import Signer
 from crypto.noise import MAX_SCALE, Distribution
 from crypto.record import Amount
+from exchange.jobs import GRACE, MAX_RUN_S
 from exchange.query.released import Calculated, Having, Output, Released, Value
 from registry.expression import Condition, Expression
 from registry.rule import Function, Join
@@ -31,8 +32,6 @@ from registry.rule import Function, Join
 PAYLOAD_TYPE: Final = "application/vnd.unseen.plan.v1+json"
 MAX_CELLS: Final = 4096
 MAX_STATISTICS: Final = 64
-# How long after a plan's own limit the hub waits for receipts before it calls a run lost.
-GRACE: Final = timedelta(seconds=30)
 MAX_SIDES: Final = 3  # holders whose rows meet on one key
 MAX_EPSILON: Final = 100  # beyond, nothing is private, and exp(epsilon) is no number one can write
 MIN_PADDING_EPSILON: Final = Fraction(1, 2000)  # with the least delta 100,000 rows of either kind
@@ -420,8 +419,8 @@ class Plan:
             raise Malformed("group_by", f"makes {self.cells} groups; at most {MAX_CELLS}")
         if self.run_by <= self.created_at:
             raise Malformed("run_by", "is not after created_at")
-        if not 1 <= self.run_seconds <= 86_400:
-            raise Malformed("run_seconds", "must be 1 to 86,400")
+        if not 1 <= self.run_seconds <= MAX_RUN_S:
+            raise Malformed("run_seconds", f"must be 1 to {MAX_RUN_S:,}")
         if self.finish_by.year > record.LAST_YEAR:
             raise Malformed("run_by", f"leaves no time to run before {record.LAST_YEAR} is over")
 

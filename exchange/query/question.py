@@ -20,6 +20,7 @@ from crypto.joins.intersection import Intersection
 from crypto.noise import Distribution
 from crypto.ports import Randomness
 from exchange.errors import PlanRefused, QuestionRefused
+from exchange.jobs import MAX_RUN_S
 from exchange.query import planner
 from exchange.query.binding import Bound, bind
 from exchange.query.explanation import learns
@@ -211,5 +212,5 @@ def _require_options(question: Question) -> None:
         raise QuestionRefused("epsilon", f"must be above 0 and at most {MAX_EPSILON}")
     if not 0 < question.delta < 1:
         raise QuestionRefused("delta", "must lie between 0 and 1")
-    if not 1 <= question.run_seconds <= 86_400:
-        raise QuestionRefused("run_seconds", "must be 1 to 86,400")
+    if not 1 <= question.run_seconds <= MAX_RUN_S:
+        raise QuestionRefused("run_seconds", f"must be 1 to {MAX_RUN_S:,}")

@@ -17,6 +17,7 @@ from crypto.identifiers import JobId, PartyId, ProductId
 from crypto.ports import Randomness
 from crypto.scoring.parameters import PARAMETERS
 from exchange.errors import QuestionRefused
+from exchange.jobs import MAX_RUN_S
 from exchange.query.explanation import learns
 from exchange.query.plan import Lookup, Plan, Receiver, Score, SidePlan
 from exchange.query.question import RUN_SECONDS, Footing
@@ -60,8 +61,8 @@ def compile_request(
     if footing is None:
         raise QuestionRefused("product", f"this deal has no agreement about {request.product}")
     agreement, product = footing.ground.agreement, footing.ground.product
-    if not 1 <= request.run_seconds <= 86_400:
-        raise QuestionRefused("run_seconds", "must be 1 to 86,400")
+    if not 1 <= request.run_seconds <= MAX_RUN_S:
+        raise QuestionRefused("run_seconds", f"must be 1 to {MAX_RUN_S:,}")
     ends = agreement.terms.valid_until
     plan = Plan(
         v=1,

@@ -190,6 +190,10 @@ class Reader(Protocol):
         """
         ...
 
+    def witnessed(self, size: int, times: Times) -> None:
+        """A head of which a quorum stated the time, behind the last entry that it holds."""
+        ...
+
     def finish(self) -> None: ...
 
 
@@ -645,6 +649,8 @@ class Walk:
             why = phrase("head.runs_back", time=times.last, before=self._before)
             size = head.checkpoint.size
             self._tally.fails("log.heads", f"head {size}", why, index=size - 1)
+        if self._reader is not None:
+            self._reader.witnessed(head.checkpoint.size, times)
         self._before = times.first if self._before is None else max(self._before, times.first)
 
     def _entry(self, entry: Entry, after: PastHead | None) -> None:

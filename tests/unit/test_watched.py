@@ -37,7 +37,10 @@ class Watching:
     submitted_in: dict[bytes, str] = field(default_factory=lambda: {SUBMISSION: DEAL})
 
     def __post_init__(self) -> None:
-        self.work = Work(lambda subject: self.job if subject == JOB else None)
+        self.work = Work(
+            lambda subject: self.job if subject == JOB else None,
+            lambda job, planned: NOW if job.released else planned,
+        )
 
     def hears(
         self,

@@ -130,6 +130,9 @@ class Timings:
     def heard(self, entry: Entry, timing: Timing, witnessed: int) -> None:
         self.found[entry.place] = timing
 
+    def witnessed(self, size: int, times: Times) -> None:
+        pass
+
     def finish(self) -> None:
         pass
 
