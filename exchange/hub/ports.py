@@ -20,7 +20,8 @@ from registry.ports import PartyStore, ProductStore
 
 
 class HubTransaction(Protocol):
-    """Everything inside commits together or not at all. Loads for change lock the row."""
+    """Everything inside commits together or not at all. Loads for change lock the row, those of
+    jobs and negotiations also where there is none yet: whoever makes it waits, or is waited for."""
 
     @property
     def parties(self) -> PartyStore: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
@@ -257,6 +258,39 @@ def test_a_negotiation_is_found_by_both_parties_and_its_deal(hub: SqlHubStore) -
         assert tx.negotiations_of_deal(DEAL) == [after]
         assert tx.consumer_of(DEAL) == CONSUMER
         assert tx.consumer_of(type(DEAL).new(NOW, RANDOM)) is None
+
+
+def test_who_looks_for_what_is_being_made_waits_until_it_is_there(
+    new_database: Callable[[str], str],
+) -> None:
+    """Else a statement about a job could take its place in the log between the job's submission and
+    what the hub said of it, with no effect here and one for whoever reads the log."""
+    engine = open_engine(new_database("postgresql"))
+    bring_up_to_date(engine, "hub")
+    hub = SqlHubStore(engine, read_only(engine))
+    job, negotiation = a_job(), a_negotiation()
+    found: list[object] = []
+
+    def look() -> None:
+        with hub.transaction() as tx:
+            found.append(tx.lock_negotiation(negotiation.id))
+            found.append(tx.lock_job(job.id))
+
+    other = threading.Thread(target=look)
+    waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with hub.transaction() as tx, engine.connect() as outside:
+        assert tx.lock_negotiation(negotiation.id) is None
+        with pytest.raises(UnknownSubject):
+            tx.lock_job(job.id)
+        tx.save_negotiation(negotiation)
+        tx.add_job(job)
+        other.start()
+        while other.is_alive() and not outside.execute(waits).scalar_one():
+            time.sleep(0.01)
+        assert found == []
+    other.join()
+    assert found == [negotiation, job]
+    engine.dispose()
 
 
 def test_an_agreement_keeps_its_counts_exactly(hub: SqlHubStore) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     not_,
     or_,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -194,6 +195,10 @@ class SqlHubTransaction:
         self.sm3 = SqlSm3Store(session)
         self.anchors = SqlAnchorStore(session)
 
+    @property
+    def _is_postgres(self) -> bool:
+        return self._session.get_bind().dialect.name == "postgresql"
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         before = dict(self._locked)
@@ -326,9 +331,7 @@ class SqlHubTransaction:
         return [(PartyId(row.reader), row.sealed) for row in rows]
 
     def lock_negotiation(self, negotiation: NegotiationId) -> Negotiation | None:
-        row = self._session.get(
-            NegotiationRow, negotiation, with_for_update=True, populate_existing=True
-        )
+        row = self._lock_even_if_new(NegotiationRow, negotiation)
         return None if row is None else record.from_bytes(Negotiation, row.document)
 
     def save_negotiation(self, negotiation: Negotiation) -> None:
@@ -409,8 +412,7 @@ class SqlHubTransaction:
         return _job(self._session.get(JobRow, job, populate_existing=True), job)
 
     def lock_job(self, job: JobId) -> HubJob:
-        row = self._session.get(JobRow, job, with_for_update=True, populate_existing=True)
-        return _job(row, job)
+        return _job(self._lock_even_if_new(JobRow, job), job)
 
     def add_job(self, job: HubJob) -> None:
         if self._session.get(JobRow, job.id) is not None:
@@ -511,6 +513,18 @@ class SqlHubTransaction:
         ).first()
         return None if row is None else _note(row)
 
+    def _lock_even_if_new(self, kind: type[_R], key: str) -> _R | None:
+        """The row, locked. Where there is none, another transaction that looks for it or makes it
+        goes on only after this one: a row that is being made is nothing yet that one could wait
+        for."""
+        options: Any = {"with_for_update": True, "populate_existing": True}
+        row = self._session.get(kind, key, **options)
+        if row is None and self._is_postgres:
+            lock = text("SELECT pg_advisory_xact_lock(hashtext(:kind), hashtext(:key))")
+            self._session.execute(lock, {"kind": kind.__tablename__, "key": key})
+            row = self._session.get(kind, key, **options)
+        return row
+
     def _lock_or_begin(self, kind: type[_R], first: Mapping[str, object]) -> _R:
         """Lock the row with this primary key, the first of `first`, making it if there is none.
 
@@ -534,8 +548,7 @@ class SqlHubTransaction:
         replacing: Collection[str] = (),
     ) -> None:
         """Insert a row; where one has this `key` already, replace these columns of it, or none."""
-        postgres = self._session.get_bind().dialect.name == "postgresql"
-        statement = _insertion(kind, key, tuple(replacing), postgres)
+        statement = _insertion(kind, key, tuple(replacing), self._is_postgres)
         self._session.connection().execute(statement, dict(row))
 
     def _lock(self, kind: type[_R], key: object) -> _R | None:
