@@ -160,10 +160,12 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
         if name not in statement.commitments:
             raise Malformed(f"commitments.{name}", "is missing: the receipt must commit to it")
     _keep_openings(submission, job, tx)
+    part = statement.outputs[0]
+    tx.add_document(part, submission.document(part))
     sealed = replace(
         job,
         sealed={**job.sealed, statement.actor: submission.signed.digest},
-        results={**job.results, statement.actor: statement.outputs[0]},
+        results={**job.results, statement.actor: part},
     )
     if set(sealed.sealed) == set(job.parties):
         _step(sealed, JobEvent.SEAL, tx, operator)

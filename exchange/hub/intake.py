@@ -17,6 +17,7 @@ from crypto.identifiers import JobId, NegotiationId, PartyId
 from crypto.keys import PublicKey
 from crypto.statement import ChainHead, SignedStatement, Statement, verify_statement
 from exchange.errors import ChainBroken, ExchangeError, NotYours
+from exchange.evidence import reason_in
 from exchange.hub import chains, coordination, negotiations, registration
 from exchange.hub.model import Operator, Outcome
 from exchange.hub.ports import HubStore, HubTransaction
@@ -88,8 +89,6 @@ def receive(
             raise Malformed("time", f"is {-age} after the hub's clock; set this machine's clock")
         _lock_subject(signed.statement, tx)
         chains.append(signed, tx)  # first, so that what the hub does about it comes after it
-        for name, data in submission.documents.items():
-            tx.add_document(name, data)
         applied = Outcome(signed.digest, True, "")
         tx.save_outcome(applied, of=signed.statement)
         outcome = _apply(handler, submission, age, tx, operator)
@@ -125,9 +124,20 @@ def _apply(
     try:
         with tx.savepoint():
             handler(submission, tx, operator)
+            _keep_reason(submission, tx)
     except (ExchangeError, RegistryError, PricingError, CryptoError) as error:
         return Outcome(name, False, str(error))
     return Outcome(name, True, "")
+
+
+def _keep_reason(submission: Submission, tx: HubTransaction) -> None:
+    """Why somebody did it, for whoever may read the deal. What else is needed of its documents,
+    each handler keeps, and the rest nobody: or a stranger could fill this disk, at 4 MB for each
+    statement, with what is read by nobody."""
+    for name, data in submission.documents.items():
+        if reason_in(submission.signed.statement, {name: data}) is not None:
+            tx.add_document(name, data)
+            break
 
 
 def _require_follows(signed: SignedStatement, head: ChainHead) -> None:
