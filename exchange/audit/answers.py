@@ -163,7 +163,7 @@ class DealReport(Report):
 
 def answer(evidence: Evidence, talks: Negotiations, work: Jobs, opener: Opener | None) -> Answers:
     told = [_talk(subject, evidence, talks) for subject in talks.known]
-    ran = [_ran(job, evidence, work, opener) for job in work.known.values()]
+    ran = [_ran(job, evidence, work, opener) for job in work.held]
     wanted = {t.agreement.terms.product for t in told if t.agreement is not None}
     wanted |= {side.product for job in ran for side in job.plan.sides}
     listed = [found for name in wanted if (found := _listed(name, evidence)) is not None]

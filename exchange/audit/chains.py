@@ -89,7 +89,7 @@ def check_order_and_time(
     said: genuine ones only. Numbers and links are their actors' own word, times are bounded by
     the witnesses' clocks. A participant's statement that is older than its entry came late or was
     back-dated: it has no effect, and fails where the operator relied on it all the same, by name
-    or, where its subject is `disputed`, because what follows does not fit without it. That anybody
+    or, where its subject is `disputed`, because what it did does not fit without it. That anybody
     else names it says nothing: it is there to be named.
     """
     witnessed = witnessed_heads(heads)

@@ -26,7 +26,7 @@ from exchange.audit.answers import DealReport
 from exchange.audit.bundle import read
 from exchange.audit.chains import arrivals, check_order_and_time, check_references
 from exchange.audit.evidence import Evidence, check_documents
-from exchange.audit.jobs import Job, Jobs
+from exchange.audit.jobs import Jobs
 from exchange.audit.negotiations import Negotiations
 from exchange.audit.openings import Opener
 from exchange.audit.roots import Roots
@@ -74,9 +74,11 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
         evidence.said,
         heads,
         evidence.parties,
-        operators={job.plan.operator for job in work.known.values()},
+        operators=work.operators,
         disputed={
-            said.statement.subject for said in evidence.said if said.signed.digest in work.misfits
+            said.statement.subject
+            for said in evidence.said
+            if said.signed.digest in work.misfits and said.statement.actor in work.operators
         },
     )
     checks += check_references(evidence.said, taking_part)
@@ -104,7 +106,7 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
 def _check_agreements(evidence: Evidence, talks: Negotiations, work: Jobs) -> list[Check]:
     checks: list[Check] = []
     needed: dict[Digest, int] = {}
-    for job in work.known.values():
+    for job in work.held:
         for side in job.plan.sides if job.admitted else ():
             place = job.submitted.index
             needed[side.agreement] = min(place, needed.get(side.agreement, place))
@@ -127,10 +129,12 @@ def _check_job(subject: str, evidence: Evidence, work: Jobs, opener: Opener | No
         if any(said.statement.type in jobs.MONEY for said in evidence.about(subject)):
             checks.append(money.check_stray_money(subject))
         return checks
-    if job.admitted or jobs.ran(job, evidence):
-        checks += plans.check_plan(job, evidence)
-    if jobs.ran(job, evidence):
-        checks.append(jobs.check_admissions(job, evidence, work))
+    if job.held is not None:
+        ran = jobs.ran(job, evidence)
+        if job.admitted or ran:
+            checks += plans.check_plan(job, evidence)
+        if ran:
+            checks.append(jobs.check_admissions(job, evidence, work))
     checks += receipts.check_receipts(job, evidence, work, opener)
     checks += money.check_money(job, evidence, opener)
     return checks
@@ -144,9 +148,9 @@ def _taking_part(talks: Negotiations, work: Jobs, evidence: Evidence) -> set[Par
         agreement = _agreement(known.agreement, evidence)
         if agreement is not None and agreement.terms.regulator is not None:
             found.add(agreement.terms.regulator)
-    for job in work.known.values():
-        found |= _of_job(job)
-    return found
+    for job in work.held:
+        found |= {job.plan.consumer, *job.plan.engine_parties}
+    return found | work.operators
 
 
 def _may_read(talks: Negotiations, evidence: Evidence) -> set[PartyId]:
@@ -159,10 +163,6 @@ def _may_read(talks: Negotiations, evidence: Evidence) -> set[PartyId]:
             if agreement.terms.regulator is not None:
                 found.add(agreement.terms.regulator)
     return found
-
-
-def _of_job(job: Job) -> set[PartyId]:
-    return {job.plan.consumer, job.plan.operator, *job.plan.engine_parties}
 
 
 def _agreement(name: Digest | None, evidence: Evidence) -> Agreement | None:

@@ -35,6 +35,12 @@ class Evidence:
     heads: Sequence[Head]
     arrivals: Arrivals
 
+    @property
+    def operator(self) -> PartyId | None:
+        """Of the log: whose own document is its first entry. None where that is not here."""
+        first = self.said[0] if self.said else None
+        return first.statement.actor if first is not None and first.index == 0 else None
+
     def document(self, name: Digest) -> bytes:
         """Raises UnknownSubject if the bundle does not hold it."""
         try:

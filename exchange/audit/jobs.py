@@ -54,6 +54,8 @@ COMMITTED_BY_HELPER: Final = ("egress",)
 class Job:
     """A job as its statements make it. plan_digest: what every later statement names.
 
+    held: the operator's word that it took the plan for admissible. Without it the plan is nobody's
+    but its consumer's, which may write into it whomever and whatever it likes.
     admitted, started, sealed: by holder, and helper where there is one. released: the operator's.
     ended: what ended it otherwise.
     """
@@ -62,6 +64,7 @@ class Job:
     plan: Plan
     plan_digest: Digest
     submitted: Said
+    held: Said | None
     state: JobState
     admitted: Mapping[PartyId, Said]
     started: Mapping[PartyId, Said]
@@ -74,12 +77,19 @@ class Job:
 class Jobs:
     """known: by id. no_effect: statements that changed nothing, with the reason. misfits: those
     among them that an honest operator or node does not make where they stand. supposed: those
-    that must have had no effect for the rest to fit, although nothing here shows it."""
+    that must have had no effect for the rest to fit, although nothing here shows it. operators:
+    who acted as operator on any."""
 
     known: Mapping[str, Job]
     no_effect: Mapping[Digest, str]
     misfits: Mapping[Digest, str]
     supposed: frozenset[Digest]
+    operators: frozenset[PartyId]
+
+    @property
+    def held(self) -> list[Job]:
+        """The jobs whose plans count for the deal."""
+        return [job for job in self.known.values() if job.held is not None]
 
 
 def replay(evidence: Evidence) -> Jobs:
@@ -99,7 +109,8 @@ def replay(evidence: Evidence) -> Jobs:
             if said.signed.digest in found.misfits and said.statement.type in _CHECKED
         }
         supposed |= found.supposed
-    return Jobs(known, no_effect, misfits, frozenset(supposed))
+    operators = frozenset(operator_of(job.plan, evidence) for job in known.values())
+    return Jobs(known, no_effect, misfits, frozenset(supposed), operators)
 
 
 def subjects(evidence: Evidence) -> list[str]:
@@ -161,19 +172,25 @@ def check_admissions(job: Job, evidence: Evidence, found: Jobs) -> Check:
 
 
 def ran(job: Job, evidence: Evidence) -> bool:
-    """Whether anybody claims that the job got as far as a run, so that admissions must be there."""
-    kinds = {"job.started", "job.sealed", "job.released", RELEASED}
-    by = {*job.plan.sealers, job.plan.operator}
-    return any(
-        s.statement.type in kinds and s.statement.actor in by for s in evidence.about(job.id)
+    """Whether the job got as far as a run, or the operator claims so: then admissions must be
+    there. What a holder claims that came to nothing shows nothing of the others."""
+    operator = operator_of(job.plan, evidence)
+    return bool(job.started) or any(
+        s.statement.type in ("job.released", RELEASED) and s.statement.actor == operator
+        for s in evidence.about(job.id)
     )
+
+
+def operator_of(plan: Plan, evidence: Evidence) -> PartyId:
+    """Whoever keeps the log, whomever the plan names; what it names, where that is not shown."""
+    return evidence.operator or plan.operator
 
 
 def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
     about = evidence.about(subject)
     steps = [said for said in about if said.statement.type in _STEPS]
     counted, overlooked = _counted(about, evidence)
-    operator = None if counted is None else counted.plan.operator
+    operator = evidence.operator if counted is None else operator_of(counted.plan, evidence)
     sealers = frozenset(() if counted is None else counted.plan.sealers)
     admissions = _Named(about, "job.admitted", sealers, by="job.started", of=sealers)
     receipts = _Named(about, "job.sealed", sealers, by="job.released", of={operator})
@@ -271,9 +288,9 @@ def _counted(about: Sequence[Said], evidence: Evidence) -> tuple[Job | None, dic
     if not found:
         return None, {}
     same = [job for job in found if job.plan_digest == found[0].plan_digest]
-    operators = (found[0].plan.operator, _opener(evidence))
+    operator = operator_of(found[0].plan, evidence)
     for said in about:
-        if said.statement.type in ANSWERS and said.statement.actor in operators:
+        if said.statement.type in ANSWERS and said.statement.actor == operator:
             named = [job.submitted.signed.digest in said.statement.after for job in same]
             counted = named.index(True) if any(named) else 0
             overlooked = (job.submitted.signed.digest for job in same[:counted])
@@ -345,6 +362,7 @@ def _submitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
         plan=plan,
         plan_digest=digest,
         submitted=said,
+        held=_hold(said, operator_of(plan, evidence), evidence),
         state=JobState.REQUESTED,
         admitted={},
         started={},
@@ -354,20 +372,22 @@ def _submitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
     )
 
 
+def _hold(submission: Said, operator: PartyId, evidence: Evidence) -> Said | None:
+    name = submission.signed.digest
+    holds = (
+        said
+        for said in evidence.about(submission.statement.subject)
+        if (said.statement.type, said.statement.actor) == (HELD, operator)
+        and name in said.statement.after
+    )
+    return next(holds, None)
+
+
 def _rejected(job: Job | None, said: Said, evidence: Evidence) -> Job:
-    """By whoever opened the log: a plan that names another operator is rejected for it."""
-    opened = said.statement.actor == _opener(evidence)
-    job = _known(job, said.statement) if opened else _of_operator(job, said)
-    _require_plan(job, said.statement)
+    job = _of_operator(job, said, evidence)
     if job.submitted.signed.digest not in said.statement.after:
         raise PlanRefused("after", "does not name the submission")
     return _end(job, JobEvent.REFUSE, said)
-
-
-def _opener(evidence: Evidence) -> PartyId | None:
-    """The operator of the log, whose own document is its first entry; None if that is not here."""
-    first = evidence.said[0]
-    return first.statement.actor if first.index == 0 else None
 
 
 def _admitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
@@ -426,7 +446,7 @@ def _cancelled(job: Job | None, said: Said, evidence: Evidence) -> Job:
 
 def _expired(job: Job | None, said: Said, evidence: Evidence) -> Job:
     """Not before its time: else an operator could end whatever job it does not like."""
-    job = _of_operator(job, said)
+    job = _of_operator(job, said, evidence)
     after = _end(job, JobEvent.EXPIRE, said)
     due = job.plan.finish_by if job.state is JobState.RUNNING else job.plan.run_by
     if said.statement.time < due:
@@ -435,7 +455,7 @@ def _expired(job: Job | None, said: Said, evidence: Evidence) -> Job:
 
 
 def _released(job: Job | None, said: Said, evidence: Evidence) -> Job:
-    job = _of_operator(job, said)
+    job = _of_operator(job, said, evidence)
     after = _step(job, JobEvent.RELEASE)
     receipts = {receipt.signed.digest for receipt in job.sealed.values()}
     if not receipts <= set(said.statement.after):
@@ -486,10 +506,11 @@ def _of_consumer(job: Job | None, said: Said) -> Job:
     return job
 
 
-def _of_operator(job: Job | None, said: Said) -> Job:
+def _of_operator(job: Job | None, said: Said, evidence: Evidence) -> Job:
+    """A plan that names another operator is rejected for it, and not by that one."""
     job = _known(job, said.statement)
-    if said.statement.actor != job.plan.operator:
-        raise NotYours(f"{said.statement.actor} is not the operator that the plan names")
+    if said.statement.actor != operator_of(job.plan, evidence):
+        raise NotYours(f"{said.statement.actor} is not the operator of this log")
     _require_plan(job, said.statement)
     return job
 

@@ -94,6 +94,8 @@ def _held(job: Job, moves: _Moves, evidence: Evidence) -> Check:
         return no(problem)
     if hold.statement.after != (job.submitted.signed.digest,):
         return no(phrase("money.after", kind=HELD, what="the submission"))
+    if hold != job.held:
+        return no(phrase("money.after", kind=HELD, what="the operator's own word"))
     answers = [*job.admitted.values(), *job.started.values(), *job.sealed.values()]
     if any(answer.index < hold.index for answer in answers):
         return no(phrase("money.after", kind="an admission", what=HELD))

@@ -68,7 +68,7 @@ def check_standing(evidence: Evidence, work: Jobs, opener: Opener | None) -> lis
         elif statement.type == "job.admitted":
             job = work.known.get(statement.subject)
             # What others say of a job is no evidence.
-            if job is None or statement.actor not in job.plan.sealers:
+            if job is None or job.held is None or statement.actor not in job.plan.sealers:
                 continue
             earlier = admitted.before(statement, job)
             # The submission and the hold come first; what else it names let it be admitted.

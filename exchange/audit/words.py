@@ -303,6 +303,10 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "{used} of {allowed} runs, epsilon {epsilon} of {epsilon_allowed}",
             "已用 {used} / {allowed} 次，ε 已用 {epsilon} / {epsilon_allowed}",
         ),
+        "runs.perhaps": _both(
+            "{used}, if each job counts that ended after a start which may have come too late",
+            "{used}（若计入每个启动可能迟到、随后又结束的作业）",
+        ),
         # plans and jobs
         "job.not_submitted": _both(
             "no submission of it counts{reason}",
@@ -382,6 +386,10 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
         "privacy.used": _both(
             "epsilon {epsilon} of {epsilon_total}, delta {delta} of {delta_total}",
             "ε 已用 {epsilon} / {epsilon_total}，δ 已用 {delta} / {delta_total}",
+        ),
+        "privacy.perhaps": _both(
+            "{reason}, if each job counts that ended after a start which may have come too late",
+            "{reason}（若计入每个启动可能迟到、随后又结束的作业）",
         ),
         "privacy.no_version": _both(
             "the bundle does not hold the version that states the totals",
