@@ -20,7 +20,7 @@ from crypto.identifiers import DealId
 from crypto.keys import SigningKey, write_key
 from crypto.ports import SystemRandomness
 from crypto.record import Amount
-from crypto.statement import Act, sign_statement
+from crypto.statement import Act, read_statement, sign_statement
 from exchange import evidence
 from exchange.audit import bundle as bundles
 from exchange.audit.__main__ import main
@@ -33,7 +33,7 @@ from exchange.audit.openings import Opener
 from exchange.audit.watched import FolderBundles
 from exchange.audit.whole import HttpDocuments
 from exchange.errors import BundleNotReady, UnknownSubject
-from exchange.hub import chains
+from exchange.hub import background, chains
 from exchange.node import outbox
 from exchange.query.explanation import Language
 from exchange.submission import read_submission
@@ -210,6 +210,23 @@ class OneBundle:
         return self.data
 
 
+def keeping(whole: Bundle, wanted: Callable[[int], bool]) -> bytes:
+    """A bundle with only these of its entries."""
+    entries = {index: entry for index, entry in whole.entries.items() if wanted(index)}
+    names = {digest(entry) for entry in entries.values()}
+    openings = {key: sealed for key, sealed in whole.openings.items() if key[0] in names}
+    manifest = bundles.list_content(
+        whole.manifest.deal,
+        entries=entries,
+        documents=whole.documents,
+        openings=openings,
+        heads=whole.heads,
+    )
+    proofs = {index: whole.proofs[index] for index in entries}
+    kept = replace(whole, manifest=manifest, entries=entries, proofs=proofs, openings=openings)
+    return bundles.write(kept)
+
+
 # Honest logs
 
 
@@ -358,6 +375,79 @@ def test_a_bundle_that_never_holds_what_was_heard_is_told_of_when_it_lasts(
     assert again.look(world.clock.now()) == []
     assert again.state is not None
     assert (again.state.waiting, again.state.standing) == ((), ())  # and is over
+
+
+@dataclass
+class Lagging:
+    """What the hub would have answered so long ago."""
+
+    inner: HubBundles
+    behind: timedelta
+    answers: list[tuple[datetime, bytes]] = field(default_factory=list)
+
+    def read(self, deal: DealId) -> bytes:
+        now = self.inner.world.clock.at
+        self.answers.append((now, self.inner.read(deal)))
+        old = [data for at, data in self.answers if at <= now - self.behind]
+        return old[-1] if old else self.answers[0][1]
+
+
+@pytest.mark.parametrize("behind", [timedelta(0), Limits().patience + timedelta(minutes=1)])
+def test_a_deal_in_which_a_party_never_stops_speaking_is_judged_or_its_hub_is_told_of(
+    done: Done, tmp_path: Path, behind: timedelta
+) -> None:
+    """However much it says, a bundle is as of the newest head with a quorum; one that stays behind
+    that, though it goes on, hides what it does not hold yet."""
+    deal = done.deal.copied_to(tmp_path)
+    world, research = deal.world, deal.world.members["research"]
+    with research.node.store.reading() as tx:
+        agreed = tx.agreements()[0].agreement
+
+    def speaks() -> None:
+        research.negotiations.request(deal.deal, agreed.holder, agreed.terms)
+        research.node.work()
+
+    served = Lagging(HubBundles(world), behind)
+    following = follower(world, deals=served, opener=opener(world))
+    found = following.look(world.clock.now())
+    for turn in range(9):
+        speaks()
+        background.order(world.store, world.operator, world.keeping)
+        if turn % 2 == 0:  # else the newest that is heard is under no witnessed head
+            background.publish(world.operator, world.keeping)
+        speaks()  # and is in no head, when the bundle is asked for
+        world.clock.pass_(Limits().patience / 3)
+        found += following.look(world.clock.now())
+    if behind:
+        assert {(alert.kind, alert.subject) for alert in found} == {(Kind.MISSING, deal.deal)}
+    else:
+        assert found == []
+        shown = bundles.read(served.answers[-1][1])
+        assert shown.checkpoint == world.service.witnessed_checkpoint()
+
+
+def test_an_old_bundle_under_a_new_head_leaves_out_what_was_heard(
+    done: Done, tmp_path: Path
+) -> None:
+    deal = done.deal.copied_to(tmp_path)
+    world = deal.world
+    old = max(bundles.read(done.bundle).entries)
+
+    class Hiding(HubBundles):
+        def read(self, deal: DealId) -> bytes:
+            return keeping(bundles.read(super().read(deal)), lambda index: index <= old)
+
+    following = follower(world, deals=Hiding(world), opener=opener(world))
+    assert following.look(world.clock.now()) == []
+    deal.submit()
+    world.settle()
+    found = following.look(world.clock.now())
+    assert {(alert.kind, alert.subject) for alert in found} >= {(Kind.MISSING, deal.deal)}
+    whole = bundles.read(HubBundles(world).read(deal.deal)).entries
+    held = {index: read_statement(entry).statement.type for index, entry in whole.items()}
+    new = {i for i, kind in held.items() if i > old and kind.startswith(("job.", "funds."))}
+    submitted = {i for i in new if held[i] == "job.submitted"}
+    assert {alert.index for alert in found if alert.kind is Kind.MISSING} == new - submitted
 
 
 def test_a_bundle_of_a_newer_head_than_was_taken_is_judged_at_once(
@@ -589,25 +679,12 @@ def test_an_entry_that_a_bundle_leaves_out_is_missed(done: Done, forger: Forger)
     log = ForgedLog(forger, forger.bundle())
     whole = log.bundle
     index = forger.place("job.opened")
-    left = {i: entry for i, entry in whole.entries.items() if i != index}
-    without = replace(
-        whole,
-        entries=left,
-        proofs={i: proof for i, proof in whole.proofs.items() if i != index},
-        manifest=bundles.list_content(
-            whole.manifest.deal,
-            entries=left,
-            documents=whole.documents,
-            openings=whole.openings,
-            heads=whole.heads,
-        ),
-    )
     following = Follower(
         log,
         forger.policy,
         roots_of(done.world),
         Given(whole.documents),
-        deals=OneBundle(bundles.write(without)),
+        deals=OneBundle(keeping(whole, lambda place: place != index)),
         opener=Opener(forger.regulator, forger.regulator_key),
     )
     found = following.look(max(draft.seen for draft in forger.drafts))
