@@ -20,7 +20,7 @@ from crypto.identifiers import JobId, PartyId
 from crypto.keys import PublicKey
 from crypto.statement import Statement
 from exchange import jobs as lifecycle
-from exchange.audit.doubts import ASSUMED, Reading, Rules, read
+from exchange.audit.doubts import ASSUMED, Reading, Rules, either, read
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
 from exchange.audit.negotiations import about_none, idle_steps
@@ -77,13 +77,14 @@ class Job:
 class Jobs:
     """known: by id. no_effect: statements that changed nothing, with the reason. misfits: those
     among them that an honest operator or node does not make where they stand. supposed: those
-    that must have had no effect for the rest to fit, although nothing here shows it. operators:
-    who acted as operator on any."""
+    that must have had no effect for the rest to fit, although nothing here shows it. either: by
+    job, whose statements cannot all be right. operators: who acted as operator on any."""
 
     known: Mapping[str, Job]
     no_effect: Mapping[Digest, str]
     misfits: Mapping[Digest, str]
     supposed: frozenset[Digest]
+    either: Mapping[str, Mapping[PartyId, Said]]
     operators: frozenset[PartyId]
 
     @property
@@ -98,19 +99,17 @@ def replay(evidence: Evidence) -> Jobs:
     no_effect = about_none([s for s in evidence.said if s.statement.type in _STEPS], JobId)
     misfits: dict[Digest, str] = {}
     supposed: set[Digest] = set()
+    perhaps: dict[str, Mapping[PartyId, Said]] = {}
     for subject in subjects(evidence):
         found = _replay_one(subject, evidence)
         if found.state is not None:
             known[subject] = found.state
         no_effect |= found.no_effect
-        misfits |= {
-            said.signed.digest: found.misfits[said.signed.digest]
-            for said in evidence.about(subject)
-            if said.signed.digest in found.misfits and said.statement.type in _CHECKED
-        }
+        misfits |= found.misfits
         supposed |= found.supposed
+        perhaps[subject] = found.either
     operators = frozenset(operator_of(job.plan, evidence) for job in known.values())
-    return Jobs(known, no_effect, misfits, frozenset(supposed), operators)
+    return Jobs(known, no_effect, misfits, frozenset(supposed), perhaps, operators)
 
 
 def subjects(evidence: Evidence) -> list[str]:
@@ -149,6 +148,8 @@ def check_replay(subject: str, evidence: Evidence, found: Jobs) -> Check:
                 reason=reason,
             )
             return Check("job.replayed", False, subject, note)
+    if perhaps := found.either[subject]:
+        return Check("job.replayed", False, subject, either(perhaps, evidence.parties))
     idle = [s for s in about if s.signed.digest in found.no_effect]
     if supposed := [s for s in idle if s.signed.digest in found.supposed]:
         what = idle_steps(supposed, found.no_effect)
@@ -205,7 +206,7 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
         """Which admissions and receipts count matters only while a statement may come that names
         just these; else it matters who said them, and of a job that has ended nothing does."""
         if job is None or job.state in FINAL:
-            return job and job.state
+            return job and (job.state, job.ended and job.ended.statement.actor)
         return (
             job.state,
             admissions.told_apart(job.admitted, last),
@@ -213,19 +214,27 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[Job | None]:
             receipts.told_apart(job.sealed, last),
         )
 
-    def wrong(job: Job | None, said: Said, took: bool) -> bool:
-        """What ends a job has its price given back in the same transaction, and nothing else."""
+    def wrong(job: Job | None, said: Said, took: bool) -> PartyId | None:
+        """For what ends a job the operator gives its price back in the same transaction, and for
+        nothing else."""
         if said.statement.type in ENDING and took != (said.signed.digest in refunded):
-            return True
-        return not took and _is_misfit(job, said)
+            return operator
+        return said.statement.actor if not took and _is_misfit(job, said) else None
 
-    late = {s.signed.digest for s in steps if s.statement.actor != operator}
+    # The operator's own acts come when it says them.
+    others = {s.signed.digest for s in steps if s.statement.actor != operator}
     return read(
         steps,
         None,
-        Rules(lambda job, said: _STEPS[said.statement.type](job, said, evidence), same, wrong),
-        without={n: why for n, why in evidence.arrivals.late.items() if n in late} | overlooked,
-        doubtful={
+        Rules(
+            lambda job, said: _STEPS[said.statement.type](job, said, evidence),
+            same,
+            wrong,
+            operator,
+        ),
+        without={n: why for n, why in evidence.arrivals.late.items() if n in others} | overlooked,
+        doubtful=others
+        & {
             said.signed.digest
             for said in steps
             if said.signed.digest in evidence.arrivals.perhaps
@@ -328,14 +337,16 @@ def _is_misfit(job: Job | None, said: Said) -> bool:
     """Whether only a fault, here or there, explains that this statement has no effect.
 
     The operator writes its acts where they have their effect. A holder starts and seals only what
-    it knows to be admitted, so while nothing has ended the job these follow.
+    it knows to be admitted, so while nothing has ended the job these follow; and it says none once
+    it has ended the job itself.
     """
     statement = said.statement
     if statement.type in _OPERATORS:
         return True
     if job is None or statement.actor not in job.plan.sealers:
         return False
-    return statement.type in _STARTED and job.state not in FINAL
+    by_itself = job.ended is not None and job.ended.statement.actor == statement.actor
+    return statement.type in _STARTED and (job.state not in FINAL or by_itself)
 
 
 def _submitted(job: Job | None, said: Said, evidence: Evidence) -> Job:
@@ -474,7 +485,6 @@ Step = Callable[[Job | None, Said, Evidence], Job]
 
 _OPERATORS: Final = frozenset({"job.rejected", "job.expired", "job.released"})
 _STARTED: Final = frozenset({"job.started", "job.sealed"})
-_CHECKED: Final = _OPERATORS | _STARTED  # said only after checking what goes before
 _STEPS: Final[Mapping[str, Step]] = {
     SUBMITTED: _submitted,
     "job.rejected": _rejected,

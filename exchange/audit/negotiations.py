@@ -16,9 +16,9 @@ from crypto import envelope as dsse
 from crypto import record
 from crypto.digest import Digest
 from crypto.errors import CryptoError, Malformed
-from crypto.identifiers import Identifier, NegotiationId
+from crypto.identifiers import Identifier, NegotiationId, PartyId
 from crypto.statement import Statement
-from exchange.audit.doubts import ASSUMED, Reading, Rules, read
+from exchange.audit.doubts import NOBODY, Reading, Rules, either, read
 from exchange.audit.evidence import Evidence
 from exchange.audit.log import Said
 from exchange.errors import ExchangeError, TermsRefused, UnknownSubject
@@ -27,6 +27,7 @@ from exchange.terms import negotiation as table
 from exchange.terms.agreement import Agreement, Proposal
 from exchange.terms.negotiation import Event, Negotiation, Side, State
 from ledger.verify.report import Check, phrase
+from pricing.evidence import HELD
 from registry.errors import RegistryError
 from registry.evidence import LISTED
 from registry.product import PAYLOAD_TYPE as PRODUCT
@@ -42,21 +43,25 @@ _FINALIZED: Final = _PREFIX + Event.FINALIZED
 class Negotiations:
     """known: how each ended. finalised: of each agreement, the statement that finalised it.
     brought: of each agreement, the holder's statement that put it forward. no_effect: statements
-    that changed nothing, with the reason. supposed: those that must have had none for the rest to
-    fit, although nothing here shows it."""
+    that changed nothing, with the reason. misfits: those among them that an honest party does not
+    say where they stand. supposed: those that must have had none for the rest to fit, although
+    nothing here shows it. either: by negotiation, whose statements cannot all be right."""
 
     known: Mapping[str, Negotiation]
     finalised: Mapping[Digest, Said]
     brought: Mapping[Digest, Said]
     no_effect: Mapping[Digest, str]
+    misfits: Mapping[Digest, str]
     supposed: frozenset[Digest]
+    either: Mapping[str, Mapping[PartyId, Said]]
 
 
 class _Talk(NamedTuple):
-    """One negotiation so far. final: the statement that finalised it."""
+    """One negotiation so far. final: the statement that finalised it. ended: by whom."""
 
     known: Negotiation | None = None
     final: Said | None = None
+    ended: PartyId | None = None
 
 
 def replay(evidence: Evidence) -> Negotiations:
@@ -65,18 +70,31 @@ def replay(evidence: Evidence) -> Negotiations:
     finalised: dict[Digest, Said] = {}
     brought: dict[Digest, Said] = {}
     no_effect = about_none(steps_among(evidence.said), NegotiationId)
+    misfits: dict[Digest, str] = {}
     supposed: set[Digest] = set()
+    perhaps: dict[str, Mapping[PartyId, Said]] = {}
+    held = _first_holds(evidence)
     for subject in _subjects(evidence):
-        found = _replay_one(subject, evidence)
-        no_effect |= found.no_effect
+        found = _replay_one(subject, evidence, held)
+        idle = [s for s in evidence.about(subject) if s.signed.digest in found.no_effect]
+        no_effect |= {s.signed.digest: found.no_effect[s.signed.digest] for s in idle}
         supposed |= found.supposed
-        talk, final = found.state
+        perhaps[subject] = found.either
+        talk, final, _ = found.state
         if talk is not None:
             known[subject] = talk
+            misfits |= {
+                s.signed.digest: found.misfits[s.signed.digest]
+                for s in idle
+                # Once somebody has ended it all, what does not follow is nobody's fault.
+                if s.signed.digest in found.misfits
+                and talk.state is not State.TERMINATED
+                and _is_last_word(s, talk)
+            }
             brought |= _brought(talk, evidence, found.no_effect)
             if final is not None and talk.agreement is not None:
                 finalised[talk.agreement] = final
-    return Negotiations(known, finalised, brought, no_effect, frozenset(supposed))
+    return Negotiations(known, finalised, brought, no_effect, misfits, frozenset(supposed), perhaps)
 
 
 def check_replays(evidence: Evidence, found: Negotiations) -> list[Check]:
@@ -172,8 +190,9 @@ def steps_among(said: Sequence[Said]) -> list[Said]:
     return [s for s in said if s.statement.type.startswith(_PREFIX)]
 
 
-def _replay_one(subject: str, evidence: Evidence) -> Reading[_Talk]:
+def _replay_one(subject: str, evidence: Evidence, held: Mapping[Digest, Said]) -> Reading[_Talk]:
     steps = steps_among(evidence.about(subject))
+    names = {s.signed.digest for s in steps}
     named = list(_naming(steps, evidence))
     last_words = {
         word
@@ -191,27 +210,61 @@ def _replay_one(subject: str, evidence: Evidence) -> Reading[_Talk]:
             return None
         matters = named_until.get(known.proposal, last.index) > last.index
         proposal = known.proposal if matters else None
-        return known.deal, known.consumer, known.holder, known.state, proposal, known.agreement
+        parties = known.deal, known.consumer, known.holder
+        return *parties, known.state, talk.ended, proposal, known.agreement
 
-    def wrong(talk: _Talk, said: Said, took: bool) -> bool:
-        """A last word that does not follow. *Finalized* answers it all, so that it has no effect
-        in a negotiation that has ended is looked into as well."""
-        if took or (said.statement.actor, said.statement.type) not in last_words:
-            return False
-        ended = talk.known is not None and talk.known.state is State.TERMINATED
-        return not ended or said.statement.type == _FINALIZED
+    def step(talk: _Talk, said: Said) -> _Talk:
+        return _step(said, talk, evidence) if said.signed.digest in names else _held(said, talk)
+
+    def wrong(talk: _Talk, said: Said, took: bool) -> PartyId | None:
+        """A last word that does not follow, and a price held under an agreement that is not final.
+        *Finalized* answers it all: that it has no effect once the other ended it all is odd."""
+        statement, known = said.statement, talk.known
+        if took:
+            return None
+        if statement.type == HELD:
+            return statement.actor
+        if known is None:
+            return statement.actor if (statement.actor, statement.type) in last_words else None
+        if not _is_last_word(said, known):
+            return None
+        if known.state is not State.TERMINATED or talk.ended == statement.actor:
+            return statement.actor
+        return NOBODY if statement.type == _FINALIZED else None
 
     # A document is in the bundle because a step brought it. Where several of a kind name it, any
     # of them may be that step, and the others may have come without it.
     times = Counter(what for _, what, _ in named)
     perhaps_empty = {name for name, what, _ in named if times[what] > 1}
+    own = {name for _, (_, name), document in named if document.negotiation == subject}
+    holds = {held[name].index: held[name] for name in own if name in held}
     return read(
-        steps,
+        sorted([*steps, *holds.values()], key=lambda said: said.index),
         _Talk(),
-        Rules(lambda talk, said: _step(said, talk, evidence), same, wrong),
-        without=evidence.arrivals.late,
-        doubtful=perhaps_empty | evidence.arrivals.perhaps,
+        Rules(step, same, wrong, evidence.operator),
+        without={name: why for name, why in evidence.arrivals.late.items() if name in names},
+        doubtful=names & (perhaps_empty | evidence.arrivals.perhaps),
     )
+
+
+def _first_holds(evidence: Evidence) -> Mapping[Digest, Said]:
+    """Of each agreement the operator's first word that it holds a price under it: as its hub saw
+    it, the agreement was final by then."""
+    found: dict[Digest, Said] = {}
+    for said in evidence.said:
+        if (said.statement.type, said.statement.actor) == (HELD, evidence.operator):
+            for name in said.statement.inputs[1:]:  # the plan comes first
+                found.setdefault(name, said)
+    return found
+
+
+def _held(said: Said, talk: _Talk) -> _Talk:
+    known = talk.known
+    if known is None or known.state is not State.FINALIZED:
+        raise TermsRefused("agreement", "is not final")
+    if known.agreement not in said.statement.inputs:
+        raise TermsRefused("agreement", "is not the one that was finalised")
+    return talk
 
 
 def _naming(
@@ -245,26 +298,6 @@ def _brought(
         if agreed and not late and len(s.statement.outputs) == 1:
             found.setdefault(s.statement.outputs[0], s)
     return found
-
-
-def _misfit(
-    steps: Sequence[Said],
-    known: Mapping[str, Negotiation],
-    no_effect: Mapping[Digest, str],
-    evidence: Evidence,
-) -> Said | None:
-    """A step that its actor says only after checking what it answers, and that does not follow.
-    One that came too late, or after somebody had ended it all, is nobody's fault."""
-    for said in steps:
-        name = said.signed.digest
-        if name not in no_effect or name in evidence.arrivals.late:
-            continue
-        negotiation = known.get(said.statement.subject)
-        if negotiation is None or negotiation.state is State.TERMINATED:
-            continue
-        if no_effect[name] != ASSUMED and _is_last_word(said, negotiation):
-            return said
-    return None
 
 
 def _step(said: Said, talk: _Talk, evidence: Evidence) -> _Talk:
@@ -309,7 +342,11 @@ def _step(said: Said, talk: _Talk, evidence: Evidence) -> _Talk:
     after = table.advance(known, event, statement.actor, proposal=proposal, agreement=signed)
     if event is Event.VERIFIED and signed != known.agreement:
         raise TermsRefused("agreement", "is not the one that the holder signed")
-    return _Talk(after, said if event is Event.FINALIZED else talk.final)
+    return _Talk(
+        after,
+        said if event is Event.FINALIZED else talk.final,
+        statement.actor if event is Event.TERMINATED else talk.ended,
+    )
 
 
 def _require_proposable(terms: Proposal, number: NegotiationId, evidence: Evidence) -> None:
@@ -344,15 +381,17 @@ def _replay_check(subject: str, evidence: Evidence, found: Negotiations) -> Chec
         note = phrase("negotiation.other_deal", deal=known.deal)
         return Check("negotiation.replayed", False, subject, note)
     about = evidence.about(subject)
-    said = _misfit(about, found.known, found.no_effect, evidence)
-    if said is not None:
-        note = phrase(
-            "negotiation.out_of_place",
-            index=said.index,
-            kind=said.statement.type,
-            reason=found.no_effect[said.signed.digest],
-        )
-        return Check("negotiation.replayed", False, subject, note)
+    for said in about:
+        if (reason := found.misfits.get(said.signed.digest)) is not None:
+            note = phrase(
+                "negotiation.out_of_place",
+                index=said.index,
+                kind=said.statement.type,
+                reason=reason,
+            )
+            return Check("negotiation.replayed", False, subject, note)
+    if perhaps := found.either[subject]:
+        return Check("negotiation.replayed", False, subject, either(perhaps, evidence.parties))
     idle = [s for s in about if s.signed.digest in found.no_effect]
     if supposed := [s for s in idle if s.signed.digest in found.supposed]:
         note = phrase("negotiation.supposed", what=idle_steps(supposed, found.no_effect))

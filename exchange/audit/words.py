@@ -322,6 +322,10 @@ PHRASES: Final[Mapping[str, Words]] = MappingProxyType(
             "{what}",
             "结束于 {state}；仅当以下陈述未生效时才相符，而此处无从证明：{what}",
         ),
+        "replay.either": _both(
+            "not all of these can be right, and nothing here shows which is not: {what}",
+            "以下各项不可能都正确，而此处看不出错在哪一项：{what}",
+        ),
         "job.out_of_place": _both(
             "{kind} at index {index} by {actor} does not fit: {reason}",
             "{actor} 在序号 {index} 的 {kind} 不相符：{reason}",
