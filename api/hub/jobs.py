@@ -147,9 +147,10 @@ def jobs(desk: Desk) -> APIRouter:
         "/v1/deals/{deal}/bundle",
         operation_id="export_deal",
         summary="The evidence of a deal",
-        description="A zip for `exchange audit deal`, which verifies it offline. For the consumer "
-        "of the deal, the regulator that its agreements name, the operator, and the regulators "
-        "whom it named. That the caller was given this content is said in the ledger.",
+        description="A zip for `exchange audit deal`, which verifies it offline, as of the newest "
+        "head that has its quorum. For the consumer of the deal, the regulator that its agreements "
+        "name, the operator, and the regulators whom it named. That the caller was given this "
+        "content is said in the ledger.",
         response_class=Response,
         responses={
             **content(ZIP, "The bundle"),

@@ -79,8 +79,8 @@ class SealedTo:
 class Manifest:
     """Entries in log order; everything else in ascending order. heads: their sizes.
 
-    left_out: how many statements about the deal are in the log and not here, because whoever made
-    them has no part in it, or because they had no effect and are too many.
+    left_out: how many statements about the deal the hub had taken in and left out, because whoever
+    made them has no part in it, or because they had no effect and are too many, or too new.
     """
 
     v: int
