@@ -404,6 +404,37 @@ def test_a_loop_outlives_a_failing_round(monkeypatch: pytest.MonkeyPatch) -> Non
     loop.join()
 
 
+def test_a_hub_that_starts_moves_what_fell_due_before_it_signs_and_asks_no_witness_till_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head that lacks a refund long due is an auditor's evidence against the operator. One job
+    that cannot be moved holds up no head."""
+    settings = HubSettings.load(a_hub(tmp_path / "hub"))
+    done: list[tuple[str, int]] = []
+
+    def recorded(name: str) -> None:
+        real = getattr(background, name)
+
+        def step(*arguments: object) -> object:
+            found = real(*arguments)
+            done.append((name, threading.get_ident()))
+            if name == "move_jobs":
+                raise ExceptionGroup("jobs that could not be moved", [RuntimeError("one of them")])
+            return found
+
+        monkeypatch.setattr(background, name, step)
+
+    for name in ("move_jobs", "order", "publish"):
+        recorded(name)
+    with loops_of(open_hub(settings), settings) as loops:
+        loops.start()
+        until(lambda: any(name == "publish" for name, _ in done) or None)
+    ordering = next(thread for name, thread in done if name == "order")
+    assert [name for name, thread in done if thread == ordering][:2] == ["move_jobs", "order"]
+    first = {name: [each for each, _ in done].index(name) for name, _ in done}
+    assert first["move_jobs"] < first["order"] < first["publish"]
+
+
 # The relay
 
 
