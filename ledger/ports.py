@@ -141,6 +141,14 @@ class LogStore(Protocol):
 
     def latest_witnessed(self) -> StoredCheckpoint | None: ...
 
+    def witnessed_to(self, size: int) -> StoredCheckpoint | None:
+        """The newest with a quorum of at most this size. However many there are, one is read."""
+        ...
+
+    def witnessed_above(self, size: int) -> StoredCheckpoint | None:
+        """The oldest with a quorum that is larger than this."""
+        ...
+
     def latest_cosigned(self) -> StoredCheckpoint | None:
         """The newest checkpoint that at least one witness has cosigned."""
         ...

@@ -13,7 +13,6 @@ and must not make it one that nobody can read. Sealed results are no evidence an
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -76,14 +75,14 @@ class Exported:
 def export(deal: DealId, tx: HubTransaction) -> Exported:
     """The bundle of a deal. Raises UnknownSubject, and BundleNotReady while nothing of the deal is
     under a head with a quorum."""
-    heads = tx.log.witnessed()  # first, so that all they hold is there to be found
+    head = tx.log.latest_witnessed()  # first, so that all it holds is there to be found
     talks = tx.negotiations_of_deal(deal)
     if not talks:
         raise UnknownSubject(f"deal {deal}")
     consumers = {negotiation.consumer for negotiation in talks}
     jobs = [job for job in tx.jobs_of_deal(deal) if job.consumer in consumers]
     subjects = [*(negotiation.id for negotiation in talks), *(job.id for job in jobs)]
-    found = _as_of(heads, tx.effective(subjects, never=_NEVER, once=_ONCE), tx)
+    found = _as_of(head, tx.effective(subjects, never=_NEVER, once=_ONCE), tx)
     _add_documents(list(found.statements), found, tx)
     begun = {said.statement.subject for said in found.statements.values()}
     parties = {*found.parties, *(said.statement.actor for said in found.statements.values())}
@@ -107,14 +106,14 @@ def export(deal: DealId, tx: HubTransaction) -> Exported:
 
 
 class _Collected:
-    """What has been found so far, all of it under the last of these heads.
+    """What has been found so far, all of it under this head.
 
     statements: by digest. documents: by digest. parties: whom documents name. products: digests
     of the versions that documents name. listings: statements that listed them.
     """
 
-    def __init__(self, heads: Sequence[StoredCheckpoint]) -> None:
-        self.heads = heads
+    def __init__(self, head: StoredCheckpoint) -> None:
+        self.head = head
         self.statements: dict[Digest, SignedStatement] = {}
         self.index: dict[Digest, int] = {}
         self.documents: dict[Digest, bytes] = {}
@@ -122,19 +121,15 @@ class _Collected:
         self.products: set[Digest] = set()
         self.listings: list[Digest] = []
 
-    @property
-    def size(self) -> int:
-        return self.heads[-1].size
-
 
 def _as_of(
-    heads: Sequence[StoredCheckpoint], effective: Sequence[Digest], tx: HubTransaction
+    head: StoredCheckpoint | None, effective: Sequence[Digest], tx: HubTransaction
 ) -> _Collected:
-    """What had an effect, under the newest of the heads that parts no act from what the hub said
-    of it in the same transaction: where many entries wait to be ordered one may lie between the
-    two, and an audit would miss the second."""
-    while heads:
-        found = _Collected(heads)
+    """What had an effect, under this head, or the newest before it that parts no act from what the
+    hub said of it in the same transaction: where many entries wait to be ordered one may lie
+    between the two, and an audit would miss the second."""
+    while head is not None:
+        found = _Collected(head)
         _add(effective, found, tx)
         said = [(name, one.statement) for name, one in found.statements.items()]
         answered = {n for _, one in said if one.type in (*ANSWERS, REFUNDED) for n in one.after}
@@ -144,7 +139,7 @@ def _as_of(
             break
         if not parted:
             return found
-        heads = [head for head in heads if head.size <= min(parted)]
+        head = tx.log.witnessed_to(min(parted))
     raise BundleNotReady("nothing of the deal is under a witnessed head yet; ask again in a moment")
 
 
@@ -152,7 +147,7 @@ def _add(names: Sequence[Digest], found: _Collected, tx: HubTransaction) -> list
     """Those of them that lie under the head."""
     added = []
     for name, index in zip(names, tx.log.indices_of(names), strict=True):
-        if index is not None and index < found.size:
+        if index is not None and index < found.head.size:
             (logged,) = tx.log.entries(index, index + 1)
             found.statements[name] = read_statement(logged.entry)
             found.index[name] = index
@@ -188,7 +183,7 @@ def _first_words(
     chosen = []
     for _, one in sorted(first.items()):
         index = tx.log.index_of(one.statement)
-        if index is None or index >= found.size:
+        if index is None or index >= found.head.size:
             continue
         since_held = (place := places.get(one.subject)) is not None and index > place
         about = (one.actor, one.subject if since_held else "")
@@ -292,10 +287,10 @@ def _document(name: Digest, tx: HubTransaction) -> bytes:
 
 def _bundle(deal: DealId, found: _Collected, left_out: int, tx: HubTransaction) -> Bundle:
     indices = sorted(found.index.values())
-    *earlier, head = found.heads
+    head = found.head
     note = head.note.to_bytes()
     entries = {found.index[name]: said.entry for name, said in found.statements.items()}
-    bounds = _bounds(indices, earlier)
+    bounds = _bounds(indices, head, tx)
     openings = {
         (name, reader): sealed for name in found.statements for reader, sealed in tx.openings(name)
     }
@@ -323,15 +318,18 @@ def _bundle(deal: DealId, found: _Collected, left_out: int, tx: HubTransaction) 
 
 
 def _bounds(
-    indices: Sequence[int], witnessed: Sequence[StoredCheckpoint]
+    indices: Sequence[int], head: StoredCheckpoint, tx: HubTransaction
 ) -> list[StoredCheckpoint]:
-    """The witnessed heads next to each entry, below and above. witnessed: by size."""
-    sizes = [head.size for head in witnessed]
-    wanted: set[int] = set()
+    """The witnessed heads next to each entry, below and above, but for the bundle's own. Only these
+    are read: a log that has grown for a year has as many as seconds."""
+    found: dict[int, StoredCheckpoint] = {}
+    above: StoredCheckpoint | None = None
     for index in indices:
-        place = bisect_right(sizes, index)  # heads before it do not hold the entry yet
-        wanted |= {p for p in (place - 1, place) if 0 <= p < len(sizes)}
-    return [witnessed[place] for place in sorted(wanted)]
+        if above is not None and index < above.size:
+            continue  # between the same two as the one before
+        below, above = tx.log.witnessed_to(index), tx.log.witnessed_above(index)
+        found |= {one.size: one for one in (below, above) if one and one.size < head.size}
+    return [found[size] for size in sorted(found)]
 
 
 def _consistency(

@@ -107,6 +107,13 @@ _NEWEST: Final = _CHECKPOINT.select().order_by(_CHECKPOINT.c.size.desc()).limit(
 _AT: Final = _NEWEST.where(_CHECKPOINT.c.size == bindparam("size"))
 _NEWEST_PUBLISHED: Final = _NEWEST.where(_CHECKPOINT.c.published_at.is_not(None))
 _NEWEST_WITNESSED: Final = _NEWEST.where(_CHECKPOINT.c.witnessed_at.is_not(None))
+_WITNESSED_TO: Final = _NEWEST_WITNESSED.where(_CHECKPOINT.c.size <= bindparam("size"))
+_WITNESSED_ABOVE: Final = (
+    _CHECKPOINT.select()
+    .where(_CHECKPOINT.c.witnessed_at.is_not(None), _CHECKPOINT.c.size > bindparam("size"))
+    .order_by(_CHECKPOINT.c.size)
+    .limit(1)
+)
 _NEWEST_COSIGNED: Final = _NEWEST.where(
     _CHECKPOINT.c.size
     == _COSIGNATURE.select().with_only_columns(func.max(_COSIGNATURE.c.size)).scalar_subquery()
@@ -368,6 +375,12 @@ class SqlLogStore:
 
     def latest_witnessed(self) -> StoredCheckpoint | None:
         return self._head(_NEWEST_WITNESSED)
+
+    def witnessed_to(self, size: int) -> StoredCheckpoint | None:
+        return self._head(_WITNESSED_TO, size=size)
+
+    def witnessed_above(self, size: int) -> StoredCheckpoint | None:
+        return self._head(_WITNESSED_ABOVE, size=size)
 
     def latest_cosigned(self) -> StoredCheckpoint | None:
         return self._head(_NEWEST_COSIGNED)

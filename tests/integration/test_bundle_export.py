@@ -195,7 +195,7 @@ def test_as_of_whatever_head_it_is_the_bundle_holds_the_deal_as_it_was_then(
     sizes = [head.size for head in heads[begin:]]
     assert sizes == list(range(sizes[0], heads[-1].size + 1))
     for upto in range(begin, len(heads)):
-        monkeypatch.setattr(SqlLogStore, "witnessed", lambda _, last=upto: heads[: last + 1])
+        monkeypatch.setattr(SqlLogStore, "latest_witnessed", lambda _, last=upto: heads[last])
         shown = scene.bundle()
         size = head_of(shown.checkpoint, heads).size
         begun = {said.subject for _, said in of_the_deal(shown)}
@@ -235,6 +235,33 @@ def test_each_entry_comes_with_the_witnessed_heads_on_both_sides(settled: Scene)
         above = [size for size in witnessed if size > index]
         assert not below or below[-1] in sizes
         assert above[0] in [*sizes, witnessed[-1]]
+
+
+def test_the_age_of_a_log_costs_no_export_anything(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has as many heads as seconds in which anybody said anything."""
+    world = scene.world
+    read: list[object] = []
+    plain = SqlLogStore._stored
+    monkeypatch.setattr(SqlLogStore, "_stored", lambda *a: read.append(a) or plain(*a))
+
+    def cost() -> int:
+        read.clear()
+        scene.export()
+        return len(read)
+
+    def grow(heads: Sequence[int]) -> None:
+        for number in heads:
+            with world.store.transaction() as tx:
+                log.append(tx.log, b"entry %d" % number)
+            world.hub_step()
+
+    world.settle()
+    grow(range(2))
+    before = cost()
+    grow(range(2, 30))
+    assert cost() == before
 
 
 def test_nobody_gets_another_deals_documents_by_naming_them(scene: Scene) -> None:

@@ -489,6 +489,20 @@ def test_a_head_is_witnessed_and_its_entries_with_it(
     assert stored.checkpoint == head
 
 
+def test_the_witnessed_heads_next_to_a_place_are_found_among_all_others(
+    hub: SqlLogDatabase, witness: LocalWitness, clock: Clock
+) -> None:
+    for size in range(1, 10):
+        grow(hub, size - 1, size)
+        if size % 3 == 0:
+            publish(hub, [witness], policy(witness), clock=clock)
+    with hub.transaction() as store:
+        below = [store.witnessed_to(place) for place in range(10)]
+        above = [store.witnessed_above(place) for place in range(10)]
+    assert [head and head.size for head in below] == [None] * 3 + [3] * 3 + [6] * 3 + [9]
+    assert [head and head.size for head in above] == [3] * 3 + [6] * 3 + [9] * 3 + [None]
+
+
 def test_a_receipt_satisfies_the_auditor_and_only_for_its_entry(
     hub: SqlLogDatabase, witness: LocalWitness, clock: Clock
 ) -> None:
