@@ -41,14 +41,14 @@ class Watched:
         self.blind: Follower = follower(self.world)
         self.looks()
 
-    def passes(self, span: timedelta) -> None:
+    def passes(self, span: timedelta, rounds: int = 3) -> None:
         """Time, and then something that has nothing to do with the deal: the log grows."""
         self.world.clock.pass_(span)
         self._deposits += 1
         operator = self.world.operator.party
         money = Money("TEST", Amount(1))
         self.world.service.fund(operator, operator, money, key=f"else-{self._deposits}")
-        self.rounds(3)
+        self.rounds(rounds)
 
     def rounds(self, count: int) -> None:
         for _ in range(count):
@@ -228,7 +228,7 @@ def test_a_hub_that_was_down_for_days_is_accused_of_nothing(watched: Watched, ho
     watched.looks()
     watched.world.clock.pass_(3 * SETTLED_WITHIN)
     background.move_jobs(watched.world.store, watched.world.operator)  # before any head: loops_of
-    watched.passes(timedelta(0))
+    watched.passes(timedelta(0), rounds=1)
     done = "money.refunded" if unanswered else "money.released"
     assert (watched.settled().passed, key(watched.settled())) == (True, done)
     assert failed(watched.log()) == []
