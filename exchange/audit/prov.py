@@ -74,6 +74,12 @@ class Element:
     started: datetime | None = None
     ended: datetime | None = None
 
+    def __post_init__(self) -> None:
+        # Words of strangers stay one line of text: PROV-N needs no long strings, and XML has no
+        # spelling at all for some of what steers a terminal.
+        shown = {n: printable(v) if type(v) is str else v for n, v in self.attributes.items()}
+        object.__setattr__(self, "attributes", shown)
+
 
 @dataclass(frozen=True)
 class Relation:
@@ -260,8 +266,7 @@ def _add_job(job: Ran, answers: Answers, graph: Graph) -> None:
             {
                 "prov:label": answers.name(part.party),
                 "prov:type": Name("unseen", "SealedPart"),
-                # Words of strangers stay one line: PROV-N needs no long strings.
-                "unseen:software": printable(part.software),
+                "unseen:software": part.software,
                 **_place(part.sealed),
             },
         )
@@ -304,8 +309,7 @@ def _add_settlement(job: Ran, answers: Answers, graph: Graph) -> None:
             "prov:type": Name("unseen", "Movement"),
         }
         if payment.movement is not None:
-            legs = legs_in_words(payment.movement.legs, job.plan.currency)
-            attributes["unseen:legs"] = printable(legs)
+            attributes["unseen:legs"] = legs_in_words(payment.movement.legs, job.plan.currency)
         graph.entities[moved] = Element(moved, {**attributes, **_place(payment.seen)})
         graph.relate("wasGeneratedBy", moved, name, payment.seen)
 

@@ -187,11 +187,15 @@ def accused(report: Report, said_by: Sequence[PartyId], party: PartyId, key: str
     found = []
     for check in report.failed:
         words = f"{check.subject}: {check.words(VOICES[Language.ENGLISH])}"
-        named = re.findall(r"\b(?:entry|index) ([0-9]+)\b", words)
-        own = party in words or key in words or any(said_by[int(n)] == party for n in named)
-        if not own:
+        if not names(words, said_by, party, key):
             found.append(f"{check.id} {words}")
     return found
+
+
+def names(words: str, said_by: Sequence[PartyId], party: PartyId, key: str) -> bool:
+    """Whether words say that it was this party: by its name, its key, or an entry of its own."""
+    entries = re.findall(r"\b(?:entry|index) ([0-9]+)\b", words)
+    return party in words or key in words or any(said_by[int(n)] == party for n in entries)
 
 
 def test_an_accusation_would_be_seen() -> None:

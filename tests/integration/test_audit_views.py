@@ -197,6 +197,20 @@ def test_a_name_with_quotes_and_backslashes_survives_both_forms(done: Audited) -
     assert str(record.label) == odd
 
 
+def test_words_of_strangers_stay_one_line_and_steer_nothing_in_any_form(done: Audited) -> None:
+    (job,) = done.report.answers.ran
+    odd = replace(job, plan=replace(job.plan, purpose='x\n\x1b[2J"\ny'))
+    odd = replace(odd, columns=[{"a\n\x00b": ["sum"]}, *job.columns[1:]])
+    graph = prov.graph_of(replace(done.report, answers=replace(done.report.answers, ran=[odd])))
+    plain = prov.to_provn(prov.graph_of(done.report))
+    assert len(prov.to_provn(graph).splitlines()) == len(plain.splitlines())
+    drawn = [picture.draw(graph, language) for language in Language]
+    for text in (prov.to_provn(graph), prov.to_json(graph), *drawn):
+        assert not {"\x1b", "\x00"} & set(text)
+    for svg in drawn:
+        ElementTree.fromstring(svg)
+
+
 # The picture
 
 

@@ -41,6 +41,12 @@ def test_every_phrase_and_claim_is_said_somewhere() -> None:
     assert {key for key in unsaid if not key.startswith("did.")} == set()
 
 
+def test_whatever_was_done_is_told_with_what_the_story_knows_of_every_statement() -> None:
+    for key, words in PHRASES.items():
+        if key.startswith("did."):
+            assert facts(words[Language.ENGLISH]) <= {"actor", "subject", "kind", "problem"}, key
+
+
 def test_words_of_strangers_cannot_steer_a_terminal() -> None:
     said = phrase("alarm.words", kind="x\x1b[2Jy", words="a\nb\u202ec")
     assert said.text(ENGLISH) == "x\ufffd[2Jy: a\ufffdb\ufffdc"

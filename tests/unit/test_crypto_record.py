@@ -19,7 +19,7 @@ from crypto.digest import Digest, digest
 from crypto.errors import Malformed
 from crypto.identifiers import JobId
 from crypto.keys import PublicKey
-from crypto.record import RATIONAL_DIGITS, Amount, Rational
+from crypto.record import FIRST_YEAR, LAST_YEAR, RATIONAL_DIGITS, Amount, Rational
 
 
 class Colour(StrEnum):
@@ -157,6 +157,8 @@ def test_a_record_comes_back_from_its_bytes_with_its_types() -> None:
         ("moment", "2026-11-23T05:48:21.123+08:00", "moment: is not a UTC time"),
         ("moment", "2026-02-30T00:00:00.000Z", "moment: is not a date of the calendar"),
         ("moment", "2026-11-23T24:00:00.000Z", "moment: is not a date of the calendar"),
+        ("moment", "1969-12-31T23:59:59.999Z", "moment: is not in the years 1970 to 9998"),
+        ("moment", "9999-01-01T00:00:00.000Z", "moment: is not in the years 1970 to 9998"),
         ("moment", "２０２６-11-23T05:48:21.123Z", "moment: is not a UTC time"),
         ("many", "a", "many: is not an array"),
         ("many", ["a", 1], "many[1]: is not text"),
@@ -296,6 +298,16 @@ def test_one_moment_has_one_spelling_in_every_zone() -> None:
     moment = datetime(2026, 11, 23, 5, 48, 21, 999999, tzinfo=UTC)
     china = moment.astimezone(timezone(timedelta(hours=8)))
     assert record.to_value(moment) == record.to_value(china) == "2026-11-23T05:48:21.999Z"
+
+
+def test_a_time_is_written_only_where_it_would_be_read() -> None:
+    first, last = (datetime(year, 6, 1, tzinfo=UTC) for year in (FIRST_YEAR, LAST_YEAR))
+    for moment in (first, last):
+        assert record.decode_time(str(record.to_value(moment))) == moment
+    for moment in (first.replace(year=FIRST_YEAR - 1), last.replace(year=LAST_YEAR + 1)):
+        with pytest.raises(Malformed, match="is not in the years"):
+            record.to_value(moment)
+        assert record.encode_time(moment).startswith(str(moment.year))  # for people
 
 
 def test_a_member_name_that_is_not_ascii_is_refused_when_written() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from fractions import Fraction
 
 import pytest
@@ -175,6 +176,10 @@ WHOLES: dict[str, tuple[str, Callable[[Plan], Plan]]] = {
     "a sum join with a helper": ("helper", lambda p: replace(p, join=Join.SUM, helper=HELP)),
     "a hidden join without a helper": ("helper", lambda p: replace(p, join=Join.HIDDEN)),
     "an end before its beginning": ("run_by", lambda p: replace(p, run_by=p.created_at)),
+    "an end after all times": (
+        "run_by",
+        lambda p: replace(p, run_by=datetime(9998, 12, 31, 23, 59, 59, tzinfo=UTC)),
+    ),
     "no time to run": ("run_seconds", lambda p: replace(p, run_seconds=0)),
     "more than a day to run": ("run_seconds", lambda p: replace(p, run_seconds=86_401)),
     "too many groups": (
