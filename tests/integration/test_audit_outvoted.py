@@ -8,6 +8,7 @@ that are wrong unless that ending counted: then the operator would look wrong, a
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,7 +20,6 @@ from crypto.identifiers import PartyId
 from exchange.audit.voices import VOICES
 from exchange.query.explanation import Language
 from ledger.verify.report import Report
-from tests.attacks.test_altered_statements import names
 from tests.forgery import Draft, Forger, failing
 from tests.integration.test_audit_deal import export, roots_of
 from tests.world import World, a_deal, a_world
@@ -78,11 +78,12 @@ class Log:
     ) -> None:
         """About what that one is about, and otherwise like the other, if one is given."""
         place = [draft.was for draft in self.forger.drafts].index(before.was)
+        time = before.statement.time
         said = replace(
             (like or before).statement,
             actor=actor,
             type=kind,
-            time=before.seen - PERHAPS_LATE if late else before.seen,
+            time=time - PERHAPS_LATE if late else time,
             after=(),
             outputs=outputs,
             commitments={},
@@ -102,7 +103,8 @@ class Log:
     def named(self, words: str) -> set[PartyId]:
         """Whom words name, by an id or by an entry of theirs."""
         said_by = [draft.statement.actor for draft in self.forger.drafts]
-        return {party for party in set(said_by) if names(words, said_by, party, party)}
+        entries = re.findall(r"\bindex ([0-9]+)\b", words)
+        return {*(p for p in said_by if p in words), *(said_by[int(n)] for n in entries)}
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])
