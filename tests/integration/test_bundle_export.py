@@ -201,7 +201,10 @@ def test_as_of_whatever_head_it_is_the_bundle_holds_the_deal_as_it_was_then(
         begun = {said.subject for _, said in of_the_deal(shown)}
         under = [(i, said) for i, said in whole if i < size and said.subject in begun]
         assert of_the_deal(shown) == under
-        assert audited(scene).failed == ()
+        report = audited(scene)
+        assert report.failed == ()
+        (as_of,) = [check for check in report.checks if check.subject == "checkpoint"]
+        assert f"of the first {size:,} entries" in as_of.words(VOICES[Language.ENGLISH])
         skipped += size < heads[upto].size
     assert skipped == 3  # between two submissions and their holds, and the end and its refund
 
