@@ -20,7 +20,9 @@ from crypto import record
 from crypto.digest import Digest
 from crypto.identifiers import DealId, NegotiationId, PartyId, ProductId
 from exchange.errors import UnknownSubject
+from exchange.node import asking
 from exchange.node import trust as trusting
+from exchange.node.ports import Documents, NodeTransaction
 from exchange.terms.agreement import Proposal
 from exchange.terms.negotiation import Event, Negotiation, Side
 
@@ -296,5 +298,7 @@ def _on_the_table(number: NegotiationId, node: Opened) -> tuple[Negotiation, Pro
 
 
 def _document_of(party: PartyId, node: Opened) -> Digest:
-    with node.store.transaction() as tx:
-        return trusting.newest(party, tx=tx, hub=node.hub, identity=node.identity).digest
+    def step(tx: NodeTransaction, hub: Documents) -> Digest:
+        return trusting.newest(party, tx=tx, hub=hub, identity=node.identity).digest
+
+    return asking.transact(step, store=node.store, hub=node.hub)

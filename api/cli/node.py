@@ -27,8 +27,10 @@ from crypto.identifiers import JobId, PartyId
 from crypto.record import encode_time
 from exchange.errors import ExchangeError, HubUnreachable, UnknownSubject
 from exchange.jobs import FINAL
+from exchange.node import asking
 from exchange.node import trust as trusting
 from exchange.node.model import Alarm, Decision, NodeJob
+from exchange.node.ports import Documents, NodeTransaction
 from registry.errors import RegistryError
 
 LISTED: Final = 20
@@ -231,9 +233,12 @@ def checked_fingerprint(party: PartyId, text: str) -> str:
 
 def _name(party: PartyId, node: Any) -> str | None:
     """As the party's own document says, if it can be had now."""
-    with suppress(ExchangeError, RegistryError), node.store.transaction() as tx:
-        found = trusting.newest(party, tx=tx, hub=node.hub, identity=node.identity)
-        return str(found.document.name)
+
+    def step(tx: NodeTransaction, hub: Documents) -> str:
+        return str(trusting.newest(party, tx=tx, hub=hub, identity=node.identity).document.name)
+
+    with suppress(ExchangeError, RegistryError):
+        return asking.transact(step, store=node.store, hub=node.hub)
     return None
 
 

@@ -56,7 +56,7 @@ def fingerprint() -> None:
 
 @app.act("deposits", "party.deposits")
 def deposits_() -> None:
-    with opened() as node, node.store.transaction() as tx:
+    with opened() as node:
         found = [
             {
                 "statement": str(one.statement),
@@ -65,7 +65,7 @@ def deposits_() -> None:
                 "amount_minor": str(leg.amount_minor),
                 "operation": one.movement.operation,
             }
-            for one in deposits(node.hub, tx, node.identity)
+            for one in deposits(node.hub, node.store, node.identity)
             for leg in one.movement.legs
         ]
     answer(

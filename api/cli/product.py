@@ -19,8 +19,9 @@ from crypto.digest import Digest
 from crypto.errors import CryptoError
 from crypto.identifiers import ProductId
 from exchange.errors import ExchangeError
-from exchange.node import products, registering
+from exchange.node import asking, products, registering
 from exchange.node import trust as trusting
+from exchange.node.ports import Documents, NodeTransaction
 from exchange.results import decimal_text
 from registry.errors import RegistryError
 from registry.evidence import LISTED
@@ -189,8 +190,11 @@ def show(product: Annotated[str, typer.Argument(metavar="PRODUCT")]) -> None:
 def listed(number: ProductId, node: Opened) -> tuple[Digest, DataProduct]:
     """What the holder signed, by the digest under which the hub lists it now."""
     digest = node.hub.product(number).digest
-    with node.store.transaction() as tx:
-        return digest, products.by_digest(digest, tx=tx, hub=node.hub)
+
+    def step(tx: NodeTransaction, hub: Documents) -> DataProduct:
+        return products.by_digest(digest, tx=tx, hub=hub)
+
+    return digest, asking.transact(step, store=node.store, hub=node.hub)
 
 
 def product_document(product: DataProduct, digest: Digest) -> dict[str, Any]:
@@ -234,16 +238,15 @@ def _signed_by_holder(
     digest: Digest, product: DataProduct, node: Opened
 ) -> tuple[bool, str | None]:
     """Whether the holder signed it, as far as this node can know, and otherwise why not."""
+
+    def step(tx: NodeTransaction, hub: Documents) -> None:
+        holder = trusting.by_digest(
+            product.holder_document, product.holder, tx=tx, hub=hub, identity=node.identity
+        )
+        products.require_listed_by(digest, holder, tx=tx)
+
     try:
-        with node.store.transaction() as tx:
-            holder = trusting.by_digest(
-                product.holder_document,
-                product.holder,
-                tx=tx,
-                hub=node.hub,
-                identity=node.identity,
-            )
-            products.require_listed_by(digest, holder, tx=tx)
+        asking.transact(step, store=node.store, hub=node.hub)
     except (RegistryError, CryptoError, ExchangeError) as error:
         return False, str(error)
     return True, None

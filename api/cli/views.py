@@ -12,7 +12,7 @@ from crypto.digest import Digest
 from crypto.identifiers import JobId, PartyId
 from crypto.record import encode_time
 from exchange.errors import HubUnreachable, UnknownSubject
-from exchange.node import jobs, products
+from exchange.node import asking, jobs, products
 from exchange.node.model import NodeAgreement, NodeJob
 from exchange.query.plan import Plan
 from exchange.terms.agreement import Terms
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from api.wiring.node import Opened
-    from exchange.node.ports import NodeTransaction
+    from exchange.node.ports import Documents, NodeTransaction
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def show_job(number: JobId, node: Opened) -> Shown:
 
 
 def show_plan(plan: Plan, node: Opened, job: NodeJob | None = None) -> Shown:
-    found: dict[Digest, DataProduct] = {}
-    with node.store.transaction() as tx:  # what is fetched is kept
+    def step(tx: NodeTransaction, hub: Documents) -> Shown:  # what is fetched is kept
+        found: dict[Digest, DataProduct] = {}
         for side in plan.sides:
             try:
-                found[side.product] = products.by_digest(side.product, tx=tx, hub=node.hub)
+                found[side.product] = products.by_digest(side.product, tx=tx, hub=hub)
             except (HubUnreachable, UnknownSubject, RegistryError):
                 continue  # the plan is shown without the product's names
         parties = {plan.consumer, plan.operator, *plan.engine_parties}
@@ -76,6 +76,8 @@ def show_plan(plan: Plan, node: Opened, job: NodeJob | None = None) -> Shown:
         }
         controllers = {} if plan.helper is None else _controllers(plan, tx)
         return Shown(plan, party_names(parties, tx), found, agreements, job, controllers)
+
+    return asking.transact(step, store=node.store, hub=node.hub)
 
 
 def _controllers(plan: Plan, tx: NodeTransaction) -> dict[str, str | None]:

@@ -302,8 +302,8 @@ def _watch(node: Node, stop: threading.Event) -> None:
 def _loop(stop: threading.Event, step: Callable[[], bool], node: Node) -> None:
     """Do a step until told to stop; lose the hub, back off, come back.
 
-    Nothing ends a loop but `stop`: a hub that answers slowly makes another thread wait too long
-    for the database, and must not put an end to the watch over it in this way.
+    Nothing ends a loop but `stop`: a database that is busy for too long, or a full disk, must not
+    put an end to the watch over the hub.
     """
     pause = _Backoff()
     while not stop.is_set():

@@ -17,9 +17,9 @@ from crypto.digest import Digest
 from crypto.errors import CannotOpen, Malformed
 from crypto.statement import SignedStatement, Statement, read_statement
 from exchange import openings
-from exchange.node import trust
+from exchange.node import asking, trust
 from exchange.node.model import Identity, Incoming
-from exchange.node.ports import Hub, NodeTransaction
+from exchange.node.ports import Documents, Hub, NodeStore, NodeTransaction
 from pricing.evidence import COMMITMENT, DEPOSITED, Movement, open_movement
 
 
@@ -40,7 +40,7 @@ class Deposit:
     movement: Movement
 
 
-def deposits(hub: Openings, tx: NodeTransaction, identity: Identity) -> Iterator[Deposit]:
+def deposits(hub: Openings, store: NodeStore, identity: Identity) -> Iterator[Deposit]:
     """Every deposit that the operator said it booked for this party, in the order of the log.
 
     Raises trust errors for a statement that is not the operator's, BadSignature for an opening that
@@ -50,7 +50,7 @@ def deposits(hub: Openings, tx: NodeTransaction, identity: Identity) -> Iterator
     while messages := hub.inbox(after=after, wait_s=0):
         after = messages[-1].number
         for signed in _deposits_in(messages, identity):
-            trust.require_said_by_actor(signed, tx=tx, hub=hub, identity=identity)
+            _require_said_by_actor(signed, hub, store, identity)
             statement = signed.statement
             plain = _opened(hub.opening(signed.digest), signed.digest, identity)
             yield Deposit(
@@ -58,6 +58,15 @@ def deposits(hub: Openings, tx: NodeTransaction, identity: Identity) -> Iterator
                 statement.time,
                 open_movement(plain, _commitment(statement)),
             )
+
+
+def _require_said_by_actor(
+    signed: SignedStatement, hub: Openings, store: NodeStore, identity: Identity
+) -> None:
+    def step(tx: NodeTransaction, documents: Documents) -> None:
+        trust.require_said_by_actor(signed, tx=tx, hub=documents, identity=identity)
+
+    asking.transact(step, store=store, hub=hub)
 
 
 def _deposits_in(messages: Sequence[Incoming], identity: Identity) -> Iterator[SignedStatement]:

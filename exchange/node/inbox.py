@@ -11,13 +11,13 @@ from typing import Final
 
 from crypto.errors import CryptoError
 from exchange.errors import ExchangeError, HubUnreachable
-from exchange.node import jobs, negotiating, trust
+from exchange.node import asking, jobs, negotiating, trust
 from exchange.node.model import Alarm, Identity, Incoming
-from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.node.ports import Documents, Hub, NodeStore, NodeTransaction
 from exchange.submission import Submission, read_submission
 from registry.errors import RegistryError
 
-Handler = Callable[[Submission, NodeTransaction, Hub, Identity], None]
+Handler = Callable[[Submission, NodeTransaction, Documents, Identity], None]
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     **{f"negotiation.{event.value}": negotiating.hear for event in negotiating.Event},
@@ -53,24 +53,27 @@ def fetch(store: NodeStore, hub: Hub, identity: Identity, *, wait_s: float) -> i
 def hear(message: Incoming, store: NodeStore, hub: Hub, identity: Identity) -> None:
     """Check one message and act on it. One that does not hold raises an alarm and is passed by:
     a lying hub must not be able to stop this node by sending rubbish."""
-    with store.transaction() as tx:
+
+    def step(tx: NodeTransaction, documents: Documents) -> None:
         try:
             with tx.savepoint():
                 submission = read_submission(message.entry, message.documents)
                 handler = HANDLERS.get(submission.signed.statement.type)
                 if handler is not None:
                     trust.require_said_by_actor(
-                        submission.signed, tx=tx, hub=hub, identity=identity
+                        submission.signed, tx=tx, hub=documents, identity=identity
                     )
                     # Each handler keeps the documents it has checked: a sender could bring
                     # somebody else's product again with other signatures around it.
-                    handler(submission, tx, hub, identity)
+                    handler(submission, tx, documents, identity)
         except HubUnreachable:
             raise  # nothing was decided: the message is heard again
         except (CryptoError, RegistryError, ExchangeError) as error:
             words = f"message {message.number}: {error}"
             tx.add_alarm(Alarm(type(error).__name__, words, identity.clock.now()))
         tx.set_remark("inbox", str(message.number))
+
+    asking.transact(step, store=store, hub=hub)
 
 
 def _miss(first: int, found: int, store: NodeStore, identity: Identity) -> None:

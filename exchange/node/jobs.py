@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from crypto.digest import SALT_BYTES, Digest
 from crypto.envelope import Envelope
@@ -29,10 +30,10 @@ from exchange.errors import (
 )
 from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
-from exchange.node import admission, approving, outbox, products, registering, trust
+from exchange.node import admission, approving, asking, outbox, products, registering, trust
 from exchange.node.admission import View
 from exchange.node.model import Decision, Identity, NodeJob
-from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
+from exchange.node.ports import Answer, Documents, Hub, NodeStore, NodeTransaction
 from exchange.privacy import PrivacyAccount, cost_of
 from exchange.query import plan as plans
 from exchange.query.plan import WITH_CONSUMER, Plan
@@ -43,6 +44,8 @@ from exchange.query.rules import Ground, owner_violations, violations
 from exchange.submission import Submission
 from registry.errors import RegistryError
 from registry.product import DataProduct
+
+T = TypeVar("T")
 
 LOST: Final = "the node stopped during the run"
 WAIT_FOR_HOLDERS: Final = timedelta(minutes=15)
@@ -65,27 +68,24 @@ class Desk:
 
         Raises QuestionRefused, or PlanRefused with every clause that forbids it.
         """
-        with self.store.transaction() as tx:
-            footings, helpers = self._footings(deal, tx)
-            plan = compile_question(
-                question,
-                footings,
-                reader=self.reader(),
-                operator=self.identity.operator,
-                helpers=helpers,
-                now=self.identity.clock.now(),
-                wait=wait,
-                randomness=self.identity.randomness,
-            )
-            plan = self._under_current_keys(plan, tx)
-            controllers = self._controllers(plan, tx)
+        footings, helpers = self._footings(deal)
+        plan = compile_question(
+            question,
+            footings,
+            reader=self.reader(),
+            operator=self.identity.operator,
+            helpers=helpers,
+            now=self.identity.clock.now(),
+            wait=wait,
+            randomness=self.identity.randomness,
+        )
+        plan, controllers = self._as_of_now(plan)
         _require_allowed(plan, grounds_of(plan, footings), controllers)
         return plan
 
     def product(self, deal: DealId, number: ProductId) -> DataProduct:
         """The version that this deal has an agreement about. Raises QuestionRefused."""
-        with self.store.transaction() as tx:
-            footings, _ = self._footings(deal, tx)
+        footings, _ = self._footings(deal)
         if number not in footings:
             raise QuestionRefused("product", f"this deal has no agreement about {number}")
         return footings[number].ground.product
@@ -98,18 +98,16 @@ class Desk:
 
         Raises QuestionRefused, or PlanRefused with every clause that forbids it.
         """
-        with self.store.transaction() as tx:
-            footings, _ = self._footings(deal, tx)
-            plan = compile_request(
-                request,
-                footings,
-                operator=self.identity.operator,
-                now=self.identity.clock.now(),
-                wait=wait,
-                randomness=self.identity.randomness,
-            )
-            plan = self._under_current_keys(plan, tx)
-            controllers = self._controllers(plan, tx)
+        footings, _ = self._footings(deal)
+        plan = compile_request(
+            request,
+            footings,
+            operator=self.identity.operator,
+            now=self.identity.clock.now(),
+            wait=wait,
+            randomness=self.identity.randomness,
+        )
+        plan, controllers = self._as_of_now(plan)
         _require_allowed(plan, grounds_of(plan, footings), controllers)
         return plan
 
@@ -117,56 +115,76 @@ class Desk:
         """The same question as an earlier job of this party's, as a new plan under the same
         agreements. Changes nothing. Raises PlanRefused with every clause that forbids it."""
         now = self.identity.clock.now()
-        with self.store.transaction() as tx:
+        with self.store.reading() as tx:
             job = _load(number, tx)
             if job.consumer != self.identity.party:
                 raise NotYours(f"{number} is not this party's job")
             before = plan_of(job, tx)
-            if before.join in WITH_CONSUMER:
-                raise QuestionRefused("job", "its rows or keys are not kept; ask anew with them")
-            plan = replace(
-                before,
-                job=JobId.new(now, self.identity.randomness),
-                created_at=now,
-                run_by=now + wait,
-                salt=self.identity.randomness.draw(SALT_BYTES),
-            )
-            plan = self._under_current_keys(plan, tx)
-            grounds = []
+        if before.join in WITH_CONSUMER:
+            raise QuestionRefused("job", "its rows or keys are not kept; ask anew with them")
+        plan = replace(
+            before,
+            job=JobId.new(now, self.identity.randomness),
+            created_at=now,
+            run_by=now + wait,
+            salt=self.identity.randomness.draw(SALT_BYTES),
+        )
+        plan, controllers = self._as_of_now(plan)
+
+        def grounds(tx: NodeTransaction, hub: Documents) -> list[Ground]:
+            found = []
             for side in plan.sides:
                 held = tx.agreement(side.agreement)
                 if held is None:
                     raise UnknownSubject(f"agreement {side.agreement}")
-                product = products.by_digest(side.product, tx=tx, hub=self.hub)
-                grounds.append(Ground(held.agreement, product))
-            controllers = self._controllers(plan, tx)
-        _require_allowed(plan, grounds, controllers)
+                found.append(
+                    Ground(held.agreement, products.by_digest(side.product, tx=tx, hub=hub))
+                )
+            return found
+
+        _require_allowed(plan, self._transact(grounds), controllers)
         return plan
 
-    def _footings(
-        self, deal: DealId, tx: NodeTransaction
-    ) -> tuple[dict[ProductId, Footing], dict[PartyId, Digest]]:
+    def _transact(self, step: Callable[[NodeTransaction, Documents], T]) -> T:
+        return asking.transact(step, store=self.store, hub=self.hub)
+
+    def _footings(self, deal: DealId) -> tuple[dict[ProductId, Footing], dict[PartyId, Digest]]:
         """Of every product that the deal has an agreement about; and the documents of the helpers
         that the agreements name."""
-        footings: dict[ProductId, Footing] = {}
-        helpers: dict[PartyId, Digest] = {}
-        for held in tx.agreements():
-            terms = held.agreement.terms
-            if held.agreement.deal != deal:
-                continue
-            product = products.by_digest(terms.product, tx=tx, hub=self.hub)
-            ground = Ground(held.agreement, product)
-            footings[product.id] = Footing(ground, held.digest, terms.product)
-            if terms.helper is not None:
-                found = trust.newest(terms.helper, tx=tx, hub=self.hub, identity=self.identity)
-                helpers[terms.helper] = found.digest
-        return footings, helpers
 
-    def _under_current_keys(self, plan: Plan, tx: NodeTransaction) -> Plan:
+        def step(
+            tx: NodeTransaction, hub: Documents
+        ) -> tuple[dict[ProductId, Footing], dict[PartyId, Digest]]:
+            footings: dict[ProductId, Footing] = {}
+            helpers: dict[PartyId, Digest] = {}
+            for held in tx.agreements():
+                terms = held.agreement.terms
+                if held.agreement.deal != deal:
+                    continue
+                product = products.by_digest(terms.product, tx=tx, hub=hub)
+                ground = Ground(held.agreement, product)
+                footings[product.id] = Footing(ground, held.digest, terms.product)
+                if terms.helper is not None:
+                    found = trust.newest(terms.helper, tx=tx, hub=hub, identity=self.identity)
+                    helpers[terms.helper] = found.digest
+            return footings, helpers
+
+        return self._transact(step)
+
+    def _as_of_now(self, plan: Plan) -> tuple[Plan, dict[PartyId, str | None]]:
+        """The plan under everybody's newest party document, and who controls whom."""
+
+        def step(tx: NodeTransaction, hub: Documents) -> tuple[Plan, dict[PartyId, str | None]]:
+            newest = self._under_current_keys(plan, tx, hub)
+            return newest, self._controllers(newest, tx, hub)
+
+        return self._transact(step)
+
+    def _under_current_keys(self, plan: Plan, tx: NodeTransaction, hub: Documents) -> Plan:
         """The plan naming everybody's newest party document: a holder that rotated its keys would
         refuse a plan for its old ones."""
         newest = {
-            party: trust.newest(party, tx=tx, hub=self.hub, identity=self.identity).digest
+            party: trust.newest(party, tx=tx, hub=hub, identity=self.identity).digest
             for party in plan.sealers
         }
         own, helper = self.identity.document, plan.helper
@@ -178,11 +196,11 @@ class Desk:
             helper=None if helper is None else replace(helper, document=newest[helper.party]),
         )
 
-    def _controllers(self, plan: Plan, tx: NodeTransaction) -> dict[PartyId, str | None]:
+    def _controllers(
+        self, plan: Plan, tx: NodeTransaction, hub: Documents
+    ) -> dict[PartyId, str | None]:
         return {
-            party: trust.current(
-                party, tx=tx, hub=self.hub, identity=self.identity
-            ).document.controller
+            party: trust.current(party, tx=tx, hub=hub, identity=self.identity).document.controller
             for party in (*plan.sealers, plan.consumer)
         }
 
@@ -224,11 +242,14 @@ class Desk:
 
     def approve(self, number: JobId) -> None:
         """As holder, admit a waiting job. Checks everything again; raises PlanRefused."""
-        with self.store.transaction() as tx:
+
+        def step(tx: NodeTransaction, hub: Documents) -> None:
             job = _load(number, tx)
             _require_waiting(job)
-            plan, view = _examine(job, tx, self.hub, self.identity, admitting=True)
+            plan, view = _examine(job, tx, hub, self.identity, admitting=True)
             _admit(job, plan, view, tx, self.identity, self.ephemeral)
+
+        self._transact(step)
 
     def refuse(self, number: JobId, reason: str) -> None:
         with self.store.transaction() as tx:
@@ -267,30 +288,29 @@ def decide(
             and job.held is not None
             and job.consumer != identity.party
         ]
-    answered = 0
-    for number in waiting:
-        with store.transaction() as tx:
-            job = _load(number, tx)
-            if job.decision is not Decision.PENDING or job.state is not JobState.REQUESTED:
-                continue  # the desk was faster
-            try:
-                plan, view = _examine(job, tx, hub, identity, admitting=False)
-                approved = _stands_approved(plan, view, tx, identity)
-                if approved is not None:
-                    plan, view = _examine(job, tx, hub, identity, admitting=True)
-                    # Asking the hub took time, and the admission says when it was made.
-                    approved = _stands_approved(plan, view, tx, identity)
-            except HubUnreachable:
-                raise  # nothing was decided: the job waits
-            except (ExchangeError, CryptoError, RegistryError) as error:
-                constraint = getattr(error, "constraint", type(error).__name__)
-                _refuse(job, constraint, str(error), tx, identity)
-                answered += 1
-                continue
+
+    def answer(number: JobId, tx: NodeTransaction, documents: Documents) -> bool:
+        job = _load(number, tx)
+        if job.decision is not Decision.PENDING or job.state is not JobState.REQUESTED:
+            return False  # the desk was faster
+        try:
+            plan, view = _examine(job, tx, documents, identity, admitting=False)
+            approved = _stands_approved(plan, view, tx, identity)
             if approved is not None:
-                _admit(job, plan, view, tx, identity, ephemeral, unasked=[approved])
-                answered += 1
-    return answered
+                plan, view = _examine(job, tx, documents, identity, admitting=True)
+                # The admission says when it was made, which is now.
+                approved = _stands_approved(plan, view, tx, identity)
+        except HubUnreachable:
+            raise  # nothing was decided: the job waits
+        except (ExchangeError, CryptoError, RegistryError) as error:
+            constraint = getattr(error, "constraint", type(error).__name__)
+            _refuse(job, constraint, str(error), tx, identity)
+            return True
+        if approved is not None:
+            _admit(job, plan, view, tx, identity, ephemeral, unasked=[approved])
+        return approved is not None
+
+    return sum(asking.transact(partial(answer, number), store=store, hub=hub) for number in waiting)
 
 
 def ready_to_start(store: NodeStore, identity: Identity) -> Sequence[JobId]:
@@ -394,7 +414,7 @@ def plan_of(job: NodeJob, tx: NodeTransaction) -> Plan:
 
 
 def hear_submitted(
-    submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity
+    submission: Submission, tx: NodeTransaction, hub: Documents, identity: Identity
 ) -> None:
     """A consumer's plan. Kept as it is; whether to admit it is decided once money is held."""
     statement = submission.signed.statement
@@ -413,7 +433,9 @@ def hear_submitted(
     tx.save_job(_with_consumer(job, plan, statement.body))
 
 
-def hear_held(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+def hear_held(
+    submission: Submission, tx: NodeTransaction, hub: Documents, identity: Identity
+) -> None:
     """The operator holds the price in escrow."""
     statement = submission.signed.statement
     _require_operator(submission, identity)
@@ -425,7 +447,7 @@ def hear_held(submission: Submission, tx: NodeTransaction, hub: Hub, identity: I
 
 
 def hear_admitted(
-    submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity
+    submission: Submission, tx: NodeTransaction, hub: Documents, identity: Identity
 ) -> None:
     job, plan = _from_party(submission, tx)
     statement = submission.signed.statement
@@ -441,14 +463,18 @@ def hear_admitted(
     _save_with_admissions(heard, tx, identity)
 
 
-def hear_started(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+def hear_started(
+    submission: Submission, tx: NodeTransaction, hub: Documents, identity: Identity
+) -> None:
     """A holder has begun. For the consumer that is when its job runs."""
     job, _ = _from_party(submission, tx)
     if identity.party == job.consumer and job.state is JobState.ADMITTED:
         tx.save_job(at(job, JobState.RUNNING, identity))
 
 
-def hear_sealed(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+def hear_sealed(
+    submission: Submission, tx: NodeTransaction, hub: Documents, identity: Identity
+) -> None:
     """A holder's receipt. The consumer needs it to know which sealed part is whose."""
     job, plan = _from_party(submission, tx)
     statement = submission.signed.statement
@@ -467,7 +493,9 @@ def hear_sealed(submission: Submission, tx: NodeTransaction, hub: Hub, identity:
     tx.save_job(heard)
 
 
-def hear_ended(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+def hear_ended(
+    submission: Submission, tx: NodeTransaction, hub: Documents, identity: Identity
+) -> None:
     """Somebody refused, failed, cancelled or let a deadline pass: the job ends here too."""
     statement = submission.signed.statement
     job = _load(JobId.parse(statement.subject, where="subject"), tx)
@@ -518,7 +546,7 @@ _ENDINGS: Final = {
 
 
 def hear_released(
-    submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity
+    submission: Submission, tx: NodeTransaction, hub: Documents, identity: Identity
 ) -> None:
     """The operator says that every receipt is under a signed head: fetch and open the result."""
     _require_operator(submission, identity)
@@ -587,7 +615,7 @@ def _stands_approved(
 
 
 def _examine(
-    job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity, *, admitting: bool
+    job: NodeJob, tx: NodeTransaction, hub: Documents, identity: Identity, *, admitting: bool
 ) -> tuple[Plan, View]:
     """Gather what the decision rests on, and check. Raises PlanRefused and trust errors.
 

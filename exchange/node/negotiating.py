@@ -6,6 +6,7 @@ accepted, and finalising one that both have signed, follow by themselves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -18,9 +19,9 @@ from crypto.identifiers import AgreementId, DealId, NegotiationId, PartyId
 from crypto.statement import SignedStatement
 from exchange import evidence
 from exchange.errors import TermsRefused, UnknownSubject
-from exchange.node import outbox, products, trust
+from exchange.node import asking, outbox, products, trust
 from exchange.node.model import Identity, NodeAgreement
-from exchange.node.ports import Answer, Hub, NodeStore, NodeTransaction
+from exchange.node.ports import Answer, Documents, Hub, NodeStore, NodeTransaction
 from exchange.submission import Submission
 from exchange.terms import agreement as agreements
 from exchange.terms import negotiation as table
@@ -47,8 +48,9 @@ class Party:
         )
         data = record.to_bytes(proposal)
         digest = agreements.proposal_digest(proposal)
-        with self.store.transaction() as tx:
-            product = products.by_digest(terms.product, tx=tx, hub=self.hub)
+
+        def step(tx: NodeTransaction, hub: Documents) -> Negotiation:
+            product = products.by_digest(terms.product, tx=tx, hub=hub)
             agreements.require_within_product(terms, product)
             negotiation = Negotiation(
                 number,
@@ -64,11 +66,14 @@ class Party:
                 Event.REQUESTED, number, deal, proposal=digest, document=digest
             )
             outbox.say(act, [data], tx=tx, identity=self.identity)
-        return negotiation
+            return negotiation
+
+        return self._transact(step)
 
     def counter(self, number: NegotiationId, terms: Terms) -> Negotiation:
         """Put other terms on the table: an offer by the holder, a request by the consumer."""
-        with self.store.transaction() as tx:
+
+        def step(tx: NodeTransaction, hub: Documents) -> Negotiation:
             known = _load(number, tx)
             side = known.side_of(self.identity.party)
             event = Event.OFFERED if side is table.Side.HOLDER else Event.REQUESTED
@@ -81,11 +86,13 @@ class Party:
                 terms,
                 self.identity.randomness.draw(SALT_BYTES),
             )
-            product = products.by_digest(terms.product, tx=tx, hub=self.hub)
+            product = products.by_digest(terms.product, tx=tx, hub=hub)
             agreements.require_within_product(terms, product)
             digest = agreements.proposal_digest(proposal)
             after = table.advance(known, event, self.identity.party, proposal=digest)
             return self._say(event, known, after, tx, digest, record.to_bytes(proposal))
+
+        return self._transact(step)
 
     def accept(self, number: NegotiationId) -> Negotiation:
         """As consumer, take the holder's offer as it stands."""
@@ -96,16 +103,17 @@ class Party:
 
     def agree(self, number: NegotiationId) -> Negotiation:
         """As holder, sign the terms on the table."""
-        with self.store.transaction() as tx:
+
+        def step(tx: NodeTransaction, hub: Documents) -> Negotiation:
             known = _load(number, tx)
             side = known.side_of(self.identity.party)
             table.next_state(known.id, known.state, Event.AGREED, side)  # before anything is asked
             proposal = record.from_bytes(Proposal, tx.document(known.proposal))
             now = self.identity.clock.now()
             # A consumer that rotated its keys refuses to sign for the old ones.
-            consumer = trust.newest(known.consumer, tx=tx, hub=self.hub, identity=self.identity)
-            _require_known_regulator(proposal.terms, tx, self.hub, self.identity)
-            product = products.by_digest(proposal.terms.product, tx=tx, hub=self.hub)
+            consumer = trust.newest(known.consumer, tx=tx, hub=hub, identity=self.identity)
+            _require_known_regulator(proposal.terms, tx, hub, self.identity)
+            product = products.by_digest(proposal.terms.product, tx=tx, hub=hub)
             if (product.id, product.holder) != (proposal.terms.product_id, self.identity.party):
                 raise TermsRefused("product", "is not a product of this party")
             agreements.require_within_product(proposal.terms, product)
@@ -127,6 +135,8 @@ class Party:
             after = table.advance(known, Event.AGREED, self.identity.party, agreement=digest)
             return self._say(Event.AGREED, known, after, tx, digest, envelope.to_bytes())
 
+        return self._transact(step)
+
     def terminate(self, number: NegotiationId, reason: str) -> Negotiation:
         """Ask to end the negotiation; returned as it will be then. It ends here once the hub has
         put this into order: the other side may have finalised before."""
@@ -136,6 +146,9 @@ class Party:
             words = evidence.reason_document(number, "terms", reason, self.identity.randomness)
             self._say(Event.TERMINATED, known, known, tx, digest_of(words), words)
             return after
+
+    def _transact(self, step: Callable[[NodeTransaction, Documents], Negotiation]) -> Negotiation:
+        return asking.transact(step, store=self.store, hub=self.hub)
 
     def _say(
         self,
@@ -160,7 +173,7 @@ class Party:
         return after
 
 
-def hear(submission: Submission, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+def hear(submission: Submission, tx: NodeTransaction, hub: Documents, identity: Identity) -> None:
     """The other side's step. Raises when it is not what the table or the terms allow."""
     statement = submission.signed.statement
     number = NegotiationId.parse(statement.subject, where="subject")
@@ -239,7 +252,7 @@ def _verify(
     known: Negotiation,
     envelope: Envelope,
     tx: NodeTransaction,
-    hub: Hub,
+    hub: Documents,
     identity: Identity,
 ) -> None:
     """The consumer signs an agreement that is exactly what it accepted or asked for."""
@@ -269,7 +282,7 @@ def _finalize(
     known: Negotiation,
     envelope: Envelope,
     tx: NodeTransaction,
-    hub: Hub,
+    hub: Documents,
     identity: Identity,
 ) -> None:
     """The holder finalises once both signatures are on it. The agreement is in force here once
@@ -294,7 +307,7 @@ def _finalize(
 
 
 def _require_known_regulator(
-    terms: Terms, tx: NodeTransaction, hub: Hub, identity: Identity
+    terms: Terms, tx: NodeTransaction, hub: Documents, identity: Identity
 ) -> None:
     """Raises NotTrusted unless this party believes the keys that openings will be sealed to."""
     if terms.regulator is not None and terms.regulator_document is not None:

@@ -54,9 +54,13 @@ def send(store: NodeStore, hub: Hub, identity: Identity, heed: Heed) -> int:
     `Hub.submit` raises when the hub does not take a statement: the chain stops there until a
     person has looked, because every later statement names this one.
     """
-    with store.reading() as tx:
-        waiting = tx.unsent(BATCH)
-    for item in waiting:
+    for sent in range(BATCH):
+        with store.reading() as tx:
+            # One by one: documents are large, and behind one that is not taken none is of use.
+            waiting = tx.unsent(1)
+        if not waiting:
+            return sent
+        (item,) = waiting
         answer = hub.submit(item.entry, item.documents)
         with store.transaction() as tx:
             tx.mark_sent(
@@ -66,4 +70,4 @@ def send(store: NodeStore, hub: Hub, identity: Identity, heed: Heed) -> int:
                 at=identity.clock.now(),
             )
             heed(read_statement(item.entry), answer, tx, identity)
-    return len(waiting)
+    return BATCH

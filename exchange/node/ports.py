@@ -143,14 +143,12 @@ class Answer(Protocol):
     def reason(self) -> str: ...
 
 
-class Hub(Protocol):
-    """The hub as a node sees it. All methods raise HubUnreachable when it cannot be reached."""
+class Documents(Protocol):
+    """What the hub hands out by name. All methods raise HubUnreachable when it cannot be reached.
 
-    def submit(self, entry: bytes, documents: Sequence[bytes]) -> Answer:
-        """Raises ChainBroken or Malformed when the hub does not take the statement."""
-        ...
+    Within a transaction nothing else is asked for, and this by `exchange.node.asking` alone.
+    """
 
-    def inbox(self, *, after: int, wait_s: float) -> Sequence[Incoming]: ...
     def party(self, party: PartyId) -> bytes: ...
     def document(self, digest: Digest) -> bytes:
         """A public document: a party document or a product version."""
@@ -160,6 +158,15 @@ class Hub(Protocol):
         """A sealed part of a released result, for its receiver."""
         ...
 
+
+class Hub(Documents, Protocol):
+    """The hub as a node sees it. All methods raise HubUnreachable when it cannot be reached."""
+
+    def submit(self, entry: bytes, documents: Sequence[bytes]) -> Answer:
+        """Raises ChainBroken or Malformed when the hub does not take the statement."""
+        ...
+
+    def inbox(self, *, after: int, wait_s: float) -> Sequence[Incoming]: ...
     def chain(self) -> ChainHead:
         """Where the ledger says this party's own chain stands."""
         ...

@@ -8,13 +8,13 @@ from crypto import record
 from crypto.digest import Digest
 from crypto.envelope import Envelope
 from exchange.errors import UnknownSubject
-from exchange.node.ports import Hub, NodeTransaction
+from exchange.node.ports import Documents, NodeTransaction
 from registry.errors import DocumentRefused
 from registry.party import SignedParty
 from registry.product import PAYLOAD_TYPE, DataProduct
 
 
-def by_digest(digest: Digest, *, tx: NodeTransaction, hub: Hub) -> DataProduct:
+def by_digest(digest: Digest, *, tx: NodeTransaction, hub: Documents) -> DataProduct:
     """The product version of this digest. Raises DocumentRefused if the hub sends another."""
     try:
         data = tx.document(digest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from crypto import record, sealing
 from crypto.digest import digest
@@ -17,9 +18,9 @@ from crypto.keys import ExchangeKey
 from exchange import evidence, openings
 from exchange.errors import EvidenceMissing, ExchangeError, HubUnreachable, UnknownSubject
 from exchange.jobs import JobState
-from exchange.node import jobs, outbox, own_runs, products
+from exchange.node import asking, jobs, outbox, own_runs, products
 from exchange.node.model import Alarm, Identity, NodeJob
-from exchange.node.ports import Hub, NodeStore, NodeTransaction
+from exchange.node.ports import Documents, Hub, NodeStore, NodeTransaction
 from exchange.query.plan import WITH_CONSUMER, Plan
 from exchange.results import AnyAnswer, answer_from_bytes, read_parts, require_empty_part
 from registry.errors import RegistryError
@@ -38,32 +39,37 @@ def open_released(store: NodeStore, hub: Hub, identity: Identity) -> Sequence[Jo
             and job.state is JobState.RELEASED
             and tx.remark(_remark(job.id)) is None
         ]
-    opened = []
-    for number in waiting:
-        with store.transaction() as tx:
-            job = tx.job(number)
-            if job is None or tx.remark(_remark(number)) is not None:
-                continue
-            if jobs.plan_of(job, tx).join in WITH_CONSUMER and not own_runs.is_ended(job, tx):
-                continue  # the holder was faster than this party's own part
-            try:
-                with tx.savepoint():
-                    _open(job, tx, hub, identity)
-                opened.append(number)
-            except HubUnreachable:
-                raise
-            except (CryptoError, ExchangeError, RegistryError) as error:
-                words = f"the result of {number} cannot be opened: {error}"
-                tx.add_alarm(Alarm("ResultRefused", words, identity.clock.now()))
-                tx.set_remark(_remark(number), "refused")
-                tx.forget_secret(number)
-                tx.save_job(replace(job, reason=str(error)))
-                reason = evidence.reason_document(number, "result", str(error), identity.randomness)
-                act = evidence.result_refused(
-                    number, plan=job.plan, after=sorted(job.receipts.values()), reason=reason
-                )
-                outbox.say(act, [reason], tx=tx, identity=identity)
-    return opened
+
+    def is_opened(number: JobId, tx: NodeTransaction, documents: Documents) -> bool:
+        job = tx.job(number)
+        if job is None or tx.remark(_remark(number)) is not None:
+            return False
+        if jobs.plan_of(job, tx).join in WITH_CONSUMER and not own_runs.is_ended(job, tx):
+            return False  # the holder was faster than this party's own part
+        try:
+            with tx.savepoint():
+                _open(job, tx, documents, identity)
+            return True
+        except HubUnreachable:
+            raise
+        except (CryptoError, ExchangeError, RegistryError) as error:
+            words = f"the result of {number} cannot be opened: {error}"
+            tx.add_alarm(Alarm("ResultRefused", words, identity.clock.now()))
+            tx.set_remark(_remark(number), "refused")
+            tx.forget_secret(number)
+            tx.save_job(replace(job, reason=str(error)))
+            reason = evidence.reason_document(number, "result", str(error), identity.randomness)
+            act = evidence.result_refused(
+                number, plan=job.plan, after=sorted(job.receipts.values()), reason=reason
+            )
+            outbox.say(act, [reason], tx=tx, identity=identity)
+            return False
+
+    return [
+        number
+        for number in waiting
+        if asking.transact(partial(is_opened, number), store=store, hub=hub)
+    ]
 
 
 def answer(number: JobId, store: NodeStore) -> AnyAnswer:
@@ -81,7 +87,7 @@ def is_dealt_with(number: JobId, store: NodeStore) -> bool:
         return tx.remark(_remark(number)) is not None
 
 
-def _open(job: NodeJob, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+def _open(job: NodeJob, tx: NodeTransaction, hub: Documents, identity: Identity) -> None:
     plan = jobs.plan_of(job, tx)
     key = _receiving_key(plan, tx, identity)
     parts: dict[PartyId, bytes] = {}

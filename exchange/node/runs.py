@@ -35,13 +35,13 @@ from exchange.errors import (
 from exchange.jobs import JobEvent, JobState
 from exchange.links.endpoint import Endpoint
 from exchange.links.errors import LinkError
-from exchange.node import exactly, outbox, products, requests
+from exchange.node import asking, exactly, outbox, products, requests
 from exchange.node import jobs as node_jobs
 from exchange.node.alone import NoiseSource, alone
 from exchange.node.engine import EngineInput, EngineLimits, EngineRun, EngineRunner
 from exchange.node.exactly import Asked
 from exchange.node.links import Links, LinkSession, PeerAddress
-from exchange.node.model import Decision, EgressRecord, Identity, NodeJob
+from exchange.node.model import Decision, EgressRecord, Identity, NodeAgreement, NodeJob
 from exchange.node.parts import (
     Keys,
     local_query,
@@ -49,7 +49,7 @@ from exchange.node.parts import (
     task_of,
     unmatched,
 )
-from exchange.node.ports import Hub, NodeStore, NodeTransaction, SourceOpener
+from exchange.node.ports import Documents, Hub, NodeStore, NodeTransaction, SourceOpener
 from exchange.node.requests import Part
 from exchange.node.shelf import Shelf
 from exchange.openings import (
@@ -197,9 +197,7 @@ class Run:
 
     def _compute(self) -> None:
         plan, me = self._plan, self._identity.party
-        with self._store.transaction() as tx:
-            known = [products.by_digest(s.product, tx=tx, hub=self._hub) for s in plan.sides]
-            peers = self._peers(tx)
+        known, peers = asking.transact(self._known, store=self._store, hub=self._hub)
         if plan.join in WITH_CONSUMER:
             self._finish(known[0], self._requested(known[0], peers), peers)
             return
@@ -228,6 +226,10 @@ class Run:
         ran = self._run_with(peers, lambda seat: task_of(plan, known, seat, keys), rows)
         snapshot = None if local is None else local.snapshot
         self._seal(_computed(ran, snapshot), peers)
+
+    def _known(self, tx: NodeTransaction, hub: Documents) -> tuple[list[DataProduct], list[Peer]]:
+        sides = self._plan.sides
+        return [products.by_digest(s.product, tx=tx, hub=hub) for s in sides], self._peers(tx)
 
     def _filler(self, standing: Sequence[DataProduct] | None) -> bytes:
         """What stands for a side without rows. standing: the products, where what an earlier job
@@ -327,10 +329,14 @@ class Run:
     def _require_exact_is_safe(self, new: Asked, source: DataSource) -> None:
         """Judge what this job counts, alone and beside every earlier exact answer. What follows
         from plans comes first, and the consumer that was refused too often is not told of rows."""
-        with self._store.transaction() as tx:  # a partner's product may have to be fetched
-            held = tx.agreement(new.side.agreement)
-            earlier = self._answered(new.product, tx)
+
+        def looked_up(
+            tx: NodeTransaction, hub: Documents
+        ) -> tuple[NodeAgreement | None, list[Asked], int]:
             refused = int(tx.remark(_refusals(new)) or 0)
+            return tx.agreement(new.side.agreement), self._answered(new.product, tx, hub), refused
+
+        held, earlier, refused = asking.transact(looked_up, store=self._store, hub=self._hub)
         if held is None:
             raise UnknownSubject(f"agreement {new.side.agreement}")
         exactly.require_answerable(refused)
@@ -350,7 +356,7 @@ class Run:
             exactly.require_same_rows(new, earlier, before=tx.remark(name), now=now)
             tx.set_remark(name, now)
 
-    def _answered(self, product: DataProduct, tx: NodeTransaction) -> list[Asked]:
+    def _answered(self, product: DataProduct, tx: NodeTransaction, hub: Documents) -> list[Asked]:
         """Other jobs on this product whose exact answer left this node, for whomever: consumers may
         pool what they learn. What is running may leave any moment, and what was sealed has left,
         however its job ended."""
@@ -365,8 +371,8 @@ class Run:
             side = plan.side_of(self._identity.party)
             if side is None or not exact.is_exact(plan):
                 continue
-            if products.by_digest(side.product, tx=tx, hub=self._hub).id == product.id:
-                known = [products.by_digest(s.product, tx=tx, hub=self._hub) for s in plan.sides]
+            if products.by_digest(side.product, tx=tx, hub=hub).id == product.id:
+                known = [products.by_digest(s.product, tx=tx, hub=hub) for s in plan.sides]
                 found.append(Asked(plan, known, plan.sides.index(side)))
         return found
 

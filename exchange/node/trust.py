@@ -17,20 +17,24 @@ from crypto.identifiers import PartyId
 from crypto.statement import SignedStatement, verify_statement
 from exchange.errors import ExchangeError, HubUnreachable
 from exchange.node.model import Identity
-from exchange.node.ports import Hub, NodeTransaction
+from exchange.node.ports import Documents, NodeTransaction
 from registry.errors import NotTrusted, RegistryError
 from registry.party import SignedParty, read_party, require_trusted
 
 MAX_ROTATIONS: Final = 64
 
 
-def current(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity) -> SignedParty:
+def current(
+    party: PartyId, *, tx: NodeTransaction, hub: Documents, identity: Identity
+) -> SignedParty:
     """The newest document known of a party, fetched if there is none yet. Raises NotTrusted."""
     known = tx.current_party(party)
     return known if known is not None else refresh(party, tx=tx, hub=hub, identity=identity)
 
 
-def refresh(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity) -> SignedParty:
+def refresh(
+    party: PartyId, *, tx: NodeTransaction, hub: Documents, identity: Identity
+) -> SignedParty:
     """Ask the hub for a party's newest document and keep it if it is to be believed."""
     found = read_party(hub.party(party))
     if found.document.party != party:
@@ -40,7 +44,9 @@ def refresh(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity
     return known if known is not None else found
 
 
-def newest(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity) -> SignedParty:
+def newest(
+    party: PartyId, *, tx: NodeTransaction, hub: Documents, identity: Identity
+) -> SignedParty:
     """The newest document of a party that rotates its keys now and then; without the hub, the
     newest one known. Naming an old one leaks nothing: whoever rotated its keys refuses it."""
     try:
@@ -50,7 +56,7 @@ def newest(party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity)
 
 
 def by_digest(
-    digest: Digest, party: PartyId, *, tx: NodeTransaction, hub: Hub, identity: Identity
+    digest: Digest, party: PartyId, *, tx: NodeTransaction, hub: Documents, identity: Identity
 ) -> SignedParty:
     """Exactly the document that an agreement or plan names. Raises NotTrusted."""
     known = tx.party(digest)
@@ -65,7 +71,7 @@ def by_digest(
 
 
 def require_said_by_actor(
-    signed: SignedStatement, *, tx: NodeTransaction, hub: Hub, identity: Identity
+    signed: SignedStatement, *, tx: NodeTransaction, hub: Documents, identity: Identity
 ) -> None:
     """Raises unless the statement's actor signed it, asking once for a newer document."""
     actor = signed.statement.actor
@@ -77,7 +83,7 @@ def require_said_by_actor(
         verify_statement(signed, key)
 
 
-def _keep(party: SignedParty, *, tx: NodeTransaction, hub: Hub, identity: Identity) -> None:
+def _keep(party: SignedParty, *, tx: NodeTransaction, hub: Documents, identity: Identity) -> None:
     """Keep a document that is to be believed: by itself, or as a later one of a party that is."""
     fingerprints, registrars = tx.trusted_fingerprints(), identity.registrars
     known = tx.current_party(party.document.party)
@@ -100,7 +106,7 @@ def _keep(party: SignedParty, *, tx: NodeTransaction, hub: Hub, identity: Identi
     tx.add_party(party)
 
 
-def _before(party: SignedParty, hub: Hub) -> Iterator[SignedParty]:
+def _before(party: SignedParty, hub: Documents) -> Iterator[SignedParty]:
     """The documents that this one follows, newest first, as far as the hub has them."""
     for _ in range(MAX_ROTATIONS):
         previous = party.document.previous

@@ -515,18 +515,16 @@ class LyingAboutMoney:
 
 def test_a_party_opens_its_own_deposits_and_nobody_elses(finished: Finished) -> None:
     research, lab = (finished.world.members[name] for name in ("research", "lab"))
-    with research.node.store.transaction() as tx:
-        (found,) = deposits(research.hub, tx, research.node.identity)
-        assert [leg.amount_minor for leg in found.movement.legs] == [10_000]
-        lying = LyingAboutMoney(research.hub, research.folder)
-        with pytest.raises(BadSignature):
-            list(deposits(lying, tx, research.node.identity))
+    (found,) = deposits(research.hub, research.node.store, research.node.identity)
+    assert [leg.amount_minor for leg in found.movement.legs] == [10_000]
+    lying = LyingAboutMoney(research.hub, research.folder)
+    with pytest.raises(BadSignature):
+        list(deposits(lying, research.node.store, research.node.identity))
     with pytest.raises(UnknownSubject):
         lab.hub.opening(found.statement)
     with pytest.raises(UnknownSubject):
         research.hub.opening(digest(b"no statement"))
-    with lab.node.store.transaction() as tx:
-        assert list(deposits(lab.hub, tx, lab.node.identity)) == []
+    assert list(deposits(lab.hub, lab.node.store, lab.node.identity)) == []
 
 
 # Watching a job
