@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from itertools import count
 
 from crypto.digest import digest
 from crypto.identifiers import JobId, NegotiationId, PartyId
 from exchange.audit.public import PublicReplay
+from ledger.verify.chain import Times
 from ledger.verify.log import Entry, Tally, Timing
 
 CONSUMER, HOLDER, SECOND, HELPER, OPERATOR, STRANGER = (PartyId("pty_" + c * 32) for c in "abcdef")
@@ -41,6 +43,7 @@ class PublicLog:
         self.agreements = dict(zip(holders, (AGREEMENT, OTHER_AGREEMENT), strict=False))
         self.said: dict[tuple[PartyId, str], bytes] = {}
         self._places = count()
+        self.size = 0
         for party in self.parties:
             PublicLog.says(
                 self, party, "party.registered", party, inputs=(), outputs=(document(party),)
@@ -63,6 +66,7 @@ class PublicLog:
         """heard: whether it can be told who signed it. again: the digest, if these bytes were
         logged before. Returns the statement's digest."""
         place = next(self._places)
+        self.size = place + 1
         name = again or digest(b"%d" % place).raw
         entry = Entry(
             place,
@@ -83,6 +87,10 @@ class PublicLog:
         if actor != STRANGER:
             self.said[actor, kind] = name
         return name
+
+    def is_witnessed(self, at: datetime) -> None:
+        """All of it, at this time."""
+        self.replay.witnessed(self.size, Times(at, at))
 
     def agrees(self, *, without: str = "", terminated: Timing | None = None) -> None:
         """Each holder and the consumer, by the table."""

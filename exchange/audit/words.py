@@ -149,9 +149,9 @@ CLAIMS: Final[Mapping[str, Words]] = MappingProxyType(
             "运营方就本次提交、在任何一方准许之前，恰好冻结了一次价款。",
         ),
         "money.settled": _both(
-            "The hold was released or refunded at most once, and released only after every "
-            "receipt and the release of the result were under a witnessed head.",
-            "冻结款至多放款或退款一次；放款仅在全部回执与结果放行均处于经见证的树头之下之后。",
+            "The hold was released or refunded when it was due, at most once, and released only "
+            "after every receipt and the release of the result were under a witnessed head.",
+            "冻结款到期即放款或退款，且至多一次；放款仅在全部回执与结果放行均处于经见证的树头之下之后。",
         ),
         "money.amounts": _both(
             "The committed amounts, payers and payees are those of the agreements.",

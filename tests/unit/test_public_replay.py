@@ -4,12 +4,14 @@ nor excuses another's."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from crypto.identifiers import JobId, NegotiationId, PartyId
 from exchange.audit import public
+from exchange.jobs import MAX_HELD, SETTLED_WITHIN
 from ledger.verify.log import Timing
 from ledger.verify.report import phrase
 from tests.public_log import (
@@ -466,3 +468,83 @@ def test_an_operators_act_in_anybody_elses_name_fails(kind: str, heard: bool) ->
     log.until_admitted()
     log.says(STRANGER, kind, after=(log.said[CONSUMER, "job.submitted"],), heard=heard)
     assert len(log.failed) == 1
+
+
+# An operator that does nothing
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+MOMENT = timedelta(milliseconds=1)
+
+
+def what_is_kept(log: PublicLog) -> list[tuple[str, str]]:
+    """Of prices, at the end of the log: which job fails, and why."""
+    log.replay.finish()
+    found = log.tally.failed.get("job.public", [])
+    return [(subject, why.key) for subject, why in found]
+
+
+@pytest.mark.parametrize("in_memory", [0, 10_000])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_price_is_kept_once_a_head_lacks_what_any_job_would_have_had_by_then(
+    monkeypatch: pytest.MonkeyPatch, in_memory: int, late: bool
+) -> None:
+    monkeypatch.setattr(public, "IN_MEMORY", in_memory)
+    log = PublicLog()
+    log.until_admitted()
+    log.is_witnessed(NOON)
+    log.starts()
+    log.is_witnessed(NOON + MAX_HELD + SETTLED_WITHIN + late * MOMENT)
+    assert what_is_kept(log) == ([(JOB, "money.unended")] if late else [])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_payment_is_kept_from_the_head_that_holds_the_release(late: bool) -> None:
+    log = PublicLog()
+    log.until_admitted()
+    log.starts()
+    receipts = log.seals()
+    log.is_witnessed(NOON - 3 * SETTLED_WITHIN)
+    log.says(OPERATOR, "job.released", after=receipts)
+    log.is_witnessed(NOON)
+    log.says(STRANGER, "job.failed")
+    log.is_witnessed(NOON + SETTLED_WITHIN + late * MOMENT)
+    assert what_is_kept(log) == ([(JOB, "money.unpaid")] if late else [])
+
+
+def test_nothing_is_kept_in_a_log_whose_heads_have_no_time() -> None:
+    log = PublicLog()
+    log.until_admitted()
+    assert what_is_kept(log) == []
+
+
+def test_receipts_that_a_party_says_again_and_again_excuse_no_operator() -> None:
+    log = PublicLog()
+    log.until_admitted()
+    log.starts()
+    log.seals()
+    log.is_witnessed(NOON)
+    for day in range(1, 40):
+        log.says(HOLDER, "job.sealed")
+        log.is_witnessed(NOON + timedelta(days=day))
+    assert what_is_kept(log) == [(JOB, "money.unended")]
+
+
+def test_receipts_that_are_new_after_an_outage_are_first_to_be_released() -> None:
+    log = PublicLog()
+    log.until_admitted()
+    log.starts()
+    log.is_witnessed(NOON)
+    log.seals()
+    log.is_witnessed(NOON + 2 * MAX_HELD)
+    assert what_is_kept(log) == []
+
+
+def test_a_price_of_which_something_unheard_is_said_is_not_opened() -> None:
+    """It may be the refund, by a key that is not at hand."""
+    log = PublicLog()
+    log.until_admitted()
+    log.is_witnessed(NOON)
+    log.says(OPERATOR, "funds.refunded", heard=False)
+    log.is_witnessed(NOON + 2 * MAX_HELD)
+    assert what_is_kept(log) == []
+    assert JOB in [subject for subject, _ in log.tally.open["job.public"]]
