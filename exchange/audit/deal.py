@@ -106,10 +106,11 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
 def _check_agreements(evidence: Evidence, talks: Negotiations, work: Jobs) -> list[Check]:
     checks: list[Check] = []
     needed: dict[Digest, int] = {}
-    for job in work.held:
-        for side in job.plan.sides if job.admitted else ():
-            place = job.submitted.index
-            needed[side.agreement] = min(place, needed.get(side.agreement, place))
+    for job in work.known.values():
+        if job.held is not None and job.admitted:
+            for side in job.plan.sides:
+                place = job.held.index  # when the hub looked at them
+                needed[side.agreement] = min(place, needed.get(side.agreement, place))
     products: list[Digest] = []
     for name in negotiations.to_check(evidence, talks, needed):
         needed_at = needed.get(name)
@@ -141,13 +142,16 @@ def _check_job(subject: str, evidence: Evidence, work: Jobs, opener: Opener | No
 
 
 def _taking_part(talks: Negotiations, work: Jobs, evidence: Evidence) -> set[PartyId]:
-    """Whoever the deal is between, and whoever it relies on. Others may have spoken of it."""
+    """Whoever the deal is between, and whoever it relies on. Others may have spoken of it, or have
+    been asked in vain."""
     found: set[PartyId] = set()
     for known in talks.known.values():
-        found |= {known.consumer, known.holder}
-        agreement = _agreement(known.agreement, evidence)
-        if agreement is not None and agreement.terms.regulator is not None:
-            found.add(agreement.terms.regulator)
+        found.add(known.consumer)
+        if known.agreement in talks.finalised:
+            found.add(known.holder)
+            agreement = _agreement(known.agreement, evidence)
+            if agreement is not None and agreement.terms.regulator is not None:
+                found.add(agreement.terms.regulator)
     for job in work.held:
         found |= {job.plan.consumer, *job.plan.engine_parties}
     return found | work.operators

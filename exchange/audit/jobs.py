@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from crypto import envelope as dsse
@@ -35,7 +36,8 @@ from exchange.jobs import FINAL, JobEvent, JobState
 from exchange.links.endpoint import Endpoint
 from exchange.query import plan as plans
 from exchange.query.plan import Plan
-from exchange.terms.agreement import require_in_force, require_outlasts
+from exchange.terms.agreement import Terms, require_in_force, require_outlasts
+from ledger.verify.log import TOLERANCE
 from ledger.verify.report import Check, Phrase, phrase
 from pricing.evidence import HELD, REFUNDED, RELEASED
 from registry.errors import RegistryError
@@ -320,17 +322,25 @@ def _admission_problem(job: Job, evidence: Evidence, found: Jobs) -> Phrase | No
             return phrase("admission.missing", holder=name)
         if said.statement.policy_digest != (None if side is None else side.agreement):
             return phrase("admission.agreement", holder=name)
-        if said.statement.time >= job.plan.run_by:
+        time = said.statement.time  # by its own clock, and the hub went by another
+        if time >= job.plan.run_by + TOLERANCE:
             return phrase("admission.late", holder=name, run_by=job.plan.run_by)
         if side is None:
             continue  # the helper, who admits under no agreement
         try:
             agreement = evidence.agreement(side.agreement)
-            require_in_force(agreement, said.statement.time)
+            require_in_force(agreement, _nearest(time, agreement.terms))
             require_outlasts(agreement, job.plan.run_by)
         except (ExchangeError, CryptoError) as error:
             return phrase("admission.refused", holder=name, reason=error)
     return None
+
+
+def _nearest(time: datetime, terms: Terms) -> datetime:
+    """Of the moments that a clock within TOLERANCE may have shown, the nearest to the validity."""
+    last = terms.valid_until - timedelta(milliseconds=1)
+    near = min(max(time, terms.valid_from), last)
+    return near if abs(near - time) < TOLERANCE else time
 
 
 def _is_misfit(job: Job | None, said: Said) -> bool:

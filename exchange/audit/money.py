@@ -200,12 +200,11 @@ def _amounts(
     try:
         terms = _terms(job, evidence)
         movement = _opened(said, terms, evidence, opener)
+        expected = _expected(said.statement.type, job, [term.price_minor for term in terms])
     except NotOpened as error:
         return Check("money.amounts", False if error.failed else None, subject, error.why)
     except (ExchangeError, CryptoError, PricingError) as error:
         return Check("money.amounts", False, subject, phrase("reason", reason=error))
-    prices = [term.price_minor for term in terms]
-    expected = _expected(said.statement.type, job, prices)
     right = _same(movement, expected, said, job) and movement.hold == ends
     what = legs_in_words(movement.legs, job.plan.currency)
     if right:
@@ -233,7 +232,8 @@ def _opened(
 
 def _expected(kind: str, job: Job, prices: Sequence[int]) -> tuple[Leg, ...]:
     """What must have moved. prices: those of the agreements, in the plan's order; they sum to the
-    hold, and the release divides the hold into exactly these."""
+    hold, and the release divides the hold into exactly these. Raises MoneyRefused where the plan's
+    currency is none."""
     plan = job.plan
     consumer = str(party_account(plan.consumer, plan.currency))
     escrow = str(escrow_account(job.id, plan.currency))
