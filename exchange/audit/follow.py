@@ -278,14 +278,16 @@ class Follower:
         state = self._state
         if state is None:
             return
-        size = _head_of(state).size
         since = state.unwitnessed_since
+        if since is not None and self._ears.seen is not None:
+            # Of a log that grows at every moment the newest head has no quorum whenever one looks.
+            since = max(since, self._ears.seen)
         if since is not None and now - since > self._limits.stale:
             why = phrase("follow.unwitnessed", since=encode_time(since))
-            self._alerts.shows(Kind.STALE, f"head {size}", why, facts=[why.key])
+            self._alerts.shows(Kind.STALE, "log", why, facts=[why.key])
         if now - state.grew_at > self._limits.quiet:
             why = phrase("follow.quiet", since=encode_time(state.grew_at))
-            self._alerts.shows(Kind.STALE, f"head {size}", why, facts=[why.key])
+            self._alerts.shows(Kind.STALE, "log", why, facts=[why.key])
 
     # Entries
 

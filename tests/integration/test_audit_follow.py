@@ -37,6 +37,7 @@ from exchange.hub import background, chains
 from exchange.node import outbox
 from exchange.query.explanation import Language
 from exchange.submission import read_submission
+from ledger import log
 from ledger.errors import NotCovered, SourceUnreachable, TileMissing
 from ledger.evidence import policy_adopted
 from ledger.verify.heads import page_bytes
@@ -576,6 +577,37 @@ def test_a_head_is_stale_when_its_witnesses_stay_away_and_not_when_the_log_is_id
     assert alert.kind is Kind.STALE
     assert "quorum" in alert.words[Language.ENGLISH]
     assert following.look(world.clock.now()) == []
+
+
+def test_a_log_that_grows_faster_than_witnesses_cosign_is_not_stale(
+    done: Done, tmp_path: Path
+) -> None:
+    """Of one that grows at every moment, no look need ever find the newest head cosigned."""
+    world = done.world.copied_to(tmp_path / "1")
+    following = follower(world)
+    following.look(world.clock.now())
+
+    def grow(turn: int, *, witnessed: bool) -> None:
+        for part in (turn, turn + 100):
+            with world.store.transaction() as tx:
+                log.append(tx.log, b"entry %d" % part)
+            background.order(world.store, world.operator, world.keeping)
+            if witnessed and part == turn:
+                background.publish(world.operator, world.keeping)
+        world.clock.pass_(Limits().stale / 3)
+
+    def stale() -> bool:
+        found = following.look(world.clock.now())
+        return Kind.STALE in kinds(found)
+
+    for turn in range(7):
+        grow(turn, witnessed=True)
+        assert not stale()
+    told = []
+    for turn in range(7, 12):
+        grow(turn, witnessed=False)
+        told.append(stale())
+    assert told.count(True) == 1
 
 
 def test_a_log_that_does_not_grow_for_long_is_idle_or_withheld(done: Done, tmp_path: Path) -> None:
