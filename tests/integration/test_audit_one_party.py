@@ -32,10 +32,21 @@ from exchange.query import plan as plans
 from exchange.query.explanation import Language
 from exchange.query.plan import Plan
 from exchange.submission import read_submission
+from registry.party import Role
 from tests.forgery import Forger, failing
 from tests.integration.test_audit_deal import export, roots_of
 from tests.integration.test_audit_follow import HubBundles, HubDocuments, HubSource
-from tests.world import Deal, World, a_deal, a_world
+from tests.world import (
+    LAB_ROWS,
+    Deal,
+    World,
+    a_deal,
+    a_world,
+    lab_columns,
+    list_rows,
+    negotiate,
+    terms_for,
+)
 
 ENGLISH = VOICES[Language.ENGLISH]
 TOO_LATE = timedelta(minutes=10, seconds=1)  # for the hub; for an auditor perhaps in time
@@ -81,13 +92,13 @@ def published(world: World) -> None:
         pass
 
 
-def judged(deal: Deal) -> DealReport:
-    """Every way in which a deal is judged and told of."""
+def judged(deal: Deal, *unknown: str) -> DealReport:
+    """Every way in which a deal is judged and told of. unknown: whom no roots name."""
     world = deal.world
     published(world)
     regulator = world.members["regulator"]
     opener = Opener(regulator.id, regulator.folder.sealing)
-    report = audit_deal(export(world, deal), world.policy, roots_of(world), opener)
+    report = audit_deal(export(world, deal), world.policy, roots_of(world, *unknown), opener)
     graph = prov.graph_of(report)
     assert prov.to_json(graph) and prov.to_provn(graph)
     for language in Language:
@@ -175,6 +186,26 @@ def test_whoever_keeps_the_log_cannot_be_hidden_behind_another_first_entry(deal:
     (first, *_), place = forger.drafts, forger.place("party.registered", nth=1)
     forger.drafts[0], forger.drafts[place] = forger.drafts[place], first
     assert "money.held" in failing(forger.audit(roots_of(world)))
+
+
+# A negotiation in vain
+
+
+def test_a_holder_that_was_asked_in_vain_need_not_be_known_to_the_auditor(deal: Deal) -> None:
+    """Its consumer may ask whom it likes."""
+    world = deal.world
+    world.join("stranger", Role.HOLDER)
+    world.introduce()
+    product = list_rows(world, "stranger", LAB_ROWS, ("person", "s5"), 1, lab_columns())
+    world.settle()
+    terms, research = terms_for(world, product), world.members["research"]
+    talk = research.negotiations.request(deal.deal, world.members["stranger"].id, terms)
+    world.settle()
+    world.members["stranger"].negotiations.terminate(talk.id, "no")
+    world.settle()
+    assert words(judged(deal, "stranger")) == []
+    negotiate(world, "stranger", deal.deal, terms)
+    assert "party.trusted" in failing(judged(deal, "stranger"))
 
 
 # What a holder claims
