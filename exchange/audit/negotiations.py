@@ -236,8 +236,7 @@ def _replay_one(subject: str, evidence: Evidence, held: Mapping[Digest, Said]) -
     # of them may be that step, and the others may have come without it.
     times = Counter(what for _, what, _ in named)
     perhaps_empty = {name for name, what, _ in named if times[what] > 1}
-    own = {name for _, (_, name), document in named if document.negotiation == subject}
-    holds = {held[name].index: held[name] for name in own if name in held}
+    holds = {held[name].index: held[name] for _, (_, name), _ in named if name in held}
     return read(
         sorted([*steps, *holds.values()], key=lambda said: said.index),
         _Talk(),
@@ -280,15 +279,17 @@ def _naming(
             output = _only_output(said.statement)
             proposes = kind in _PROPOSING
             document = _proposal(output, evidence) if proposes else evidence.agreement(output)
-            if said.statement.actor in (document.consumer, document.holder):
+            own = document.negotiation == said.statement.subject
+            if own and said.statement.actor in (document.consumer, document.holder):
                 yield said.signed.digest, ("proposal" if proposes else kind, output), document
 
 
 def _brought(
     talk: Negotiation, evidence: Evidence, no_effect: Mapping[Digest, str]
 ) -> Mapping[Digest, Said]:
-    """Of each agreement the holder's statement that put it forward: the one that had an effect,
-    or the first once the negotiation had begun."""
+    """Of each agreement of this negotiation the holder's statement that put it forward: the one
+    that had an effect, or the first once the negotiation had begun. What it says of another's
+    agreement brings that as little as anybody's word."""
     about = steps_among(evidence.about(talk.id))
     begun = min(s.index for s in about if s.signed.digest not in no_effect)
     found: dict[Digest, Said] = {}
@@ -296,7 +297,10 @@ def _brought(
         agreed = (s.statement.type, s.statement.actor) == (_PREFIX + Event.AGREED, talk.holder)
         late = s.index < begun or s.signed.digest in evidence.arrivals.late
         if agreed and not late and len(s.statement.outputs) == 1:
-            found.setdefault(s.statement.outputs[0], s)
+            (name,) = s.statement.outputs
+            with suppress(ExchangeError, CryptoError):
+                if evidence.agreement(name).negotiation == talk.id:
+                    found.setdefault(name, s)
     return found
 
 

@@ -149,6 +149,19 @@ def test_where_another_may_have_ended_the_job_those_are_named_who_cannot_all_be_
     assert log.clinic not in log.named(words)
 
 
+@pytest.mark.parametrize("name", ["clinic", "lab"])
+def test_a_holder_that_puts_anothers_agreement_forward_as_its_own_fails_nothing(
+    log: Log, done: Done, name: str
+) -> None:
+    """Wherever that stands: its own negotiation may be the earlier or the later one."""
+    liar = done.world.members[name].id
+    (other,) = {log.clinic, log.lab} - {liar}
+    outputs = log.draft("negotiation.agreed", other).statement.outputs
+    for before in ("negotiation.agreed", "negotiation.finalized"):
+        log.say(log.draft(before, liar), liar, "negotiation.agreed", outputs=outputs)
+    assert failing(log.audit()) == set()
+
+
 @pytest.mark.parametrize("act", ["job.released", "job.expired"])
 def test_no_head_left_out_excuses_a_second_act_of_the_operator(log: Log, act: str) -> None:
     """What it says it makes so as it says it, never too late."""
