@@ -126,6 +126,7 @@ class Follower:
             bundles, self._policy, self._roots, opener, work, self._alerts, self._waits
         )
         self._walk: Walk | None = None
+        self._broken: Phrase | None = None  # at which entries the program fails
         self._heads = _Heads(self._source, self._policy)
         self._past: list[PastHead] = []  # of this history, and beyond the entries taken
         self.size = 0
@@ -292,32 +293,32 @@ class Follower:
     # Entries
 
     def _take(self, tree: SignedTree) -> None:
-        """Every entry that is new, compared with the signed tree, in order."""
+        """Every entry that is new, compared with the signed tree, in order; none behind those at
+        which the program itself fails."""
         if self._walk is None:
             self._walk = Walk(tree, self._tally, self._ears)
         self._walk.tree = tree
         self._find_past_heads(tree)
         try:
-            while self.size < tree.size:
+            while self.size < tree.size and self._broken is None:
                 end = min(self.size + CHUNK, tree.size)
                 read = tree.entries(self.size, end)
                 entries = [read_entry(index, data, {}) for index, data in read]
                 if not self._documents.fetch(entries):
                     return  # the next look goes on here
                 self._take_chunk(entries, end)
+            if self._past and self._broken is None:  # of entries that were taken before
+                self._take_chunk([], self.size)
         except SourceUnreachable:
             raise
         except CannotJudge as error:
-            why = phrase("follow.cannot_judge", cause=error.cause)
-            self._alerts.shows(Kind.FORGED, "log", why)
-            return
+            self._broken = phrase("follow.cannot_judge", cause=error.cause)
         except LedgerError as error:
             self._alerts.shows(
                 Kind.DAMAGED, f"entries from {self.size}", phrase("reason", reason=error)
             )
-            return
-        if self._past:  # of entries that were taken before
-            self._take_chunk([], self.size)
+        if self._broken is not None:
+            self._alerts.shows(Kind.FORGED, f"entries from {self.size}", self._broken)
 
     def _take_chunk(self, entries: list[Entry], end: int) -> None:
         """Entries up to `end`, with the heads that lie among them and none beyond: whole, or, where
@@ -332,7 +333,7 @@ class Follower:
         try:
             with judging(f"entries from {self.size}"):
                 self._walk.take(Chunk(entries, tuple(heads[:cut]), after, [], ""))
-        except (LedgerError, CannotJudge):
+        except LedgerError:
             self._begin()
             raise
         del self._past[:cut]

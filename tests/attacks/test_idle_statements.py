@@ -222,7 +222,7 @@ def _attempt(program: str, judge: Callable[[], list[str]]) -> list[str]:
 
 
 def _of_deal(honest: Honest, speaker: Member) -> list[str]:
-    found: list[str] = []
+    found, actors = list[str](), _actors(honest.world)
     for opened in (False, True):
         report = honest.report(opened=opened)
         for language in Language:
@@ -232,8 +232,11 @@ def _of_deal(honest: Honest, speaker: Member) -> list[str]:
         prov.to_json(prov.graph_of(report))
         prov.to_provn(prov.graph_of(report))
         if speaker is honest.world.members["stranger"]:
+            # It is heard by nobody who reads the deal, and so does not fail by itself either.
             found += [f"{check.id} [{check.subject}] failed" for check in report.failed]
-        found += accused(report, _actors(honest.world), speaker.id, _key(speaker))
+            own = {deed.index for deed in report.story if actors[deed.index] == speaker.id}
+            found += [f"bundle holds a stranger's entry {index}" for index in sorted(own)]
+        found += accused(report, actors, speaker.id, _key(speaker))
     open_job = honest.jobs[-1]  # which may have ended since
     kept = {(check.id, check.subject) for check in report.passed}
     lost = {one for one in honest.passed - kept if open_job not in one[1]}

@@ -208,7 +208,7 @@ def test_a_log_at_whose_entry_the_program_fails_is_told_of_and_its_heads_are_fol
     monkeypatch.setattr(PublicReplay, "heard", hear)
     follower = following.follower()
     ((kind, subject, words),) = following.alerts(follower)
-    assert (kind, subject) == (Kind.FORGED, "log")
+    assert (kind, subject) == (Kind.FORGED, "entries from 0")
     assert "KeyError" in words
     note = follower.state.note if follower.state is not None else ""
     deal.submit()
