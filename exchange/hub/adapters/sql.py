@@ -24,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from crypto import record
@@ -202,11 +203,20 @@ class SqlHubTransaction:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         before = dict(self._locked)
+        first: OperationalError | None = None
         try:
             with self._session.begin_nested():
-                yield
+                try:
+                    yield
+                except OperationalError as error:
+                    first = error
+                    raise
         except BaseException:
             self._locked = before  # going back to a savepoint gives back the locks taken since
+            if first is not None:
+                # A full disk ends SQLite's whole transaction: then there is nothing to go back
+                # to, which fails as well and says nothing of the disk.
+                raise first  # noqa: B904 - it is the cause, not a consequence
             raise
 
     def chain(self, actor: PartyId) -> ChainHead:
