@@ -290,7 +290,7 @@ def _key(speaker: Member) -> str:
 
 
 @pytest.mark.parametrize("name", SPEAKERS)
-@pytest.mark.parametrize("seed", [0])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_whatever_one_says_without_effect_is_judged_of_nobody_else(
     honest: Honest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, seed: int
 ) -> None:

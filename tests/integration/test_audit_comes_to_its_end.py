@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from api.cli import audit as commands
+from api.cli import main as command_line
 from crypto.digest import digest
 from crypto.identifiers import DealId
 from exchange.audit import __main__ as program
@@ -119,14 +121,9 @@ def test_what_fails_and_where_is_named() -> None:
         raise BundleRefused("manifest.json", "is none")  # which says itself what to do
 
 
-@pytest.mark.parametrize("where", ["audit_deal", "answer"])
-def test_the_program_ends_in_a_sentence_and_not_with_success(
-    done: Deal,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    where: str,
-) -> None:
+@pytest.fixture
+def asked(done: Deal, tmp_path: Path) -> list[str]:
+    """How a deal's audit is asked for."""
     world = done.world
     (tmp_path / "deal.zip").write_bytes(export(world, done))
     lines = (f"fingerprint {one}\n" for one in sorted(roots_of(world).fingerprints))
@@ -134,16 +131,44 @@ def test_the_program_ends_in_a_sentence_and_not_with_success(
     (tmp_path / "policy").write_text(
         f"log {world.policy.logs[0].key}\nwitness w {world.witness.key}\nquorum w\n"
     )
-    files = [str(tmp_path / name) for name in ("deal.zip", "policy", "roots")]
-    asked = ["deal", files[0], "--policy", files[1], "--roots", files[2]]
-    assert program.main(asked) == 0
-    monkeypatch.setattr(program, where, breaks)
-    capsys.readouterr()
-    assert program.main(asked) == 2
+    bundle, policy, roots = (str(tmp_path / name) for name in ("deal.zip", "policy", "roots"))
+    return ["deal", bundle, "--policy", policy, "--roots", roots]
+
+
+def require_told(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "cannot be judged" in printed.err
     assert "OverflowError" in printed.err
+
+
+@pytest.mark.parametrize("where", ["audit_deal", "answer"])
+def test_the_program_ends_in_a_sentence_and_not_with_success(
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    assert program.main(asked) == 0
+    monkeypatch.setattr(program, where, breaks)
+    capsys.readouterr()
+    assert program.main(asked) == 2
+    require_told(capsys)
+
+
+@pytest.mark.parametrize("where", ["audit_deal", "_print"])
+def test_so_does_the_command_line(
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    monkeypatch.setattr(commands, where, breaks)
+    monkeypatch.setattr("sys.argv", ["exchange", "audit", *asked])
+    with pytest.raises(SystemExit) as ended:
+        command_line()
+    assert ended.value.code == 1
+    require_told(capsys)
 
 
 @dataclass
