@@ -277,7 +277,10 @@ class WitnessStore(Protocol):
     Both readers raise MemoryDamaged for a head whose parts contradict each other.
     """
 
-    def head(self, origin: str) -> WitnessHead | None: ...
+    def head(self, origin: str) -> WitnessHead | None:
+        """The last one of this log, which nobody else replaces before the transaction ends: a log
+        that was told of a conflict at the very size it stated would take it for a fork."""
+        ...
 
     def heads(self) -> Sequence[WitnessHead]:
         """All, by origin."""

@@ -42,6 +42,7 @@ class SqlWitnessStore:
         row = self._session.exec(
             select(WitnessHeadRow)
             .where(WitnessHeadRow.origin == origin)
+            .with_for_update()  # as SQLite's transactions are the only writer from their beginning
             .execution_options(populate_existing=True)
         ).first()
         return None if row is None else _read(row)
