@@ -25,6 +25,7 @@ from exchange.audit import (
 from exchange.audit.answers import DealReport
 from exchange.audit.bundle import read
 from exchange.audit.chains import arrivals, check_order_and_time, check_references
+from exchange.audit.counts import Counts
 from exchange.audit.evidence import Evidence, check_documents
 from exchange.audit.jobs import Jobs
 from exchange.audit.negotiations import Negotiations
@@ -85,8 +86,9 @@ def audit_deal(bundle: bytes, policy: Policy, roots: Roots, opener: Opener | Non
 
     checks += negotiations.check_replays(evidence, talks)
     checks += _check_agreements(evidence, talks, work)
+    counts = Counts(evidence, work)
     for subject in jobs.subjects(evidence):
-        checks += _check_job(subject, evidence, work, opener)
+        checks += _check_job(subject, evidence, work, counts, opener)
     checks += plans.check_accounts(evidence, work)
     checks += story.note_alarms(evidence)
     checks += oversight.check_standing(evidence, work, opener)
@@ -123,7 +125,9 @@ def _check_agreements(evidence: Evidence, talks: Negotiations, work: Jobs) -> li
     return checks
 
 
-def _check_job(subject: str, evidence: Evidence, work: Jobs, opener: Opener | None) -> list[Check]:
+def _check_job(
+    subject: str, evidence: Evidence, work: Jobs, counts: Counts, opener: Opener | None
+) -> list[Check]:
     checks = [jobs.check_replay(subject, evidence, work)]
     job = work.known.get(subject)
     if job is None:
@@ -136,7 +140,7 @@ def _check_job(subject: str, evidence: Evidence, work: Jobs, opener: Opener | No
             checks += plans.check_plan(job, evidence)
         if ran:
             checks.append(jobs.check_admissions(job, evidence, work))
-    checks += receipts.check_receipts(job, evidence, work, opener)
+    checks += receipts.check_receipts(job, evidence, counts, opener)
     checks += money.check_money(job, evidence, opener)
     return checks
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Final
 
 from crypto import record
 from crypto.digest import Digest
@@ -20,6 +21,8 @@ from exchange.submission import document_digest
 from exchange.terms.agreement import Agreement, read_agreement
 from ledger.verify.report import Check, phrase
 from registry.product import DataProduct
+
+_KEPT: Final = 64  # documents of a kind that stay parsed
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,28 @@ class Evidence:
 
     def product(self, name: Digest) -> DataProduct:
         """Raises UnknownSubject, Malformed; says nothing of who signed it."""
-        return record.from_bytes(DataProduct, self.envelope(name).payload)
+        return self._products(name)
 
     def agreement(self, name: Digest) -> Agreement:
         """Raises UnknownSubject, Malformed; says nothing of who signed it."""
-        return read_agreement(self.envelope(name))
+        return self._agreements(name)
 
     def about(self, subject: str) -> Sequence[Said]:
         return self._by_subject.get(subject, ())
 
     def by(self, actor: PartyId) -> Sequence[Said]:
         return self._by_actor.get(actor, ())
+
+    # Each is looked at for every job that rests on it, and may be large.
+    @cached_property
+    def _products(self) -> Callable[[Digest], DataProduct]:
+        return lru_cache(_KEPT)(
+            lambda name: record.from_bytes(DataProduct, self.envelope(name).payload)
+        )
+
+    @cached_property
+    def _agreements(self) -> Callable[[Digest], Agreement]:
+        return lru_cache(_KEPT)(lambda name: read_agreement(self.envelope(name)))
 
     @cached_property
     def _by_subject(self) -> Mapping[str, Sequence[Said]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 
 from crypto import envelope as dsse
@@ -77,14 +77,13 @@ def check_accounts(evidence: Evidence, found: Jobs) -> list[Check]:
                 if number is not None:
                     products[number, side.holder] = None
     checks = []
+    given_back = {job.id for job in found.held if _returned(job)}
+    perhaps = {job.id for job in found.held if not _spent(job, evidence)}
     for number, holder in products:
         subject = f"{number} of {evidence.parties.name(holder)}"
-        given_back = {job.id for job in found.held if _returned(job)}
         passed, note = _account(number, holder, evidence, found, given_back)
-        if passed is False:
-            given_back = {job.id for job in found.held if not _spent(job, evidence)}
-            if _account(number, holder, evidence, found, given_back)[0] is not False:
-                passed, note = None, phrase("privacy.perhaps", reason=note)
+        if passed is False and _account(number, holder, evidence, found, perhaps)[0] is not False:
+            passed, note = None, phrase("privacy.perhaps", reason=note)
         checks.append(Check("product.privacy", passed, subject, note))
     return checks
 
@@ -141,31 +140,6 @@ def listed_version(said: Said, number: ProductId, evidence: Evidence) -> DataPro
     return product if (product.id, product.holder) == (number, statement.actor) else None
 
 
-def accounts_possible(
-    number: ProductId, receipt: Said, spent: PrivacyCost, evidence: Evidence
-) -> Iterator[PrivacyAccount]:
-    """A product's account, as a receipt opens it, under every version that its holder had listed
-    by then: it may have lowered the totals since it admitted what is counted."""
-    for said in evidence.by(receipt.statement.actor):
-        if said.statement.actor_seq < receipt.statement.actor_seq:
-            listed = listed_version(said, number, evidence)
-            if listed is not None:
-                yield account_of(listed, spent)
-
-
-def started_cost(number: ProductId, receipt: Said, evidence: Evidence, found: Jobs) -> PrivacyCost:
-    """What a holder must have counted on a product when it signed a receipt: the jobs of this deal
-    that it had started by then, for those are never given back."""
-    holder, total = receipt.statement.actor, NOTHING
-    for job in found.held:
-        start, side = job.started.get(holder), job.plan.side_of(holder)
-        if start is None or side is None or product_id(side, evidence) != number:
-            continue
-        if start.statement.actor_seq < receipt.statement.actor_seq:
-            total = total + cost_of(job.plan)
-    return total
-
-
 def _admitted_cost(said: Said, number: ProductId, evidence: Evidence, found: Jobs) -> PrivacyCost:
     """Of a holder's statement, if it is an admission that counts."""
     statement = said.statement
@@ -184,21 +158,6 @@ def product_id(side: SidePlan, evidence: Evidence) -> ProductId | None:
         return evidence.product(side.product).id
     except (ExchangeError, RegistryError, CryptoError):
         return None
-
-
-def counts_possible(
-    name: Digest, agreement: Agreement, receipt: Said, evidence: Evidence
-) -> tuple[int, int]:
-    """How many runs a holder can truthfully have counted when it signed a receipt: at least the
-    jobs that it had started by then, at most those that it had admitted, by its own numbering."""
-    earlier = [
-        s.statement
-        for s in evidence.by(agreement.holder)
-        if s.statement.actor_seq < receipt.statement.actor_seq
-    ]
-    admitted = {s.subject for s in earlier if s.type == "job.admitted" and s.policy_digest == name}
-    started = {s.subject for s in earlier if s.type == "job.started" and s.subject in admitted}
-    return len(started), len(admitted)
 
 
 def _admitted_under(name: Digest, agreement: Agreement, found: Jobs) -> Sequence[Job]:

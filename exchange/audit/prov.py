@@ -113,14 +113,13 @@ class Graph:
     entities: dict[Name, Element] = field(default_factory=dict)
     activities: dict[Name, Element] = field(default_factory=dict)
     agents: dict[Name, Element] = field(default_factory=dict)
-    relations: list[Relation] = field(default_factory=list)
+    relations: dict[Relation, None] = field(default_factory=dict)
 
     def relate(
         self, kind: str, effect: Name, cause: Name, seen: Seen, third: Name | None = None
     ) -> None:
         relation = Relation(kind, effect, cause, seen, third)
-        if relation not in self.relations:
-            self.relations.append(relation)
+        self.relations[relation] = None
 
     def of_kind(self, kind: str) -> Iterator[Relation]:
         return (relation for relation in self.relations if relation.kind == kind)

@@ -11,15 +11,16 @@ from crypto.digest import Digest, opens
 from crypto.errors import CryptoError, Malformed
 from crypto.identifiers import PartyId
 from exchange import openings
+from exchange.audit.counts import Counts
 from exchange.audit.evidence import Evidence
-from exchange.audit.jobs import COMMITTED, Job, Jobs
+from exchange.audit.jobs import COMMITTED, Job
 from exchange.audit.log import Said
 from exchange.audit.openings import NotOpened, Opener, open_for
-from exchange.audit.plans import accounts_possible, counts_possible, privacy_note, started_cost
+from exchange.audit.plans import privacy_note
 from exchange.errors import ExchangeError
 from exchange.evidence import gate_words
 from exchange.openings import BudgetUse, BytesOut, PrivacyUse, ReceiptOpenings
-from exchange.privacy import NOTHING, cost_of
+from exchange.privacy import NOTHING, PrivacyAccount, cost_of
 from exchange.query.plan import SidePlan
 from exchange.terms.agreement import Agreement
 from ledger.verify.report import Check, Phrase, phrase
@@ -27,7 +28,9 @@ from ledger.verify.report import Check, Phrase, phrase
 _FRACTION: Final = re.compile(r"\d{1,38}(/[1-9]\d{0,37})?", re.ASCII)
 
 
-def check_receipts(job: Job, evidence: Evidence, found: Jobs, opener: Opener | None) -> list[Check]:
+def check_receipts(
+    job: Job, evidence: Evidence, counts: Counts, opener: Opener | None
+) -> list[Check]:
     """Each holder's receipt of a sealed job and, for a reader with a key, what it opens to."""
     checks = []
     for party in job.plan.sealers:
@@ -40,7 +43,7 @@ def check_receipts(job: Job, evidence: Evidence, found: Jobs, opener: Opener | N
             continue
         checks.append(_receipt(job, party, said, evidence, subject))
         if side is not None:  # no agreement names a reader of a helper's commitment
-            checks.append(_opened(job, side, said, evidence, found, opener, subject))
+            checks.append(_opened(job, side, said, evidence, counts, opener, subject))
     return checks
 
 
@@ -95,7 +98,7 @@ def _opened(
     side: SidePlan,
     said: Said,
     evidence: Evidence,
-    found: Jobs,
+    counts: Counts,
     opener: Opener | None,
     subject: str,
 ) -> Check:
@@ -110,7 +113,7 @@ def _opened(
             evidence=evidence,
             opener=opener,
         )
-        note, right = _read_openings(plain, job, side, said, agreement, evidence, found)
+        note, right = _read_openings(plain, job, side, said, agreement, evidence, counts)
         return Check("receipt.opened", right, subject, note)
     except NotOpened as error:
         return Check("receipt.opened", False if error.failed else None, subject, error.why)
@@ -125,7 +128,7 @@ def _read_openings(
     said: Said,
     agreement: Agreement,
     evidence: Evidence,
-    found: Jobs,
+    counts: Counts,
 ) -> tuple[Phrase, bool]:
     opened = record.from_bytes(ReceiptOpenings, plain)
     if opened.v != 1:
@@ -139,7 +142,7 @@ def _read_openings(
             return phrase("opening.mismatch", name=name), False
     Digest(opened.commitments["snapshot"].value)
     use = record.from_bytes(BudgetUse, opened.commitments["budget"].value)
-    low, high = counts_possible(side.agreement, agreement, said, evidence)
+    low, high = counts.runs(side.agreement, said)
     if use.runs_after != use.runs_before + 1 or not low <= use.runs_after <= high:
         counted = phrase(
             "budget.wrong", before=use.runs_before, after=use.runs_after, low=low, high=high
@@ -152,7 +155,7 @@ def _read_openings(
             "budget.epsilon", before=before, after=after, cost=job.plan.epsilon, allowed=allowed
         )
         return spent, False
-    wrong = _account_problem(use.product, job, said, agreement, evidence, found)
+    wrong = _account_problem(use.product, job, said, agreement, evidence, counts)
     if wrong is not None:
         return wrong, False
     egress = record.from_bytes(BytesOut, opened.commitments["egress"].value)
@@ -173,20 +176,22 @@ def _account_problem(
     said: Said,
     agreement: Agreement,
     evidence: Evidence,
-    found: Jobs,
+    counts: Counts,
 ) -> Phrase | None:
     """The product's account, which other deals draw on too: it moved by what the plan costs, had
     counted at least this deal's started jobs, and stayed within what the holder had listed."""
     cost, number = cost_of(job.plan), agreement.terms.product_id
     if use is None or cost == NOTHING:
         return None if use is None and cost == NOTHING else phrase("privacy.unstated")
-    started = started_cost(number, said, evidence, found)
+    started = counts.started(number, said)
     if use.before + cost != use.after or not started.within(use.after):
         return phrase("privacy.miscounted", before=use.before, after=use.after, cost=cost)
-    accounts = list(accounts_possible(number, said, use.after, evidence))
-    if accounts and all(min(a.epsilon_left, a.delta_left) < 0 for a in accounts):
-        return privacy_note(accounts[-1])
-    return None
+    newest: PrivacyAccount | None = None
+    for account in counts.accounts(number, said, use.after):
+        if min(account.epsilon_left, account.delta_left) >= 0:
+            return None
+        newest = newest or account
+    return None if newest is None else privacy_note(newest)
 
 
 def _fraction(text: str) -> Fraction:

@@ -50,6 +50,7 @@ from pricing.evidence import Movement
 from registry.expression import ColumnValue, Comparator, Compare, Text
 from registry.party import PAYLOAD_TYPE as PARTY
 from registry.party import PartyDocument, Role, endorse
+from registry.product import DataProduct
 from tests.forgery import Forger, failing
 from tests.world import START, Deal, World, a_deal, a_world, down
 
@@ -139,6 +140,23 @@ def test_without_the_regulators_key_amounts_and_budgets_stay_unopened(done: Audi
     unopened = [check.id for check in report.not_opened]
     assert unopened.count("money.amounts") == 4
     assert unopened.count("receipt.opened") == 4
+
+
+def test_products_and_agreements_are_read_once_however_many_jobs_rest_on_them(
+    done: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A product may have a megabyte, and a deal thousands of jobs."""
+    read: list[bytes] = []
+    from_bytes = record.from_bytes
+
+    def counted(kind: type, data: bytes) -> object:
+        if kind in (DataProduct, Agreement):
+            read.append(data)
+        return from_bytes(kind, data)
+
+    monkeypatch.setattr(record, "from_bytes", counted)
+    audit_deal(done.bundle, done.world.policy, done.roots, done.opener)
+    assert len(read) == len(set(read)) == 4
 
 
 def test_another_partys_key_opens_nothing_and_accuses_nobody(done: Audited) -> None:
