@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ from exchange.query.explanation import Language
 from exchange.query.plan import Plan
 from exchange.submission import read_submission
 from registry.party import Role
+from registry.rule import Join
+from tests.acceptance.test_privacy_budget import QUESTION, TENTH, list_again
 from tests.forgery import Forger, failing
 from tests.integration.test_audit_deal import export, roots_of
 from tests.integration.test_audit_follow import HubBundles, HubDocuments, HubSource
@@ -233,11 +236,11 @@ def test_a_start_that_nothing_before_it_allows_accuses_its_holder_alone(deal: De
     assert world.members["clinic"].id not in said
 
 
-def began_and_failed(deal: Deal, name: str, *, late: str) -> None:
+def began_and_failed(deal: Deal, name: str, *, late: str, **changes: object) -> None:
     """A holder says that a job began, and then that it failed; late: which of its words reached the
     hub too late. Neither the hub nor the other counts the run."""
     world = deal.world
-    job, plan = submitted(deal)
+    job, plan = submitted(deal, **changes)
     world.members["clinic"].desk.approve(job)
     world.settle()
     with world.store.reading() as tx:
@@ -281,8 +284,26 @@ def test_a_run_that_one_holder_may_have_begun_too_late_is_not_counted_against_an
     assert alerts(deal) == set()
 
 
-def submitted(deal: Deal) -> tuple[JobId, Digest]:
-    job = deal.submit()
+@pytest.mark.slow
+def test_nor_is_it_charged_to_the_other_products_privacy_account(tmp_path: Path) -> None:
+    world = a_world(tmp_path)
+    deal = a_deal(world, joins=(Join.HIDDEN,), epsilon=Fraction(1))
+    list_again(deal, TENTH)
+    world.clock.pass_(timedelta(minutes=30))
+    world.settle()
+    began_and_failed(deal, "lab", late="job.started", sql=QUESTION)
+    job, _ = submitted(deal, sql=QUESTION)
+    world.members["clinic"].desk.approve(job)
+    world.settle()
+    report = judged(deal)
+    assert words(report) == []
+    (check,) = [c for c in report.not_opened if c.id == "product.privacy"]
+    assert deal.clinic_product.id in check.subject
+    assert "too late" in check.words(ENGLISH)
+
+
+def submitted(deal: Deal, **changes: object) -> tuple[JobId, Digest]:
+    job = deal.submit(**changes)
     deal.world.settle()
     with deal.world.store.reading() as tx:
         return job, tx.job(job).plan
