@@ -34,7 +34,7 @@ S = TypeVar("S")
 
 # Followed at once; of more, those that suppose least. More than four parties bring about with the
 # words without effect that a bundle holds of each: else two could hide how it really went. Beyond
-# it nobody is accused by name.
+# it nobody's fault is certain.
 MAX_READINGS: Final = 4096
 ASSUMED: Final = "it came too late or incomplete, as the operator's acts after it suppose"
 # Looks wrong where something is odd that somebody honest may do: a reading without it is likelier.
