@@ -27,7 +27,7 @@ from ledger.ports import WitnessHead, WitnessStore
 from ledger.verify.checkpoint import Checkpoint, open_checkpoint
 from ledger.verify.cosignature import cosign, verify_cosignatures
 from ledger.verify.merkle import EMPTY_ROOT, MAX_PROOF_HASHES, verify_consistency
-from ledger.verify.note import Note, Signature, VerifierKey, cosigner_key, signatures_by
+from ledger.verify.note import Note, VerifierKey, cosigner_key, signatures_by
 from ledger.verify.text import decode_decimal, decode_hash, decode_utf8, encode_base64
 
 MAX_REQUEST_BYTES: Final = 1 << 18
@@ -100,31 +100,24 @@ def add_checkpoint(
         return _refusal(403, str(error))
     if request.old_size > checkpoint.size:
         return _refusal(400, "the old size is larger than the checkpoint's")
-    keys = [cosigner_key(name, signer) for signer in signers]
     old = store.head(checkpoint.origin)
     if old is None:
         store.heads()  # a head that was filed under a wrong name would be forgotten otherwise
     else:
-        require_ours(old, keys)
+        require_ours(old, [cosigner_key(name, signer) for signer in signers])
     if request.old_size != _size(old):
         return _conflict(old)
     try:
         _require_consistency(old, checkpoint, request.proof)
     except ConsistencyRefused as error:
         return _refusal(422, str(error))
-    said = _said(old, note, keys)
-    if len(said) == len(keys):
-        return _cosigned([said[key] for key in keys])
-    lines = [
-        said.get(key) or cosign(note.text, name, signer, now=now)
-        for key, signer in zip(keys, signers, strict=True)
-    ]
+    lines = [cosign(note.text, name, signer, now=now) for signer in signers]
     ours = [key for key in trusted_logs if key.name == checkpoint.origin]
     # Whatever else the request carried was verified by nobody here, and is not kept.
     kept = Note(note.text, (*signatures_by(note, ours).values(), *lines))
     if not store.advance(old, WitnessHead(checkpoint, kept.to_bytes(), now)):
         return _conflict(store.head(checkpoint.origin))
-    return _cosigned(lines)
+    return Response(200, TEXT, "".join(line.line for line in lines).encode("utf-8"))
 
 
 def require_ours(head: WitnessHead, keys: Sequence[VerifierKey]) -> None:
@@ -141,21 +134,6 @@ def require_ours(head: WitnessHead, keys: Sequence[VerifierKey]) -> None:
         raise MemoryDamaged(origin, "it does not carry this witness's cosignature")
 
 
-def _said(
-    old: WitnessHead | None, note: Note, keys: Sequence[VerifierKey]
-) -> dict[VerifierKey, Signature]:
-    """What each key has said of this very checkpoint already, and says again if asked again.
-
-    A later time would be true as well. But anybody may ask, and while the log cannot reach the
-    witness a head that is cosigned anew makes it look as if the log had been at work and had left
-    out what it took in since.
-    """
-    if old is None:
-        return {}
-    known = Note.parse(old.note)
-    return signatures_by(known, keys) if known.text == note.text else {}
-
-
 def _require_consistency(old: WitnessHead | None, new: Checkpoint, proof: Sequence[bytes]) -> None:
     """Raises ConsistencyRefused; another root of the same size is one case of it."""
     if new.size == 0 and new.root != EMPTY_ROOT:
@@ -168,10 +146,6 @@ def _require_consistency(old: WitnessHead | None, new: Checkpoint, proof: Sequen
 
 def _size(head: WitnessHead | None) -> int:
     return 0 if head is None else head.checkpoint.size
-
-
-def _cosigned(lines: Sequence[Signature]) -> Response:
-    return Response(200, TEXT, "".join(line.line for line in lines).encode("utf-8"))
 
 
 def _conflict(head: WitnessHead | None) -> Response:

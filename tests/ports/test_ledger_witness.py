@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import httpx2
 import pytest
@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from api.database import open_engine
 from api.witness import witness_app
-from crypto.keys import MlDsaKey, Signer, SigningKey
+from crypto.keys import MlDsaKey, SigningKey
 from ledger.adapters.http_witness import HttpWitness
 from ledger.adapters.witness_sql import SqlWitnessStore, create_witness_tables
 from ledger.errors import WitnessAt, WitnessDisagrees, WitnessUnreachable
@@ -80,22 +80,15 @@ def database(engine: Engine) -> Engine:
     return engine
 
 
-def ask(
-    engine: Engine,
-    body: bytes,
-    keys: Sequence[VerifierKey] = (LOG_KEY,),
-    *,
-    now: datetime = NOW,
-    signers: Sequence[Signer] = (WITNESS, ML_DSA),
-) -> Response:
+def ask(engine: Engine, body: bytes, keys: Sequence[VerifierKey] = (LOG_KEY,)) -> Response:
     with Session(engine) as session, session.begin():
         return add_checkpoint(
             body,
             store=SqlWitnessStore(session),
             name=NAME,
-            signers=signers,
+            signers=[WITNESS, ML_DSA],
             trusted_logs=keys,
-            now=now,
+            now=NOW,
         )
 
 
@@ -114,26 +107,6 @@ def test_each_head_that_extends_the_last_is_cosigned(database: Engine) -> None:
         assert size_of(database) == new
 
 
-def test_whoever_repeats_a_head_gets_no_later_time_for_it(database: Engine) -> None:
-    first = ask(database, TREE.request(0, 5))
-    week = NOW + timedelta(days=7)
-    assert ask(database, TREE.request(5, 5), now=week) == first
-    note = Note(
-        TREE.head(6).text, parse_lines(ask(database, TREE.request(5, 6), now=week).body.decode())
-    )
-    assert set(verify_cosignatures(note, WITNESS_KEYS).values()) == {week}
-
-
-def test_a_key_that_is_added_cosigns_the_last_head_beside_what_was_said(database: Engine) -> None:
-    first = ask(database, TREE.request(0, 5), signers=[WITNESS])
-    later = NOW + timedelta(days=1)
-    both = ask(database, TREE.request(5, 5), now=later)
-    assert both.body.startswith(first.body)
-    note = Note(TREE.head(5).text, parse_lines(both.body.decode()))
-    assert sorted(verify_cosignatures(note, WITNESS_KEYS).values()) == [NOW, later]
-    assert ask(database, TREE.request(5, 5), now=later + timedelta(days=1)) == both
-
-
 def test_no_repetition_makes_a_log_look_forked(database: Engine) -> None:
     """409 with the size that the log stated itself means another root."""
     ask(database, TREE.request(0, 1))
@@ -141,14 +114,13 @@ def test_no_repetition_makes_a_log_look_forked(database: Engine) -> None:
 
     def stranger() -> None:
         while not over.is_set():
-            ask(database, TREE.request(newest[0], newest[0]), signers=[ML_DSA, WITNESS])
-            ask(database, TREE.request(newest[0], newest[0]), signers=[WITNESS])
+            ask(database, TREE.request(newest[0], newest[0]))
 
     with ThreadPoolExecutor(2) as pool:
         strangers = [pool.submit(stranger) for _ in range(2)]
         try:
             for new in range(2, 21):
-                assert ask(database, TREE.request(newest[0], new), signers=[WITNESS]).status == 200
+                assert ask(database, TREE.request(newest[0], new)).status == 200
                 newest[0] = new
         finally:
             over.set()
