@@ -423,6 +423,7 @@ def loops_of(
                 # Whoever audits takes a head that lacks what was due long before for the word of
                 # an operator that keeps money: so what fell due meanwhile is in the first one, and
                 # no earlier one is shown to witnesses.
+                hub.keeping.known.caught_up = False
                 with suppress(ExceptionGroup):  # jobs that cannot be moved: their own loop tells
                     move()
             grown = background.order(hub.store, hub.operator, hub.keeping)

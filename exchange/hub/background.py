@@ -46,11 +46,12 @@ class KnownHead:
     Without any error, one connection may be to a database and the next to an older copy of it: a
     replica that lags and took over between two rounds, a file that was replaced.
 
-    declared: no entry waits that was queued before this process began to sign.
+    caught_up: no entry waits that was queued before this process began to sign, or went on after
+               a failure of its database.
     """
 
     head: Checkpoint | None = None
-    declared: bool = False
+    caught_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
     saw in it last, and what `integrate` raises.
 
     The first head that a process signs takes in all that waits, however much: what was queued at
-    start declares the keys that sign, and no head that lacks it may carry their signatures.
+    start declares the keys that sign, and no head that lacks it may carry their signatures; and it
+    moves money that fell due while nobody signed.
     """
     with store.transaction() as tx:
         _require_known(tx, keeping)
@@ -118,14 +120,14 @@ def order(store: HubStore, operator: Operator, keeping: LogKeeping) -> bool:
             signer=keeping.signer,
             now=operator.clock.now(),
             also=keeping.also,
-            limit=log.MAX_BATCH if keeping.known.declared else EVERYTHING,
+            limit=log.MAX_BATCH if keeping.known.caught_up else EVERYTHING,
         )
         latest = tx.log.latest()
-        waiting = not keeping.known.declared and bool(tx.log.pending(1))
+        waiting = not keeping.known.caught_up and bool(tx.log.pending(1))
     if latest is not None:
         keeping.known.head = latest.checkpoint  # not before the commit: it may be refused
     if not waiting:  # another process that orders at this moment may leave some
-        keeping.known.declared = True
+        keeping.known.caught_up = True
     return grown is not None
 
 

@@ -435,6 +435,33 @@ def test_a_hub_that_starts_moves_what_fell_due_before_it_signs_and_asks_no_witne
     assert first["move_jobs"] < first["order"] < first["publish"]
 
 
+def test_a_hub_whose_database_was_away_moves_what_fell_due_into_its_next_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = HubSettings.load(a_hub(tmp_path / "hub"))
+    hub = open_hub(settings)
+    order, move_jobs = background.order, background.move_jobs
+    done: list[str] = []
+
+    def ordering(*arguments: Any) -> bool:
+        done.append("goes on" if hub.keeping.known.caught_up else "takes in all")
+        if done[-1] == "goes on" and done.count("goes on") == 1:
+            raise OSError("the database is away")
+        return order(*arguments)
+
+    def moving(*arguments: Any) -> Any:
+        if threading.current_thread().name == "ledger":
+            done.append("moves")
+        return move_jobs(*arguments)
+
+    monkeypatch.setattr(background, "order", ordering)
+    monkeypatch.setattr(background, "move_jobs", moving)
+    with loops_of(hub, settings) as loops:
+        loops.start()
+        until(lambda: done.count("goes on") > 1 or None)
+    assert done[:6] == ["moves", "takes in all", "goes on", "moves", "takes in all", "goes on"]
+
+
 # The relay
 
 
