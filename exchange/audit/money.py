@@ -138,7 +138,9 @@ def _settled(job: Job, moves: _Moves, evidence: Evidence) -> Check:
 
 def _still_held(job: Job, hold: Said, evidence: Evidence) -> Check:
     """For a while that is nobody's fault, and may be an outage of the hub's. It is the operator's
-    once a witnessed head lacks the act that its hub would long have made.
+    once its hub was at work and did not act. That a witness saw a head late does not show it:
+    anybody can have the newest one cosigned again, years later. A head that a larger one follows
+    was seen while the hub went on, which moves what is due before it signs.
 
     A payment waits for a witnessed head that holds the release. The price of any other job goes
     back at its plan's end, unless all receipts are in: then for a head that holds them. Whoever
@@ -146,6 +148,7 @@ def _still_held(job: Job, hold: Said, evidence: Evidence) -> Check:
     """
     witnessed = witnessed_heads(evidence.heads)
     seen = max((head.times.first for head in witnessed), default=None)
+    followed = [head.times.first for head in witnessed if head.size < witnessed[-1].size]
     ends = job.plan.finish_by if job.released is None else job.released.statement.time
     relied_to = max(said.index for said in (job.released, hold, *job.sealed.values()) if said)
     holding = [head.times.last for head in witnessed if head.size > relied_to]
@@ -154,7 +157,7 @@ def _still_held(job: Job, hold: Said, evidence: Evidence) -> Check:
     if seen <= ends + TOLERANCE:
         return Check("money.settled", True, job.id, phrase("money.still_held"))
     since = max(holding[0], ends)
-    passed = False if seen > since + SETTLED_WITHIN else None
+    passed = False if any(time > since + SETTLED_WITHIN for time in followed) else None
     key = "money.unended" if job.released is None else "money.unpaid"
     note = phrase(key, since=encode_time(since), seen=encode_time(seen))
     return Check("money.settled", passed, job.id, note)

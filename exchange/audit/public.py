@@ -174,6 +174,8 @@ class PublicReplay:
         self.operator: PartyId | None = None
         self.seen: datetime | None = None
         """When a quorum last saw the log, at the earliest."""
+        self._size = 0  # of the newest head that a quorum saw
+        self._followed: datetime | None = None  # when it last saw one before that
         self._tally = tally
         self._kept = _Kept()
 
@@ -219,8 +221,10 @@ class PublicReplay:
         return self._kept.job(subject)
 
     def witnessed(self, size: int, times: Times) -> None:
-        """A head with a quorum that says when, behind all that it holds."""
+        """A head with a quorum that says when, behind all that it holds; a size may come again."""
         self._kept.head(size, times.last)
+        if size > self._size:
+            self._size, self._followed = size, self.seen
         self.seen = times.first if self.seen is None else max(self.seen, times.first)
 
     def owed_since(self, job: Job, finish_by: datetime | None = None) -> datetime | None:
@@ -237,12 +241,17 @@ class PublicReplay:
         return since + MAX_HELD if finish_by is None else max(since, finish_by)
 
     def finish(self) -> None:
+        """A price is kept where the hub was at work and did not act. That a witness saw a head late
+        does not show it: anybody can have the newest one cosigned again, years later. A head that a
+        larger one follows was seen while the hub went on."""
         left = 0
         for subject, job in self._kept.open_jobs():
             left += 1
             since = self.owed_since(job)
-            if since is not None and self.seen is not None and self.seen > since + SETTLED_WITHIN:
-                self._withheld(subject, job, since, self.seen)
+            if since is None or self._followed is None:
+                continue
+            if self._followed > since + SETTLED_WITHIN:
+                self._withheld(subject, job, since, self._followed)
         if left:
             self._tally.unopened("job.public", "log", phrase("public.open", count=f"{left:,}"))
         self._kept.close()

@@ -320,9 +320,11 @@ def _bundle(deal: DealId, found: _Collected, left_out: int, tx: HubTransaction) 
 def _bounds(
     indices: Sequence[int], head: StoredCheckpoint, tx: HubTransaction
 ) -> list[StoredCheckpoint]:
-    """The witnessed heads next to each entry, below and above, but for the bundle's own. Only these
-    are read: a log that has grown for a year has as many as seconds."""
-    found: dict[int, StoredCheckpoint] = {}
+    """The witnessed heads next to each entry, below and above, but for the bundle's own, and the
+    one before that, of which alone it shows that the hub went on since it was seen. Only these are
+    read: a log that has grown for a year has as many as seconds."""
+    last = tx.log.witnessed_to(head.size - 1)
+    found = {} if last is None else {last.size: last}
     above: StoredCheckpoint | None = None
     for index in indices:
         if above is not None and index < above.size:

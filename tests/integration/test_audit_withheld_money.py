@@ -3,6 +3,7 @@ whose job simply still runs by none."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,15 +12,22 @@ import pytest
 from crypto.identifiers import JobId
 from crypto.record import Amount
 from exchange import jobs
+from exchange.audit import bundle as bundles
 from exchange.audit.alerts import Alert, Kind
+from exchange.audit.deal import audit_deal
 from exchange.audit.follow import Follower
 from exchange.audit.whole import audit_whole_log
 from exchange.hub import background, settlement
 from exchange.jobs import MAX_HELD, MAX_WAIT, SETTLED_WITHIN, JobState
 from exchange.query.plan import Plan
+from ledger.verify.checkpoint import Checkpoint
+from ledger.verify.heads import page_bytes, parse_page
+from ledger.verify.note import Note
+from ledger.verify.proof import Proof
 from ledger.verify.report import Check, Report
+from ledger.verify.tile_names import CHECKPOINT, heads_path
 from pricing.money import Money
-from tests.integration.test_audit_deal import audit
+from tests.integration.test_audit_deal import audit, export, roots_of
 from tests.integration.test_audit_follow import HubBundles, follower, opener
 from tests.integration.test_audit_log import Exchange
 from tests.world import Deal, World, a_deal, a_world
@@ -42,13 +50,14 @@ class Watched:
         self.looks()
 
     def passes(self, span: timedelta, rounds: int = 3) -> None:
-        """Time, and then something that has nothing to do with the deal: the log grows."""
+        """Time, and then something that has nothing to do with the deal: the log grows, twice."""
         self.world.clock.pass_(span)
-        self._deposits += 1
         operator = self.world.operator.party
         money = Money("TEST", Amount(1))
-        self.world.service.fund(operator, operator, money, key=f"else-{self._deposits}")
-        self.rounds(rounds)
+        for _ in range(2):
+            self._deposits += 1
+            self.world.service.fund(operator, operator, money, key=f"else-{self._deposits}")
+            self.rounds(rounds)
 
     def rounds(self, count: int) -> None:
         for _ in range(count):
@@ -70,9 +79,38 @@ class Watched:
 
     def log(self) -> Report:
         self._log.publish()
+        return self.mirror()
+
+    def mirror(self) -> Report:
+        """What the audit of the log says of the copy that was made last."""
         return audit_whole_log(
             str(self._log.folder), self.world.policy, self._log.roots, self._log.documents
         )
+
+    def cosigned_anew(self, note: bytes) -> bytes:
+        """A head that a party holds, as its witness cosigns it for whoever sends it again."""
+        parsed = Note.parse(note)
+        lines = self.world.witness.add_checkpoint(Checkpoint.parse(parsed.text).size, (), parsed)
+        own = [line for line in parsed.signatures if line.name != self.world.witness.key.name]
+        return Note(parsed.text, (*own, *lines)).to_bytes()
+
+    def renew_bundle(self, data: bytes) -> bytes:
+        """The bundle as it was, under its head of a later time."""
+        bundle = bundles.read(data)
+        note = self.cosigned_anew(bundle.checkpoint)
+        proofs = {index: Proof.parse(proof) for index, proof in bundle.proofs.items()}
+        renewed = {i: Proof(i, p.hashes, note).text.encode() for i, p in proofs.items()}
+        return bundles.write(replace(bundle, checkpoint=note, proofs=renewed))
+
+    def renew_mirror(self) -> None:
+        """The copy as it was, under its newest head of a later time."""
+        head = self._log.folder / CHECKPOINT
+        renewed = self.cosigned_anew(head.read_bytes())
+        head.write_bytes(renewed)
+        page = self._log.folder / heads_path(0)
+        *past, last = parse_page(page.read_bytes())
+        assert Note.parse(last).text == Note.parse(renewed).text
+        page.write_bytes(page_bytes([*past, renewed]))
 
     def looks(self) -> tuple[list[Alert], list[Alert]]:
         """With bundles, and without: what is new of prices and deadlines."""
@@ -233,6 +271,30 @@ def test_a_hub_that_was_down_for_days_is_accused_of_nothing(watched: Watched, ho
     assert (watched.settled().passed, key(watched.settled())) == (True, done)
     assert failed(watched.log()) == []
     assert watched.looks() == ([], [])
+
+
+@pytest.mark.parametrize("how", ["waits for an answer", "waits for a payment"])
+def test_no_party_makes_a_hub_that_is_down_look_as_if_it_kept_a_price(
+    watched: Watched, how: str
+) -> None:
+    """A witness cosigns the newest head again for anybody, with the time of now."""
+    unanswered = how == "waits for an answer"
+    stops = no_money_moves if unanswered else no_release_is_paid
+    with pytest.MonkeyPatch.context() as patch:
+        stops(patch)
+        watched.submits(unanswered=unanswered)
+        watched.passes(timedelta(minutes=1))
+    assert failed(watched.log()) == []
+    old = export(watched.world, watched.deal)
+    watched.world.clock.pass_(MAX_HELD + 3 * SETTLED_WITHIN)
+    watched.renew_mirror()
+    assert failed(watched.mirror()) == []
+    forged = watched.renew_bundle(old)
+    found = audit_deal(forged, watched.world.policy, roots_of(watched.world), None)
+    assert failed(found) == []
+    (check,) = (check for check in found.checks if check.id == "money.settled")
+    told = "money.unended" if unanswered else "money.unpaid"
+    assert (check.passed, key(check)) == (None, told)  # true of the head, and nobody's fault
 
 
 def test_a_release_that_was_never_witnessed_waits_with_its_payment(watched: Watched) -> None:

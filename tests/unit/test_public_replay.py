@@ -483,6 +483,13 @@ def what_is_kept(log: PublicLog) -> list[tuple[str, str]]:
     return [(subject, why.key) for subject, why in found]
 
 
+def goes_on_after(log: PublicLog, time: datetime) -> None:
+    """A head of this time, and a larger one."""
+    log.is_witnessed(time)
+    log.says(STRANGER, "job.failed")
+    log.is_witnessed(time)
+
+
 @pytest.mark.parametrize("in_memory", [0, 10_000])
 @pytest.mark.parametrize("late", [False, True])
 def test_a_price_is_kept_once_a_head_lacks_what_any_job_would_have_had_by_then(
@@ -493,7 +500,7 @@ def test_a_price_is_kept_once_a_head_lacks_what_any_job_would_have_had_by_then(
     log.until_admitted()
     log.is_witnessed(NOON)
     log.starts()
-    log.is_witnessed(NOON + MAX_HELD + SETTLED_WITHIN + late * MOMENT)
+    goes_on_after(log, NOON + MAX_HELD + SETTLED_WITHIN + late * MOMENT)
     assert what_is_kept(log) == ([(JOB, "money.unended")] if late else [])
 
 
@@ -507,8 +514,19 @@ def test_a_payment_is_kept_from_the_head_that_holds_the_release(late: bool) -> N
     log.says(OPERATOR, "job.released", after=receipts)
     log.is_witnessed(NOON)
     log.says(STRANGER, "job.failed")
-    log.is_witnessed(NOON + SETTLED_WITHIN + late * MOMENT)
+    goes_on_after(log, NOON + SETTLED_WITHIN + late * MOMENT)
     assert what_is_kept(log) == ([(JOB, "money.unpaid")] if late else [])
+
+
+def test_a_newest_head_that_was_cosigned_again_shows_no_price_to_be_kept() -> None:
+    """Also where the log is shown with that head among its past ones."""
+    log = PublicLog()
+    log.until_admitted()
+    log.is_witnessed(NOON)
+    log.says(STRANGER, "job.failed")
+    for _ in range(2):
+        log.is_witnessed(NOON + 2 * MAX_HELD)
+    assert what_is_kept(log) == []
 
 
 def test_nothing_is_kept_in_a_log_whose_heads_have_no_time() -> None:
@@ -535,7 +553,7 @@ def test_receipts_that_are_new_after_an_outage_are_first_to_be_released() -> Non
     log.starts()
     log.is_witnessed(NOON)
     log.seals()
-    log.is_witnessed(NOON + 2 * MAX_HELD)
+    goes_on_after(log, NOON + 2 * MAX_HELD)
     assert what_is_kept(log) == []
 
 
@@ -545,6 +563,6 @@ def test_a_price_of_which_something_unheard_is_said_is_not_opened() -> None:
     log.until_admitted()
     log.is_witnessed(NOON)
     log.says(OPERATOR, "funds.refunded", heard=False)
-    log.is_witnessed(NOON + 2 * MAX_HELD)
+    goes_on_after(log, NOON + 2 * MAX_HELD)
     assert what_is_kept(log) == []
     assert JOB in [subject for subject, _ in log.tally.open["job.public"]]
