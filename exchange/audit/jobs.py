@@ -80,7 +80,8 @@ class Jobs:
     """known: by id. no_effect: statements that changed nothing, with the reason. misfits: those
     among them that an honest operator or node does not make where they stand. supposed: those
     that must have had no effect for the rest to fit, although nothing here shows it. either: by
-    job, whose statements cannot all be right. operators: who acted as operator on any."""
+    job, whose statements cannot all be right. operators: whoever
+    keeps the log; where that is not shown, whom plans name."""
 
     known: Mapping[str, Job]
     no_effect: Mapping[Digest, str]
@@ -111,6 +112,8 @@ def replay(evidence: Evidence) -> Jobs:
         supposed |= found.supposed
         perhaps[subject] = found.either
     operators = frozenset(operator_of(job.plan, evidence) for job in known.values())
+    if evidence.operator is not None:
+        operators |= {evidence.operator}
     return Jobs(known, no_effect, misfits, frozenset(supposed), perhaps, operators)
 
 

@@ -51,7 +51,7 @@ from registry.expression import ColumnValue, Comparator, Compare, Text
 from registry.party import PAYLOAD_TYPE as PARTY
 from registry.party import PartyDocument, Role, endorse
 from registry.product import DataProduct
-from tests.forgery import Forger, failing
+from tests.forgery import Draft, Forger, failing
 from tests.world import START, Deal, World, a_deal, a_world, down
 
 ENGLISH = VOICES[Language.ENGLISH]
@@ -618,6 +618,25 @@ def test_an_operators_act_that_is_back_dated_is_never_excused(
 ) -> None:
     place = forger.place("funds.released", nth=1)
     forger.change(place, time=forger.drafts[place].statement.time - timedelta(hours=1))
+    assert failing(forger.audit(done.roots)) == {"entry.time"}
+
+
+def test_an_operators_act_that_is_back_dated_is_not_excused_in_a_deal_without_jobs(
+    done: Audited, forger: Forger
+) -> None:
+    forger.drafts = [
+        draft
+        for draft in forger.drafts
+        if not draft.statement.type.startswith(("job.", "funds.", "holding."))
+    ]
+    first, last = forger.drafts[0], forger.drafts[-1]
+    named = replace(
+        first.statement,
+        type="regulators.named",
+        outputs=(),
+        time=last.statement.time - timedelta(hours=1),
+    )
+    forger.drafts.append(Draft(named, digest(b"named"), None, last.seen))
     assert failing(forger.audit(done.roots)) == {"entry.time"}
 
 
