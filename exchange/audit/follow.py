@@ -280,9 +280,9 @@ class Follower:
         if state is None:
             return
         since = state.unwitnessed_since
-        if since is not None and self._ears.seen is not None:
+        if since is not None and self._ears.followed is not None:
             # Of a log that grows at every moment the newest head has no quorum whenever one looks.
-            since = max(since, self._ears.seen)
+            since = max(since, self._ears.followed)
         if since is not None and now - since > self._limits.stale:
             why = phrase("follow.unwitnessed", since=encode_time(since))
             self._alerts.shows(Kind.STALE, "log", why, facts=[why.key])

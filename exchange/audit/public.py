@@ -175,7 +175,9 @@ class PublicReplay:
         self.seen: datetime | None = None
         """When a quorum last saw the log, at the earliest."""
         self._size = 0  # of the newest head that a quorum saw
-        self._followed: datetime | None = None  # when it last saw one before that
+        self.followed: datetime | None = None
+        """When it last saw a head that a larger one follows: only the newest head of a log can be
+        cosigned again, with a later time, and that by anybody."""
         self._tally = tally
         self._kept = _Kept()
 
@@ -224,7 +226,7 @@ class PublicReplay:
         """A head with a quorum that says when, behind all that it holds; a size may come again."""
         self._kept.head(size, times.last)
         if size > self._size:
-            self._size, self._followed = size, self.seen
+            self._size, self.followed = size, self.seen
         self.seen = times.first if self.seen is None else max(self.seen, times.first)
 
     def owed_since(self, job: Job, finish_by: datetime | None = None) -> datetime | None:
@@ -248,10 +250,10 @@ class PublicReplay:
         for subject, job in self._kept.open_jobs():
             left += 1
             since = self.owed_since(job)
-            if since is None or self._followed is None:
+            if since is None or self.followed is None:
                 continue
-            if self._followed > since + SETTLED_WITHIN:
-                self._withheld(subject, job, since, self._followed)
+            if self.followed > since + SETTLED_WITHIN:
+                self._withheld(subject, job, since, self.followed)
         if left:
             self._tally.unopened("job.public", "log", phrase("public.open", count=f"{left:,}"))
         self._kept.close()

@@ -185,6 +185,11 @@ class Everybody:
         """When a quorum last saw the log, at the earliest."""
         return self._replay.seen
 
+    @property
+    def followed(self) -> datetime | None:
+        """The same of the heads before the newest that it saw, which nobody can renew."""
+        return self._replay.followed
+
     def owed_since(self, job: Job, finish_by: datetime | None) -> datetime | None:
         return self._replay.owed_since(job, finish_by)
 

@@ -40,8 +40,9 @@ from exchange.submission import read_submission
 from ledger import log
 from ledger.errors import NotCovered, SourceUnreachable, TileMissing
 from ledger.evidence import policy_adopted
-from ledger.verify.heads import page_bytes
+from ledger.verify.heads import page_bytes, parse_page
 from ledger.verify.merkle import leaf_hash
+from ledger.verify.note import Note
 from ledger.verify.tile_names import CHECKPOINT, heads_path
 from ledger.verify.tiles import HttpSource, bundle_bytes
 from pricing.money import Money
@@ -607,6 +608,34 @@ def test_a_log_that_grows_faster_than_witnesses_cosign_is_not_stale(
     for turn in range(7, 12):
         grow(turn, witnessed=False)
         told.append(stale())
+    assert told.count(True) == 1
+
+
+def test_a_head_that_is_cosigned_again_and_again_does_not_pass_for_new_ones(
+    done: Done, tmp_path: Path
+) -> None:
+    world = done.world.copied_to(tmp_path / "1")
+
+    class Renewing(HubSource):
+        def read(self, path: str) -> bytes:
+            notes = parse_page(super().read(path)) if path.startswith("heads/") else []
+            if not notes:
+                return super().read(path)
+            last = Note.parse(notes[-1])
+            own = tuple(s for s in last.signatures if s.name != world.witness.key.name)
+            lines = world.witness.add_checkpoint(0, (), last)
+            return page_bytes([*notes[:-1], Note(last.text, (*own, *lines)).to_bytes()])
+
+    state, told = None, []
+    for turn in range(4):  # as from cron
+        with world.store.transaction() as tx:
+            log.append(tx.log, b"entry %d" % turn)
+        background.order(world.store, world.operator, world.keeping)
+        once = follower(world, state, source=Renewing(world))
+        told.append(Kind.STALE in kinds(once.look(world.clock.now())))
+        state = once.state
+        once.close()
+        world.clock.pass_(Limits().stale / 2)
     assert told.count(True) == 1
 
 
