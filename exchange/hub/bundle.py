@@ -79,8 +79,7 @@ def export(deal: DealId, tx: HubTransaction) -> Exported:
     talks = tx.negotiations_of_deal(deal)
     if not talks:
         raise UnknownSubject(f"deal {deal}")
-    consumers = {negotiation.consumer for negotiation in talks}
-    jobs = [job for job in tx.jobs_of_deal(deal) if job.consumer in consumers]
+    jobs = tx.jobs_of_deal(deal)
     subjects = [*(negotiation.id for negotiation in talks), *(job.id for job in jobs)]
     found = _as_of(head, tx.effective(subjects, never=_NEVER, once=_ONCE), tx)
     _add_documents(list(found.statements), found, tx)
@@ -291,8 +290,12 @@ def _bundle(deal: DealId, found: _Collected, left_out: int, tx: HubTransaction) 
     note = head.note.to_bytes()
     entries = {found.index[name]: said.entry for name, said in found.statements.items()}
     bounds = _bounds(indices, head, tx)
+    # An approval is sealed to the regulators of other deals too, and who they are is theirs alone.
     openings = {
-        (name, reader): sealed for name in found.statements for reader, sealed in tx.openings(name)
+        (name, reader): sealed
+        for name in found.statements
+        for reader, sealed in tx.openings(name)
+        if reader in found.parties
     }
     heads = {bound.size: bound.note.to_bytes() for bound in bounds}
     return Bundle(

@@ -19,7 +19,7 @@ from crypto.identifiers import JobId, PartyId
 from crypto.keys import PublicKey
 from crypto.statement import Statement
 from exchange import evidence, jobs, openings
-from exchange.errors import ExchangeError, NotYours, PlanRefused
+from exchange.errors import ExchangeError, NotYours, PlanRefused, UnknownSubject
 from exchange.hub import budgets, chains, settlement
 from exchange.hub.model import HubAgreement, HubJob, Operator
 from exchange.hub.ports import HubTransaction
@@ -73,6 +73,7 @@ def submit(submission: Submission, tx: HubTransaction, operator: Operator) -> No
     try:
         with tx.savepoint():
             settlement.lock(plan, tx, operator)
+            _require_own_agreements(plan, tx)
             tx.lock_inboxes([*plan.sealers, plan.consumer])
             for party in plan.sealers:  # before they hear that the price is held
                 tx.deliver(party, submission.signed.entry, tuple(submission.documents.values()))
@@ -180,8 +181,12 @@ def seal(submission: Submission, tx: HubTransaction, operator: Operator) -> None
 
 def keep_late_openings(submission: Submission, tx: HubTransaction) -> None:
     """A receipt that came too late changes nothing and is evidence all the same: from the log
-    alone an auditor may be unable to tell that it was late, and asks for what it committed to."""
-    _keep_openings(submission, _job_of_party(submission, tx), tx)
+    alone an auditor may be unable to tell that it was late, and asks for what it committed to.
+    A node makes one: what came with further ones would fill the deal's bundle for nothing."""
+    job, statement = _job_of_party(submission, tx), submission.signed.statement
+    first = tx.first_said(job.id, by=statement.actor, kind=statement.type)
+    if job.held is not None and first == submission.signed.digest:
+        _keep_openings(submission, job, tx)
 
 
 def fail(submission: Submission, tx: HubTransaction, operator: Operator) -> None:
@@ -235,6 +240,8 @@ def _read_plan(data: bytes, statement: Statement, number: JobId, tx: HubTransact
     if statement.body.get("deal") != plan.deal:
         # Whoever follows the public log reads from it whose bundle must hold the job.
         raise PlanRefused("deal", "the statement names another than the plan")
+    if tx.consumer_of(plan.deal) != plan.consumer:
+        raise PlanRefused("deal", "is not the consumer's")
     if plan.join in WITH_CONSUMER:
         require_reachable(statement)
     return plan
@@ -276,6 +283,14 @@ def _reserve(plan: Plan, job: HubJob, tx: HubTransaction, operator: Operator) ->
         tx.save_agreement(_reserve_run(held[digest], plan))
     budgets.reserve(plan, tx)
     return settlement.hold(plan, job, tx, operator)
+
+
+def _require_own_agreements(plan: Plan, tx: HubTransaction) -> None:
+    """Before anything is compared with them: their digests are public, and why a plan does not fit
+    would tell a stranger their terms. Raises UnknownSubject, as where there is none."""
+    for side in plan.sides:
+        if tx.lock_agreement(side.agreement).agreement.deal != plan.deal:
+            raise UnknownSubject(f"agreement {side.agreement}")
 
 
 def _require_current(plan: Plan, tx: HubTransaction) -> None:

@@ -55,6 +55,10 @@ class HubTransaction(Protocol):
         there are, one is looked at."""
         ...
 
+    def first_said(self, subject: str, *, by: PartyId, kind: str) -> Digest | None:
+        """The first statement of this type by one actor about one subject, applied or not."""
+        ...
+
     def taken_in(self, subjects: Sequence[str], *, kinds: Collection[str]) -> Sequence[Digest]:
         """The statements of these types about these that were applied, in order of arrival. Of a
         type that only one party may say of something they are that party's."""

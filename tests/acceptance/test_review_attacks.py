@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,10 +14,10 @@ from crypto import record
 from crypto.digest import Digest, digest, opens
 from crypto.envelope import Envelope
 from crypto.errors import EngineFault, Malformed
-from crypto.identifiers import JobId, NegotiationId
+from crypto.identifiers import DealId, JobId, NegotiationId
 from crypto.ports import SystemRandomness
 from crypto.sealing import open_sealed
-from crypto.statement import Act, Statement, read_statement
+from crypto.statement import Act, Statement, read_statement, sign_statement
 from exchange import evidence
 from exchange.errors import ExchangeError, HistoryRefused, UnknownSubject
 from exchange.jobs import JobState
@@ -24,10 +25,13 @@ from exchange.node import exactly, outbox, receiving, registering
 from exchange.node.model import NodeJob
 from exchange.node.runs import HISTORY, RUN_FAILED, Run, kept_snapshot
 from exchange.openings import BytesOut, ReceiptOpenings, receipt_context
+from exchange.query import plan as plans
 from exchange.query.rules import Ground, side_violations
+from exchange.submission import read_submission
 from exchange.terms import agreement as agreements
 from exchange.terms.agreement import Proposal
 from exchange.terms.negotiation import Event
+from registry.party import Role
 from tests.fakes.engine import InProcessEngine
 from tests.world import QUESTION, Deal, Member, World, a_deal, a_world, terms_for
 
@@ -172,10 +176,16 @@ def test_the_public_log_does_not_say_why_a_run_failed(
 
 
 def failures(world: World, job: JobId) -> list[str]:
-    """What the job's parties read in the documents beside the log."""
+    """What the job's parties read in the documents beside the log: of what came once the job had
+    ended the hub keeps none."""
     failed = [s for s in statements(world, job) if s.type == "job.failed"]
+    found = []
     with world.store.reading() as tx:
-        return [evidence.reason_of(s, {n: tx.document(n) for n in s.outputs}) for s in failed]
+        for statement in failed:
+            with contextlib.suppress(UnknownSubject):
+                documents = {n: tx.document(n) for n in statement.outputs}
+                found.append(evidence.reason_of(statement, documents))
+    return found
 
 
 def test_a_balance_is_told_neither_to_the_log_nor_to_the_holders(tmp_path: Path) -> None:
@@ -192,6 +202,58 @@ def test_a_balance_is_told_neither_to_the_log_nor_to_the_holders(tmp_path: Path)
         assert "1234" not in reason.problem
         assert "1234" not in tx.job(job).reason
         assert not any("1234" in note.detail for note in tx.notes(job, after=0))
+
+
+def test_why_a_plan_is_rejected_tells_a_stranger_nothing_of_others_agreements(deal: Deal) -> None:
+    """Their digests are public: naming one in a deal of its own, it could ask for each term."""
+    world, clinic = deal.world, deal.world.members["clinic"].id
+    stranger = world.join("stranger", Role.CONSUMER)
+    world.introduce()
+    own = DealId.new(world.clock.now(), SystemRandomness())
+    stranger.negotiations.request(
+        own, clinic, terms_for(world, deal.clinic_product, deal.lab_product)
+    )
+    world.settle()
+    base = world.members["research"].desk.compile(deal.deal, deal.question())
+
+    def told(**changes: object) -> str:
+        plan = replace(
+            base,
+            **{
+                "job": JobId.new(world.clock.now(), SystemRandomness()),
+                "deal": own,
+                "consumer": stranger.id,
+                "consumer_document": stranger.folder.party.digest,
+                "purpose": "spying",
+                **changes,
+            },
+        )
+        envelope = plans.sign_plan(plan, stranger.folder.signing)
+        act = evidence.submitted(
+            plan.job, own, plan=envelope.payload_digest, relies_on=plan.relies_on
+        )
+        # Past its node, which knows nothing of this job.
+        signed = sign_statement(
+            act,
+            actor=stranger.id,
+            head=world.service.chain(stranger.id),
+            signer=stranger.folder.signing,
+            now=world.clock.now(),
+            randomness=SystemRandomness(),
+        )
+        submission = read_submission(signed.entry, [envelope.to_bytes()])
+        assert world.service.submit(stranger.id, submission).applied
+        with world.store.reading() as tx:
+            job = tx.job(plan.job)
+        assert (job.state, job.held) == (JobState.REFUSED, None)
+        return job.reason
+
+    others = {str(UnknownSubject(f"agreement {side.agreement}")) for side in base.sides}
+    assert told() in others
+    assert told(run_by=base.run_by + timedelta(days=29)) in others
+    none = digest(b"none")
+    made_up = tuple(replace(side, agreement=none) for side in base.sides)
+    assert told(sides=made_up) == str(UnknownSubject(f"agreement {none}"))
 
 
 def test_a_receipt_commits_to_the_bytes_that_left_and_does_not_say_them(deal: Deal) -> None:

@@ -6,6 +6,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,16 @@ class Scene:
     def bundle(self) -> Bundle:
         return bundles.read(self.export())
 
-    def say(self, member: Member, act: Act, *documents: bytes) -> Outcome:
+    def say(
+        self, member: Member, act: Act, *documents: bytes, ago: timedelta = timedelta()
+    ) -> Outcome:
         """Past the member's own node, which would not say it."""
         signed = sign_statement(
             act,
             actor=member.id,
             head=self.world.service.chain(member.id),
             signer=member.folder.signing,
-            now=self.world.clock.now(),
+            now=self.world.clock.now() - ago,
             randomness=SystemRandomness(),
         )
         return self.world.service.submit(member.id, read_submission(signed.entry, documents))
@@ -393,7 +396,8 @@ def test_an_opening_larger_than_a_bundle_may_hold_is_not_taken_in(scene: Scene) 
 
     def approves(sealed: bytes) -> Outcome:
         coded = urlsafe_b64encode(sealed).rstrip(b"=")
-        document = b'{"readers":{"%b":"%b"},"v":1}' % (clinic.id.encode(), coded)
+        regulator = world.members["regulator"].id
+        document = b'{"readers":{"%b":"%b"},"v":1}' % (regulator.encode(), coded)
         act = evidence.standing_approved(
             scene.deal.clinic_product.id, commitment=digest(b"any"), openings=digest(document)
         )
@@ -417,6 +421,73 @@ def test_a_receipt_whose_openings_are_too_large_for_a_bundle_has_no_effect(
         found = tx.job(job)
     assert len(found.started) == 2
     assert found.sealed == {}
+
+
+def test_of_a_partys_late_receipts_of_a_job_the_first_alone_has_openings(scene: Scene) -> None:
+    """Each may have a megabyte, and none of them has an effect."""
+    world, lab, research = scene.world, scene.world.members["lab"], scene.world.members["research"]
+    world.settle()
+    plan = research.desk.compile(scene.deal.deal, scene.deal.question())
+
+    def seals(job: JobId, opening: bytes) -> None:
+        with world.store.reading() as tx:
+            name = tx.job(job).plan
+        act = Act("job.sealed", job, inputs=(name,), outputs=(digest(b"part"), digest(opening)))
+        late = scene.say(lab, act, opening, ago=timedelta(minutes=11))
+        assert "too late" in late.reason
+
+    with down(lab):
+        held, rejected = (
+            scene.deal.submit(),
+            research.desk.submit(replace(plan, operator=lab.id)),
+        )
+        world.settle()
+        with world.store.reading() as tx:
+            assert [tx.job(job).held is None for job in (held, rejected)] == [False, True]
+        for opening in (b"first", b"second", b"third"):
+            seals(rejected, opening)
+            seals(held, opening)
+        world.settle()
+    found = scene.bundle().openings.values()
+    assert [data for data in found if data in (b"first", b"second", b"third")] == [b"first"]
+
+
+def test_of_an_approval_a_bundle_holds_what_the_deals_own_regulator_may_open(scene: Scene) -> None:
+    """Whom it is sealed to besides tells which regulators look at the holder's other deals."""
+    world, clinic = scene.world, scene.world.members["clinic"]
+    regulator, other = world.members["regulator"].id, world.members["lab"].id
+    world.settle()
+    document = record.to_bytes(
+        openings.SealedOpenings(1, {regulator: b"for this", other: b"for another"})
+    )
+    act = evidence.standing_approved(
+        scene.deal.clinic_product.id, commitment=digest(b"any"), openings=digest(document)
+    )
+    assert scene.say(clinic, act, document).applied
+    world.settle()
+    found = scene.bundle().openings
+    assert b"for this" in found.values()
+    assert {reader for _, reader in found} == {regulator}
+
+
+def test_a_job_in_anothers_deal_is_none(scene: Scene) -> None:
+    """Or strangers' jobs would be read whenever somebody asks for the deal's bundle."""
+    world, research = scene.world, scene.world.members["research"]
+    stranger = world.join("stranger", Role.CONSUMER)
+    world.settle()
+    plan = replace(
+        research.desk.compile(scene.deal.deal, scene.deal.question()),
+        consumer=stranger.id,
+        consumer_document=stranger.folder.party.digest,
+    )
+    envelope = plans.sign_plan(plan, stranger.folder.signing)
+    act = evidence.submitted(
+        plan.job, plan.deal, plan=envelope.payload_digest, relies_on=plan.relies_on
+    )
+    outcome = scene.say(stranger, act, envelope.to_bytes())
+    assert not outcome.applied and "deal: is not the consumer's" in outcome.reason
+    with world.store.reading() as tx:
+        assert tx.jobs_of_deal(scene.deal.deal) == []
 
 
 def test_a_submission_that_states_another_deal_has_no_effect(

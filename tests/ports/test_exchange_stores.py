@@ -168,6 +168,10 @@ def test_what_became_of_a_statement_is_kept_and_found_by_subject(hub: SqlHubStor
         assert not tx.was_taken_in(second.digest, **named | {"subject": "another"})
         assert not tx.was_taken_in(first.digest, **named | {"kind": "job.started"})
         assert not tx.was_taken_in(digest(b"nothing"), **named)
+        assert tx.first_said("job", by=CLINIC, kind="job.sealed") == second.digest
+        assert tx.first_said("job", by=CLINIC, kind="job.started") == first.digest
+        assert tx.first_said("job", by=LAB, kind="job.sealed") is None
+        assert tx.first_said("another", by=CLINIC, kind="job.sealed") is None
         kinds = ["job.started", "job.sealed"]
         assert tx.taken_in(["job"], kinds=kinds) == [second.digest]
         assert tx.taken_in(["job"], kinds=["job.started"]) == []

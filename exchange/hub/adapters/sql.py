@@ -263,6 +263,13 @@ class SqlHubTransaction:
         ).first()
         return row is not None and tuple(row) == (kind, subject, True)
 
+    def first_said(self, subject: str, *, by: PartyId, kind: str) -> Digest | None:
+        query = select(StatementRow.digest).where(
+            StatementRow.subject == subject, StatementRow.actor == by, StatementRow.kind == kind
+        )
+        first = self._session.exec(query.order_by(col(StatementRow.number)).limit(1)).first()
+        return None if first is None else Digest.parse(first)
+
     def taken_in(self, subjects: Sequence[str], *, kinds: Collection[str]) -> Sequence[Digest]:
         query = select(StatementRow.digest).where(
             col(StatementRow.subject).in_(subjects),
